@@ -1,0 +1,212 @@
+#include "base/memory.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/format.h"
+
+namespace tilegrad::memory {
+
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+
+// Sanitizers see a use after free only if freed memory is really freed.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kReuse = false;
+#elif defined(__has_feature)
+constexpr bool kReuse = !__has_feature(address_sanitizer);
+#else
+constexpr bool kReuse = true;
+#endif
+
+Index rounded(Index bytes) {
+  constexpr Index a = kAlignment;
+  return (bytes + a - 1) / a * a;
+}
+
+// The memory of the machine, or of the container if that is less.
+Index physical_memory() {
+  Index bytes = static_cast<Index>(sysconf(_SC_PHYS_PAGES)) * static_cast<Index>(sysconf(_SC_PAGESIZE));
+  std::ifstream control_group("/sys/fs/cgroup/memory.max");
+  Index maximum = 0;
+  if (control_group >> maximum && maximum > 0) bytes = std::min(bytes, maximum);
+  return bytes;
+}
+
+class Allocator {
+ public:
+  std::byte* allocate(Index bytes, Category category) {
+    const std::lock_guard lock(mutex_);
+    check(bytes <= limit_ - usage_.live, "out of memory: {} requested, {} live, limit {}",
+          format_bytes(bytes), format_bytes(usage_.live), format_bytes(limit_));
+    std::byte* data = take_cached(rounded(bytes));
+    if (data == nullptr) data = from_system(rounded(bytes));
+    check(data != nullptr, "out of memory: {} requested, {} live, the system has no more",
+          format_bytes(bytes), format_bytes(usage_.live));
+    count(bytes, category);
+    return data;
+  }
+
+  void release(std::byte* data, Index bytes, Category category) {
+    const std::lock_guard lock(mutex_);
+    count(-bytes, category);
+    if (!kReuse) {
+      std::free(data);
+      return;
+    }
+    cache_[rounded(bytes)].push_back(data);
+    cached_ += rounded(bytes);
+  }
+
+  Usage usage() {
+    const std::lock_guard lock(mutex_);
+    return usage_;
+  }
+
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    usage_.peak = usage_.live;
+    usage_.at_peak = usage_.live_by_category;
+  }
+
+  Index limit() {
+    const std::lock_guard lock(mutex_);
+    return limit_;
+  }
+
+  void set_limit(Index bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes;
+  }
+
+  void release_cached() {
+    const std::lock_guard lock(mutex_);
+    shrink_cache(0);
+  }
+
+ private:
+  void count(Index bytes, Category category) {
+    usage_.live += bytes;
+    usage_.live_by_category[static_cast<std::size_t>(category)] += bytes;
+    if (usage_.live > usage_.peak) {
+      usage_.peak = usage_.live;
+      usage_.at_peak = usage_.live_by_category;
+      highest_ = std::max(highest_, usage_.peak);
+    }
+  }
+
+  std::byte* take_cached(Index size) {
+    const auto blocks = cache_.find(size);
+    if (blocks == cache_.end() || blocks->second.empty()) return nullptr;
+    std::byte* data = blocks->second.back();
+    blocks->second.pop_back();
+    cached_ -= size;
+    return data;
+  }
+
+  // What the cache holds must not make the process much larger than the live blocks ever did.
+  std::byte* from_system(Index size) {
+    constexpr Index kSlack = Index{64} << 20;
+    const Index allowed = highest_ + highest_ / 4 + kSlack;
+    shrink_cache(std::max<Index>(0, allowed - usage_.live - size));
+    const auto bytes = static_cast<std::size_t>(std::max<Index>(size, kAlignment));
+    auto* data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes));
+    if (data != nullptr) return data;
+    shrink_cache(0);
+    return static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes));
+  }
+
+  // Gives blocks back, largest first, until at most `keep` bytes wait for reuse.
+  void shrink_cache(Index keep) {
+    while (cached_ > keep) {
+      const auto largest = std::prev(cache_.end());
+      if (largest->second.empty()) {
+        cache_.erase(largest);
+        continue;
+      }
+      std::free(largest->second.back());
+      largest->second.pop_back();
+      cached_ -= largest->first;
+    }
+  }
+
+  std::mutex mutex_;
+  Usage usage_;
+  Index limit_ = physical_memory();
+  Index highest_ = 0;  // the highest peak ever, which reset_peak() does not forget
+  Index cached_ = 0;
+  std::map<Index, std::vector<std::byte*>> cache_;
+};
+
+// Never destroyed, because tensors with static lifetime may be released after it would be.
+Allocator& allocator() {
+  static auto* instance = new Allocator;
+  return *instance;
+}
+
+thread_local Category category_in_force = Category::activations;
+
+}  // namespace
+
+std::string_view name(Category category) {
+  switch (category) {
+    case Category::parameters:
+      return "parameters";
+    case Category::gradients:
+      return "gradients";
+    case Category::optimizer:
+      return "optimizer";
+    case Category::activations:
+      return "activations";
+    case Category::workspace:
+      return "workspace";
+  }
+  return "?";
+}
+
+Usage usage() { return allocator().usage(); }
+void reset_peak() { allocator().reset_peak(); }
+Index limit() { return allocator().limit(); }
+void set_limit(Index bytes) { allocator().set_limit(bytes); }
+void release_cached() { allocator().release_cached(); }
+
+Block::Block(Index bytes, Category category)
+    : data_(allocator().allocate(bytes, category)), bytes_(bytes), category_(category) {}
+
+Block::Block(Block&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      category_(other.category_) {}
+
+Block& Block::operator=(Block&& other) noexcept {
+  if (this != &other) {
+    release();
+    data_ = std::exchange(other.data_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+    category_ = other.category_;
+  }
+  return *this;
+}
+
+Block::~Block() { release(); }
+
+void Block::release() {
+  if (data_ != nullptr) allocator().release(data_, bytes_, category_);
+}
+
+Category current_category() { return category_in_force; }
+
+CategoryScope::CategoryScope(Category category) : outer_(std::exchange(category_in_force, category)) {}
+CategoryScope::~CategoryScope() { category_in_force = outer_; }
+
+}  // namespace tilegrad::memory

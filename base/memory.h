@@ -1,0 +1,73 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string_view>
+
+#include "base/index.h"
+
+/// The one allocator of tilegrad: tensors and the kernels' scratch come from here, so that memory can be
+/// counted by what it is used for, limited, and reused from step to step. Thread-safe.
+namespace tilegrad::memory {
+
+enum class Category { parameters, gradients, optimizer, activations, workspace };
+inline constexpr std::size_t kCategories = 5;
+std::string_view name(Category category);
+
+using ByCategory = std::array<Index, kCategories>;
+
+/// Bytes in use. `at_peak` splits the highest total, so its entries sum to `peak`.
+struct Usage {
+  Index live = 0;
+  Index peak = 0;
+  ByCategory live_by_category{};
+  ByCategory at_peak{};
+};
+Usage usage();
+
+/// Lets the peak start again at what is live now.
+void reset_peak();
+
+/// Bytes that may be live at once; the machine's physical memory unless set.
+Index limit();
+void set_limit(Index bytes);
+
+/// Gives freed blocks that wait for reuse back to the system.
+void release_cached();
+
+/// Owns an uninitialised block, aligned to 64 bytes. Throws Error with the requested and the live bytes if it
+/// would not fit.
+class Block {
+ public:
+  Block() = default;
+  Block(Index bytes, Category category);
+  Block(Block&& other) noexcept;
+  Block& operator=(Block&& other) noexcept;
+  ~Block();
+
+  std::byte* data() const { return data_; }
+  Index bytes() const { return bytes_; }
+
+ private:
+  void release();
+
+  std::byte* data_ = nullptr;
+  Index bytes_ = 0;
+  Category category_ = Category::activations;
+};
+
+/// The category of tensors made on this thread; activations unless a CategoryScope says otherwise.
+Category current_category();
+
+class CategoryScope {
+ public:
+  explicit CategoryScope(Category category);
+  ~CategoryScope();
+  CategoryScope(const CategoryScope&) = delete;
+  CategoryScope& operator=(const CategoryScope&) = delete;
+
+ private:
+  Category outer_;
+};
+
+}  // namespace tilegrad::memory
