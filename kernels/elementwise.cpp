@@ -1,0 +1,167 @@
+#include "kernels/elementwise.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "kernels/parallel.h"
+
+namespace tilegrad::kernels {
+
+namespace {
+
+constexpr Index kGrain = 32768;  // a piece that is worth a thread's wake-up
+
+// f(i) for every element, in parallel pieces. The loop body is simple enough for the compiler to vectorise.
+template <class F>
+void for_each(Index n, F&& f) {
+  parallel_for(n, kGrain, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) f(i);
+  });
+}
+
+// Σ f(i) over [begin, end) in eight interleaved sums, which is an order that vectorises.
+template <class S, class F>
+S partial_sum(Index begin, Index end, F&& f) {
+  std::array<S, 8> lanes{};
+  Index i = begin;
+  for (; i + 8 <= end; i += 8) {
+    for (std::size_t lane = 0; lane < 8; ++lane) lanes[lane] += f(i + static_cast<Index>(lane));
+  }
+  for (; i < end; ++i) lanes[0] += f(i);
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+// Σ f(i) over [0, n): one partial sum a piece, then the pieces in order.
+template <class S, class F>
+S ordered_sum(Index n, F&& f) {
+  if (n <= kGrain) return partial_sum<S>(0, n, f);
+  std::vector<S> partial(static_cast<std::size_t>((n + kGrain - 1) / kGrain));
+  parallel_for(n, kGrain, [&](Index begin, Index end) {
+    partial[static_cast<std::size_t>(begin / kGrain)] = partial_sum<S>(begin, end, f);
+  });
+  S total = 0;
+  for (const S p : partial) total += p;
+  return total;
+}
+
+}  // namespace
+
+template <class T>
+void fill(std::span<T> y, std::type_identity_t<T> value) {
+  for_each(std::ssize(y), [p = y.data(), value](Index i) { p[i] = value; });
+}
+
+template <class T>
+void add(std::span<T> y, std::span<const T> a, std::span<const T> b) {
+  for_each(std::ssize(y), [p = y.data(), pa = a.data(), pb = b.data()](Index i) { p[i] = pa[i] + pb[i]; });
+}
+
+template <class T>
+void sub(std::span<T> y, std::span<const T> a, std::span<const T> b) {
+  for_each(std::ssize(y), [p = y.data(), pa = a.data(), pb = b.data()](Index i) { p[i] = pa[i] - pb[i]; });
+}
+
+template <class T>
+void mul(std::span<T> y, std::span<const T> a, std::span<const T> b) {
+  for_each(std::ssize(y), [p = y.data(), pa = a.data(), pb = b.data()](Index i) { p[i] = pa[i] * pb[i]; });
+}
+
+template <class T>
+void scale(std::span<T> y, std::span<const T> x, std::type_identity_t<T> s) {
+  for_each(std::ssize(y), [p = y.data(), px = x.data(), s](Index i) { p[i] = s * px[i]; });
+}
+
+template <class T>
+void scale_backward(std::span<T> dx, Write write, std::span<const T> dy, std::type_identity_t<T> s) {
+  if (write == Write::overwrite) {
+    scale(dx, dy, s);
+  } else {
+    for_each(std::ssize(dx), [p = dx.data(), g = dy.data(), s](Index i) { p[i] += s * g[i]; });
+  }
+}
+
+template <class T>
+void mul_backward(std::span<T> da, Write write, std::span<const T> dy, std::span<const T> b) {
+  if (write == Write::overwrite) {
+    mul(da, dy, b);
+  } else {
+    for_each(std::ssize(da),
+             [p = da.data(), g = dy.data(), pb = b.data()](Index i) { p[i] += g[i] * pb[i]; });
+  }
+}
+
+template <class T>
+void add_bias(Mat<T> y, std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> bias) {
+  parallel_for(y.rows, std::max<Index>(1, kGrain / std::max<Index>(1, y.cols)), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      T* to = y.row(i);
+      const T* from = x.row(i);
+      for (Index j = 0; j < y.cols; ++j) to[j] = from[j] + bias[static_cast<std::size_t>(j)];
+    }
+  });
+}
+
+template <class T>
+void add_bias_backward(std::span<T> dbias, Write write, std::type_identity_t<Mat<const T>> dy) {
+  // Columns are independent, so the order of the rows never changes.
+  constexpr Index kColumns = 64;
+  const auto sum_columns = [&](Index begin, Index end) {
+    std::array<T, kColumns> sums{};
+    for (Index i = 0; i < dy.rows; ++i) {
+      for (Index j = begin; j < end; ++j) sums[static_cast<std::size_t>(j - begin)] += dy(i, j);
+    }
+    for (Index j = begin; j < end; ++j) {
+      put(dbias[static_cast<std::size_t>(j)], write, sums[static_cast<std::size_t>(j - begin)]);
+    }
+  };
+  parallel_for(dy.cols, kColumns, sum_columns);
+}
+
+template <class T>
+T sum(std::span<const T> x) {
+  return ordered_sum<T>(std::ssize(x), [p = x.data()](Index i) { return p[i]; });
+}
+
+template <class T>
+void sum_backward(std::span<T> dx, Write write, std::type_identity_t<T> s) {
+  if (write == Write::overwrite) {
+    fill(dx, s);
+  } else {
+    for_each(std::ssize(dx), [p = dx.data(), s](Index i) { p[i] += s; });
+  }
+}
+
+template <class T>
+double sum_of_squares(std::span<const T> x) {
+  return ordered_sum<double>(std::ssize(x), [p = x.data()](Index i) {
+    const auto value = static_cast<double>(p[i]);
+    return value * value;
+  });
+}
+
+template <class T>
+bool all_finite(std::span<const T> x) {
+  // 0 · x is 0 for every finite x, and NaN for the others.
+  return ordered_sum<T>(std::ssize(x), [p = x.data()](Index i) { return T{0} * p[i]; }) == T{0};
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                                               \
+  template void fill<T>(std::span<T>, T);                                                     \
+  template void add<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
+  template void sub<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
+  template void mul<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
+  template void scale<T>(std::span<T>, std::span<const T>, T);                                \
+  template void scale_backward<T>(std::span<T>, Write, std::span<const T>, T);                \
+  template void mul_backward<T>(std::span<T>, Write, std::span<const T>, std::span<const T>); \
+  template void add_bias<T>(Mat<T>, Mat<const T>, std::span<const T>);                        \
+  template void add_bias_backward<T>(std::span<T>, Write, Mat<const T>);                      \
+  template T sum<T>(std::span<const T>);                                                      \
+  template void sum_backward<T>(std::span<T>, Write, T);                                      \
+  template double sum_of_squares<T>(std::span<const T>);                                      \
+  template bool all_finite<T>(std::span<const T>);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
+
+}  // namespace tilegrad::kernels

@@ -1,0 +1,103 @@
+#include "kernels/gemm.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+#include <mutex>
+
+#include "kernels/parallel.h"
+
+namespace tilegrad::kernels {
+
+namespace {
+
+// Below this much work, waking other threads costs more than they save.
+constexpr Index kSerialFlops = 2'000'000;
+
+CBLAS_TRANSPOSE cblas_op(Op op) { return op == Op::none ? CblasNoTrans : CblasTrans; }
+
+blasint to_blas(Index n) {
+  assert(n <= std::numeric_limits<blasint>::max());
+  return static_cast<blasint>(n);
+}
+
+void call(Mat<float> c, float alpha, Mat<const float> a, Op op_a, Mat<const float> b, Op op_b, Index inner,
+          float beta) {
+  cblas_sgemm(CblasRowMajor, cblas_op(op_a), cblas_op(op_b), to_blas(c.rows), to_blas(c.cols), to_blas(inner),
+              alpha, a.data, to_blas(a.stride), b.data, to_blas(b.stride), beta, c.data, to_blas(c.stride));
+}
+
+void call(Mat<double> c, double alpha, Mat<const double> a, Op op_a, Mat<const double> b, Op op_b,
+          Index inner, double beta) {
+  cblas_dgemm(CblasRowMajor, cblas_op(op_a), cblas_op(op_b), to_blas(c.rows), to_blas(c.cols), to_blas(inner),
+              alpha, a.data, to_blas(a.stride), b.data, to_blas(b.stride), beta, c.data, to_blas(c.stride));
+}
+
+// OpenBLAS built on its own thread pool would start it for every call. Its OpenMP build looks at OpenMP's
+// settings instead, at each call: SingleThreaded takes care of that one.
+void configure_once() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    constexpr int kOwnThreads = 1;
+    if (openblas_get_parallel() == kOwnThreads) openblas_set_num_threads(1);
+  });
+}
+
+// Rows (or columns) of c in one piece. It depends on the shape alone. Every piece packs the other operand
+// again, so pieces are not small; there are at most 16 of them.
+Index piece_size(Index n) {
+  const Index pieces = std::clamp<Index>(n / 192, 2, 16);
+  const Index size = (n + pieces - 1) / pieces;
+  return (size + 15) / 16 * 16;
+}
+
+}  // namespace
+
+template <class T>
+void gemm_serial(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
+                 std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta) {
+  const Index inner = op_a == Op::none ? a.cols : a.rows;
+  assert(c.rows == (op_a == Op::none ? a.rows : a.cols));
+  assert(c.cols == (op_b == Op::none ? b.cols : b.rows));
+  assert(inner == (op_b == Op::none ? b.rows : b.cols));
+  if (c.rows == 0 || c.cols == 0) return;
+  configure_once();
+  const SingleThreaded single;
+  call(c, alpha, a, op_a, b, op_b, inner, beta);
+}
+
+template <class T>
+void gemm(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
+          std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta) {
+  const Index inner = op_a == Op::none ? a.cols : a.rows;
+  if (2 * c.rows * c.cols * inner < kSerialFlops) {
+    gemm_serial<T>(c, alpha, a, op_a, b, op_b, beta);
+    return;
+  }
+  if (c.rows >= c.cols) {
+    parallel_for(c.rows, piece_size(c.rows), [&](Index begin, Index end) {
+      const Index n = end - begin;
+      gemm_serial<T>(c.row_block(begin, n), alpha,
+                     op_a == Op::none ? a.row_block(begin, n) : a.col_block(begin, n), op_a, b, op_b, beta);
+    });
+  } else {
+    parallel_for(c.cols, piece_size(c.cols), [&](Index begin, Index end) {
+      const Index n = end - begin;
+      gemm_serial<T>(c.col_block(begin, n), alpha, a, op_a,
+                     op_b == Op::none ? b.col_block(begin, n) : b.row_block(begin, n), op_b, beta);
+    });
+  }
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                            \
+  template void gemm<T>(Mat<T>, T, Mat<const T>, Op, Mat<const T>, Op, T); \
+  template void gemm_serial<T>(Mat<T>, T, Mat<const T>, Op, Mat<const T>, Op, T);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
+
+std::string blas_core() { return openblas_get_corename(); }
+
+}  // namespace tilegrad::kernels

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <type_traits>
+
+#include "kernels/mat.h"
+
+namespace tilegrad::kernels {
+
+enum class Op { none, transpose };
+
+/// c = alpha * op_a(a) * op_b(b) + beta * c, for float and double. With op_a(a) of shape (M, K) and op_b(b)
+/// of (K, N), c is (M, N). With beta = 0, c may be uninitialised.
+///
+/// Large products are cut into pieces that depend on the shape alone; each piece is one single-threaded call
+/// of OpenBLAS from one of our threads. So the result has the same bits for every number of threads.
+template <class T>
+void gemm(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
+          std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta);
+
+/// The same on the calling thread alone, for kernels that are parallel outside.
+template <class T>
+void gemm_serial(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
+                 std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta);
+
+/// The processor that OpenBLAS has chosen its kernels for, e.g. "SkylakeX". OPENBLAS_CORETYPE overrides it.
+std::string blas_core();
+
+}  // namespace tilegrad::kernels

@@ -1,0 +1,268 @@
+#include "kernels/norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/memory.h"
+#include "kernels/parallel.h"
+
+#ifndef TILEGRAD_KERNELS_NORM_TABLE  // this file is compiled once for every SIMD target
+#define TILEGRAD_KERNELS_NORM_TABLE
+namespace tilegrad::kernels {
+
+// One row's statistics; mean is 0 for rmsnorm.
+template <class T>
+struct RowStatistics {
+  T mean;
+  T rstd;
+};
+
+// What each SIMD target provides: one row. Null pointers are not wanted.
+template <class T>
+struct NormTable {
+  RowStatistics<T> (*layernorm)(T* y, Index n, const T* x, const T* weight, const T* bias, T eps);
+  RowStatistics<T> (*rmsnorm)(T* y, Index n, const T* x, const T* weight, T eps);
+  void (*layernorm_dx)(T* dx, Write write, Index n, const T* dy, const T* x, const T* weight,
+                       RowStatistics<T> s);
+  void (*rmsnorm_dx)(T* dx, Write write, Index n, const T* dy, const T* x, const T* weight,
+                     RowStatistics<T> s);
+  void (*add_dweight)(T* dweight, Index n, const T* dy, const T* x, RowStatistics<T> s);
+  void (*add)(T* sum, Index n, const T* x);
+};
+
+}  // namespace tilegrad::kernels
+#endif
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/norm.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+RowStatistics<T> layernorm(T* y, Index n, const T* x, const T* weight, const T* bias, T eps) {
+  const Tag<T> d;
+  const T mean = reduce(
+                     n, [](auto v) { return v; }, x) /
+                 static_cast<T>(n);
+  const auto m = hn::Set(d, mean);
+  const auto square = [&](auto v) {
+    const auto c = hn::Sub(v, m);
+    return hn::Mul(c, c);
+  };
+  const T variance = reduce(n, square, x) / static_cast<T>(n);
+  const T rstd = T(1) / std::sqrt(variance + eps);
+  const auto r = hn::Set(d, rstd);
+  map(
+      y, n, [&](auto v, auto w, auto b) { return hn::MulAdd(hn::Mul(hn::Sub(v, m), r), w, b); }, x, weight,
+      bias);
+  return {mean, rstd};
+}
+
+template <class T>
+RowStatistics<T> rmsnorm(T* y, Index n, const T* x, const T* weight, T eps) {
+  const T mean_square = reduce(
+                            n, [](auto v) { return hn::Mul(v, v); }, x) /
+                        static_cast<T>(n);
+  const T rstd = T(1) / std::sqrt(mean_square + eps);
+  const auto r = hn::Set(Tag<T>(), rstd);
+  map(
+      y, n, [&](auto v, auto w) { return hn::Mul(hn::Mul(v, r), w); }, x, weight);
+  return {T(0), rstd};
+}
+
+// forward: n = (x − mean) rstd, y = n ⊙ weight + bias. With g = dy ⊙ weight,
+//   dx = rstd (g − mean_j(g) − n mean_j(g ⊙ n)): what g does along the constant vector and along n is undone
+//   by
+// the mean and by the variance.
+template <class T>
+void layernorm_dx(T* dx, Write write, Index n, const T* dy, const T* x, const T* weight, RowStatistics<T> s) {
+  const Tag<T> d;
+  const auto m = hn::Set(d, s.mean), r = hn::Set(d, s.rstd);
+  const auto along_n = [&](auto g, auto v, auto w) {
+    return hn::Mul(hn::Mul(g, w), hn::Mul(hn::Sub(v, m), r));
+  };
+  const T count = static_cast<T>(n);
+  const auto mean_g = hn::Set(d, reduce(
+                                     n, [](auto g, auto w) { return hn::Mul(g, w); }, dy, weight) /
+                                     count);
+  const auto mean_gn = hn::Set(d, reduce(n, along_n, dy, x, weight) / count);
+  const auto step = [&](auto g, auto v, auto w) {
+    const auto normalised = hn::Mul(hn::Sub(v, m), r);
+    return hn::Mul(r, hn::NegMulAdd(normalised, mean_gn, hn::Sub(hn::Mul(g, w), mean_g)));
+  };
+  map_into(dx, write, n, step, dy, x, weight);
+}
+
+// forward: n = x rstd, y = n ⊙ weight. As above, without the mean.
+template <class T>
+void rmsnorm_dx(T* dx, Write write, Index n, const T* dy, const T* x, const T* weight, RowStatistics<T> s) {
+  const Tag<T> d;
+  const auto r = hn::Set(d, s.rstd);
+  const auto along_n = [&](auto g, auto v, auto w) { return hn::Mul(hn::Mul(g, w), hn::Mul(v, r)); };
+  const auto mean_gn = hn::Set(d, reduce(n, along_n, dy, x, weight) / static_cast<T>(n));
+  const auto step = [&](auto g, auto v, auto w) {
+    return hn::Mul(r, hn::NegMulAdd(hn::Mul(v, r), mean_gn, hn::Mul(g, w)));
+  };
+  map_into(dx, write, n, step, dy, x, weight);
+}
+
+// dweight += dy ⊙ n
+template <class T>
+void add_dweight(T* dweight, Index n, const T* dy, const T* x, RowStatistics<T> s) {
+  const Tag<T> d;
+  const auto m = hn::Set(d, s.mean), r = hn::Set(d, s.rstd);
+  const auto step = [&](auto g, auto v) { return hn::Mul(g, hn::Mul(hn::Sub(v, m), r)); };
+  map_into(dweight, Write::accumulate, n, step, dy, x);
+}
+
+template <class T>
+void add(T* sum, Index n, const T* x) {
+  map_into(
+      sum, Write::accumulate, n, [](auto v) { return v; }, x);
+}
+
+template <class T>
+const NormTable<T>* table() {
+  static constexpr NormTable<T> kTable = {layernorm<T>,  rmsnorm<T>,     layernorm_dx<T>,
+                                          rmsnorm_dx<T>, add_dweight<T>, add<T>};
+  return &kTable;
+}
+const NormTable<float>* table_f32() { return table<float>(); }
+const NormTable<double>* table_f64() { return table<double>(); }
+
+}  // namespace
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tilegrad::kernels {
+
+namespace {
+
+HWY_EXPORT(table_f32);
+HWY_EXPORT(table_f64);
+
+template <class T>
+const NormTable<T>& best() {
+  if constexpr (sizeof(T) == 4) {
+    return *HWY_DYNAMIC_DISPATCH(table_f32)();
+  } else {
+    return *HWY_DYNAMIC_DISPATCH(table_f64)();
+  }
+}
+
+constexpr Index kMostPieces = 16;
+
+// Rows in one piece: at least enough work for a thread's wake-up, and few enough pieces that the sums over
+// rows, one for each piece, stay small. Depends on the shape alone.
+Index rows_per_piece(Index rows, Index cols) {
+  constexpr Index kGrain = 16384;
+  return std::max({Index{1}, kGrain / std::max<Index>(1, cols), (rows + kMostPieces - 1) / kMostPieces});
+}
+
+// Σ_rows of vectors of `size` elements: each piece of rows sums into scratch of its own, then the pieces are
+// added in order. `row(i, sums)` does one row.
+template <class T, class F>
+void sum_over_rows(Index rows, Index cols, Index size, std::span<T> dst, Write write, F&& row) {
+  const Index grain = rows_per_piece(rows, cols), pieces = (rows + grain - 1) / grain;
+  const memory::Block scratch(pieces * size * static_cast<Index>(sizeof(T)), memory::Category::workspace);
+  T* sums = reinterpret_cast<T*>(scratch.data());
+  parallel_for(rows, grain, [&](Index begin, Index end) {
+    T* own = sums + begin / grain * size;
+    std::fill_n(own, size, T{0});
+    for (Index i = begin; i < end; ++i) row(i, own);
+  });
+  if (dst.data() == nullptr) return;
+  if (write == Write::overwrite) std::fill(dst.begin(), dst.end(), T{0});
+  for (Index piece = 0; piece < pieces; ++piece)
+    best<T>().add(dst.data(), std::ssize(dst), sums + piece * size);
+}
+
+}  // namespace
+
+template <class T>
+void layernorm(Mat<T> y, std::span<T> mean, std::span<T> rstd, std::type_identity_t<Mat<const T>> x,
+               std::span<const std::type_identity_t<T>> weight, std::span<const std::type_identity_t<T>> bias,
+               double eps) {
+  parallel_for(y.rows, rows_per_piece(y.rows, y.cols), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const auto row =
+          best<T>().layernorm(y.row(i), y.cols, x.row(i), weight.data(), bias.data(), static_cast<T>(eps));
+      mean[static_cast<std::size_t>(i)] = row.mean;
+      rstd[static_cast<std::size_t>(i)] = row.rstd;
+    }
+  });
+}
+
+template <class T>
+void layernorm_backward(const LayerNormGrads<T>& grads, std::type_identity_t<Mat<const T>> dy,
+                        std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> weight,
+                        std::span<const std::type_identity_t<T>> mean,
+                        std::span<const std::type_identity_t<T>> rstd) {
+  const auto& simd = best<T>();
+  const auto row = [&](Index i, T* dweight) {
+    const RowStatistics<T> s = {mean[static_cast<std::size_t>(i)], rstd[static_cast<std::size_t>(i)]};
+    if (grads.dx.data != nullptr) {
+      simd.layernorm_dx(grads.dx.row(i), grads.write_x, x.cols, dy.row(i), x.row(i), weight.data(), s);
+    }
+    if (dweight != nullptr) simd.add_dweight(dweight, x.cols, dy.row(i), x.row(i), s);
+  };
+  if (grads.dweight.data() != nullptr) {
+    sum_over_rows<T>(x.rows, x.cols, x.cols, grads.dweight, grads.write_weight, row);
+  } else {
+    parallel_for(x.rows, rows_per_piece(x.rows, x.cols), [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) row(i, nullptr);
+    });
+  }
+  if (grads.dbias.data() != nullptr) {
+    sum_over_rows<T>(x.rows, x.cols, x.cols, grads.dbias, grads.write_bias,
+                     [&](Index i, T* dbias) { simd.add(dbias, x.cols, dy.row(i)); });
+  }
+}
+
+template <class T>
+void rmsnorm(Mat<T> y, std::span<T> rstd, std::type_identity_t<Mat<const T>> x,
+             std::span<const std::type_identity_t<T>> weight, double eps) {
+  parallel_for(y.rows, rows_per_piece(y.rows, y.cols), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      rstd[static_cast<std::size_t>(i)] =
+          best<T>().rmsnorm(y.row(i), y.cols, x.row(i), weight.data(), static_cast<T>(eps)).rstd;
+    }
+  });
+}
+
+template <class T>
+void rmsnorm_backward(const RmsNormGrads<T>& grads, std::type_identity_t<Mat<const T>> dy,
+                      std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> weight,
+                      std::span<const std::type_identity_t<T>> rstd) {
+  const auto& simd = best<T>();
+  const auto row = [&](Index i, T* dweight) {
+    const RowStatistics<T> s = {T{0}, rstd[static_cast<std::size_t>(i)]};
+    if (grads.dx.data != nullptr) {
+      simd.rmsnorm_dx(grads.dx.row(i), grads.write_x, x.cols, dy.row(i), x.row(i), weight.data(), s);
+    }
+    simd.add_dweight(dweight, x.cols, dy.row(i), x.row(i), s);
+  };
+  sum_over_rows<T>(x.rows, x.cols, x.cols, grads.dweight, grads.write_weight, row);
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                                                             \
+  template void layernorm<T>(Mat<T>, std::span<T>, std::span<T>, Mat<const T>, std::span<const T>,          \
+                             std::span<const T>, double);                                                   \
+  template void layernorm_backward<T>(const LayerNormGrads<T>&, Mat<const T>, Mat<const T>,                 \
+                                      std::span<const T>, std::span<const T>, std::span<const T>);          \
+  template void rmsnorm<T>(Mat<T>, std::span<T>, Mat<const T>, std::span<const T>, double);                 \
+  template void rmsnorm_backward<T>(const RmsNormGrads<T>&, Mat<const T>, Mat<const T>, std::span<const T>, \
+                                    std::span<const T>);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
+
+}  // namespace tilegrad::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <type_traits>
+
+#include "base/index.h"
+
+/// The only place that owns threads.
+namespace tilegrad::kernels {
+
+/// Number of threads that kernels use; at first the number of processors (or OMP_NUM_THREADS).
+int threads();
+void set_threads(int count);
+
+/// While it lives, OpenMP code that this thread calls (OpenBLAS's OpenMP build) starts no threads of its own.
+class SingleThreaded {
+ public:
+  SingleThreaded();
+  ~SingleThreaded();
+  SingleThreaded(const SingleThreaded&) = delete;
+  SingleThreaded& operator=(const SingleThreaded&) = delete;
+
+ private:
+  int outer_;
+};
+
+namespace detail {
+using TaskFunction = void (*)(void* context, Index task, int thread);
+void run_tasks(Index tasks, TaskFunction function, void* context);
+}  // namespace detail
+
+/// Calls f(task, thread) once for every task in [0, tasks), on several threads; thread is in [0, threads()).
+/// Tasks are handed out in order, one at a time, to whichever thread is free. What a task computes must not
+/// depend on its thread (which only picks scratch memory): then the result has the same bits for every number
+/// of threads. Nested calls run on the calling thread. `f` must not throw.
+template <class F>
+void parallel_tasks(Index tasks, F&& f) {
+  using Fn = std::remove_reference_t<F>;
+  detail::run_tasks(
+      tasks, [](void* context, Index task, int thread) { (*static_cast<Fn*>(context))(task, thread); },
+      const_cast<void*>(static_cast<const void*>(std::addressof(f))));
+}
+
+/// Calls f(begin, end) on consecutive pieces of [0, n), each of `grain` elements but for the last. The pieces
+/// depend on n and grain alone, never on the number of threads.
+template <class F>
+void parallel_for(Index n, Index grain, F&& f) {
+  const Index pieces = (n + grain - 1) / grain;
+  parallel_tasks(pieces, [&](Index piece, int) {
+    const Index begin = piece * grain;
+    f(begin, begin + grain < n ? begin + grain : n);
+  });
+}
+
+}  // namespace tilegrad::kernels

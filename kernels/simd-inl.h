@@ -1,0 +1,121 @@
+// Loops over vectors, for the kernels that are compiled once for every SIMD target. Included again for each
+// of them, hence no #pragma once but the guard that Highway asks for.
+#if defined(TILEGRAD_KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_SIMD_INL_H_
+#undef TILEGRAD_KERNELS_SIMD_INL_H_
+#else
+#define TILEGRAD_KERNELS_SIMD_INL_H_
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "kernels/mat.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+using Tag = hn::ScalableTag<T>;
+template <class T>
+using Vec = hn::Vec<Tag<T>>;
+
+// The first n elements of x, and 0 in the lanes behind them.
+template <class T>
+HWY_INLINE Vec<T> load_tail(const T* x, Index n) {
+  const Tag<T> d;
+  HWY_ALIGN T lanes[HWY_MAX_BYTES / sizeof(T)] = {};
+  std::copy(x, x + n, lanes);
+  return hn::Load(d, lanes);
+}
+
+// y_i = f(x_i, ...) for i < n. y may be one of the inputs.
+template <class T, class F, class... X>
+HWY_INLINE void map(T* y, Index n, F&& f, const X*... xs) {
+  const Tag<T> d;
+  const auto width = static_cast<Index>(hn::Lanes(d));
+  Index i = 0;
+  for (; i + width <= n; i += width) hn::StoreU(f(hn::LoadU(d, xs + i)...), d, y + i);
+  if (i == n) return;
+  HWY_ALIGN T lanes[HWY_MAX_BYTES / sizeof(T)];
+  hn::Store(f(load_tail(xs + i, n - i)...), d, lanes);
+  std::copy(lanes, lanes + (n - i), y + i);
+}
+
+// dx_i = f(x_i, ...) or dx_i += f(x_i, ...).
+template <class T, class F, class... X>
+HWY_INLINE void map_into(T* dx, Write write, Index n, F&& f, const X*... xs) {
+  if (write == Write::overwrite) {
+    map(dx, n, f, xs...);
+  } else {
+    map(
+        dx, n, [&](auto old, auto... v) { return hn::Add(old, f(v...)); }, static_cast<const T*>(dx), xs...);
+  }
+}
+
+// Σ_i f(x_i, ...), in an order that depends on n and the vector width alone. Four sums run beside each other,
+// because an addition takes four cycles and one can start in each.
+template <class F, class T, class... X>
+HWY_INLINE T reduce(Index n, F&& f, const T* x, const X*... xs) {
+  const Tag<T> d;
+  const auto width = static_cast<Index>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+  Index i = 0;
+  for (; i + 4 * width <= n; i += 4 * width) {
+    s0 = hn::Add(s0, f(hn::LoadU(d, x + i), hn::LoadU(d, xs + i)...));
+    s1 = hn::Add(s1, f(hn::LoadU(d, x + i + width), hn::LoadU(d, xs + i + width)...));
+    s2 = hn::Add(s2, f(hn::LoadU(d, x + i + 2 * width), hn::LoadU(d, xs + i + 2 * width)...));
+    s3 = hn::Add(s3, f(hn::LoadU(d, x + i + 3 * width), hn::LoadU(d, xs + i + 3 * width)...));
+  }
+  for (; i + width <= n; i += width) s0 = hn::Add(s0, f(hn::LoadU(d, x + i), hn::LoadU(d, xs + i)...));
+  if (i < n) {
+    const auto inside = hn::FirstN(d, static_cast<std::size_t>(n - i));
+    s1 = hn::Add(s1, hn::IfThenElseZero(inside, f(load_tail(x + i, n - i), load_tail(xs + i, n - i)...)));
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+}
+
+// max_i x_i, −inf if n is 0.
+template <class T>
+HWY_INLINE T reduce_max(Index n, const T* x) {
+  const Tag<T> d;
+  const auto width = static_cast<Index>(hn::Lanes(d));
+  const auto lowest = hn::Set(d, -std::numeric_limits<T>::infinity());
+  auto m = lowest;
+  Index i = 0;
+  for (; i + width <= n; i += width) m = hn::Max(m, hn::LoadU(d, x + i));
+  if (i < n) {
+    const auto inside = hn::FirstN(d, static_cast<std::size_t>(n - i));
+    m = hn::Max(m, hn::IfThenElse(inside, load_tail(x + i, n - i), lowest));
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, m));
+}
+
+// e^x. Highway's Exp is defined up to a bound and turns NaN into 0; here large x give a large finite number,
+// and NaN stays NaN.
+template <class V>
+HWY_INLINE V exp(V x) {
+  const hn::DFromV<V> d;
+  using T = hn::TFromV<V>;
+  const T bound = sizeof(T) == 4 ? T(88) : T(700);
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, hn::Min(x, hn::Set(d, bound))));
+}
+
+// 1 / (1 + e^−x).
+template <class V>
+HWY_INLINE V sigmoid(V x) {
+  const hn::DFromV<V> d;
+  const auto one = hn::Set(d, hn::TFromV<V>(1));
+  return hn::Div(one, hn::Add(one, exp(hn::Neg(x))));
+}
+
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,171 @@
+#include "kernels/softmax.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/parallel.h"
+
+#ifndef TILEGRAD_KERNELS_SOFTMAX_TABLE  // this file is compiled once for every SIMD target
+#define TILEGRAD_KERNELS_SOFTMAX_TABLE
+namespace tilegrad::kernels {
+
+// What each SIMD target provides: one row.
+template <class T>
+struct SoftmaxTable {
+  void (*softmax)(T* y, Index n, const T* x);
+  void (*softmax_backward)(T* dx, Write write, Index n, const T* dy, const T* y);
+  T (*log_sum_exp)(Index n, const T* x);
+  void (*softmax_from_lse)(T* dx, Write write, Index n, const T* x, T lse, T s);
+};
+
+}  // namespace tilegrad::kernels
+#endif
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/softmax.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void softmax(T* y, Index n, const T* x) {
+  const Tag<T> d;
+  const auto max = hn::Set(d, reduce_max(n, x));
+  map(
+      y, n, [&](auto v) { return exp(hn::Sub(v, max)); }, x);
+  const auto inverse = hn::Set(d, T(1) / reduce(
+                                             n, [](auto v) { return v; }, static_cast<const T*>(y)));
+  map(
+      y, n, [&](auto v) { return hn::Mul(v, inverse); }, static_cast<const T*>(y));
+}
+
+template <class T>
+void softmax_backward(T* dx, Write write, Index n, const T* dy, const T* y) {
+  // forward: y = e^x / Σ e^x.  dy_i/dx_j = y_i ([i = j] − y_j), so dx = y ⊙ (dy − ⟨y, dy⟩).
+  const auto dot = hn::Set(Tag<T>(), reduce(
+                                         n, [](auto g, auto v) { return hn::Mul(g, v); }, dy, y));
+  map_into(
+      dx, write, n, [&](auto g, auto v) { return hn::Mul(v, hn::Sub(g, dot)); }, dy, y);
+}
+
+template <class T>
+T log_sum_exp(Index n, const T* x) {
+  const T max = reduce_max(n, x);
+  const auto m = hn::Set(Tag<T>(), max);
+  return max + std::log(reduce(
+                   n, [&](auto v) { return exp(hn::Sub(v, m)); }, x));
+}
+
+// dx (+)= s softmax(x)
+template <class T>
+void softmax_from_lse(T* dx, Write write, Index n, const T* x, T lse, T s) {
+  const Tag<T> d;
+  const auto l = hn::Set(d, lse), factor = hn::Set(d, s);
+  map_into(
+      dx, write, n, [&](auto v) { return hn::Mul(factor, exp(hn::Sub(v, l))); }, x);
+}
+
+template <class T>
+const SoftmaxTable<T>* table() {
+  static constexpr SoftmaxTable<T> kTable = {softmax<T>, softmax_backward<T>, log_sum_exp<T>,
+                                             softmax_from_lse<T>};
+  return &kTable;
+}
+const SoftmaxTable<float>* table_f32() { return table<float>(); }
+const SoftmaxTable<double>* table_f64() { return table<double>(); }
+
+}  // namespace
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tilegrad::kernels {
+
+namespace {
+
+HWY_EXPORT(table_f32);
+HWY_EXPORT(table_f64);
+
+template <class T>
+const SoftmaxTable<T>& best() {
+  if constexpr (sizeof(T) == 4) {
+    return *HWY_DYNAMIC_DISPATCH(table_f32)();
+  } else {
+    return *HWY_DYNAMIC_DISPATCH(table_f64)();
+  }
+}
+
+// f(i) for every row, in parallel pieces of rows.
+template <class F>
+void for_each_row(Index rows, Index cols, F&& f) {
+  constexpr Index kGrain = 8192;
+  parallel_for(rows, std::max<Index>(1, kGrain / std::max<Index>(1, cols)), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) f(i);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void softmax(Mat<T> y, std::type_identity_t<Mat<const T>> x) {
+  for_each_row(y.rows, y.cols, [&](Index i) { best<T>().softmax(y.row(i), y.cols, x.row(i)); });
+}
+
+template <class T>
+void softmax_backward(Mat<T> dx, Write write, std::type_identity_t<Mat<const T>> dy,
+                      std::type_identity_t<Mat<const T>> y) {
+  for_each_row(dx.rows, dx.cols,
+               [&](Index i) { best<T>().softmax_backward(dx.row(i), write, dx.cols, dy.row(i), y.row(i)); });
+}
+
+template <class T>
+double cross_entropy(std::span<T> lse, std::type_identity_t<Mat<const T>> logits,
+                     std::span<const std::int32_t> targets, std::int32_t ignored) {
+  for_each_row(logits.rows, logits.cols, [&](Index i) {
+    lse[static_cast<std::size_t>(i)] = best<T>().log_sum_exp(logits.cols, logits.row(i));
+  });
+  double total = 0;
+  for (Index i = 0; i < logits.rows; ++i) {
+    const std::int32_t target = targets[static_cast<std::size_t>(i)];
+    if (target == ignored) continue;
+    total += static_cast<double>(lse[static_cast<std::size_t>(i)]) - static_cast<double>(logits(i, target));
+  }
+  return total;
+}
+
+template <class T>
+void cross_entropy_backward(Mat<T> dlogits, Write write, std::type_identity_t<T> s,
+                            std::type_identity_t<Mat<const T>> logits,
+                            std::span<const std::type_identity_t<T>> lse,
+                            std::span<const std::int32_t> targets, std::int32_t ignored) {
+  for_each_row(logits.rows, logits.cols, [&](Index i) {
+    const std::int32_t target = targets[static_cast<std::size_t>(i)];
+    if (target == ignored) {
+      if (write == Write::overwrite) std::fill_n(dlogits.row(i), dlogits.cols, T{0});
+      return;
+    }
+    // forward: loss_i = lse_i − logits[i, target], and the gradient of lse_i is the softmax
+    best<T>().softmax_from_lse(dlogits.row(i), write, logits.cols, logits.row(i),
+                               lse[static_cast<std::size_t>(i)], s);
+    dlogits(i, target) -= s;
+  });
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                                                              \
+  template void softmax<T>(Mat<T>, Mat<const T>);                                                            \
+  template void softmax_backward<T>(Mat<T>, Write, Mat<const T>, Mat<const T>);                              \
+  template double cross_entropy<T>(std::span<T>, Mat<const T>, std::span<const std::int32_t>, std::int32_t); \
+  template void cross_entropy_backward<T>(Mat<T>, Write, T, Mat<const T>, std::span<const T>,                \
+                                          std::span<const std::int32_t>, std::int32_t);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
+
+}  // namespace tilegrad::kernels
+#endif  // HWY_ONCE

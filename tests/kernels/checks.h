@@ -1,0 +1,63 @@
+#pragma once
+
+#include <initializer_list>
+#include <limits>
+#include <vector>
+
+#include "kernels/mat.h"
+#include "kernels/parallel.h"
+#include "tests/close.h"
+#include "tests/reference.h"
+
+/// What every kernel promises, checked in one place.
+namespace tilegrad::test {
+
+template <class T>
+kernels::Mat<T> view(Padded<T>& x) {
+  return {x.data.data(), x.rows, x.cols, x.stride};
+}
+template <class T>
+kernels::Mat<const T> view(const Padded<T>& x) {
+  return {x.data.data(), x.rows, x.cols, x.stride};
+}
+
+/// Sets the number of threads, and gives the old one back.
+class Threads {
+ public:
+  explicit Threads(int count) : before_(kernels::threads()) { kernels::set_threads(count); }
+  ~Threads() { kernels::set_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+/// compute() returns the same bits on 1, 2, 3 and 7 threads.
+template <class F>
+void check_threads(F&& compute) {
+  const auto on = [&](int count) {
+    const Threads scope(count);
+    return compute();
+  };
+  const auto expected = on(1);
+  for (const int count : {2, 3, 7}) {
+    INFO("threads: ", count);
+    CHECK(same_bits(on(count), expected));
+  }
+}
+
+/// backward(dx, write) as the first writer of a gradient, whose memory is garbage, and as a second one, which
+/// adds: the gradient doubles.
+template <class T, class F>
+void check_writes(const std::vector<Sum>& expected, double terms, F&& backward) {
+  std::vector<T> dx(expected.size(), std::numeric_limits<T>::quiet_NaN());
+  backward(dx, kernels::Write::overwrite);
+  check_close(dx, expected, terms);
+  backward(dx, kernels::Write::accumulate);
+  std::vector<Sum> twice = expected;
+  for (Sum& s : twice) s = Sum(2 * s.value, 2 * s.magnitude);
+  check_close(dx, twice, terms + 1);
+}
+
+}  // namespace tilegrad::test

@@ -1,0 +1,91 @@
+#include "kernels/parallel.h"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "tests/kernels/checks.h"
+
+using namespace tilegrad;
+using namespace tilegrad::kernels;
+using test::Threads;
+
+TEST_CASE("parallel_tasks: every task runs exactly once, on a thread below threads()") {
+  for (const int count : {1, 2, 3, 7}) {
+    const Threads scope(count);
+    for (const Index tasks : {0, 1, 2, 5, 1000}) {
+      std::vector<int> runs(static_cast<std::size_t>(tasks));
+      std::atomic<bool> known_thread = true;
+      parallel_tasks(tasks, [&](Index task, int thread) {
+        ++runs[static_cast<std::size_t>(task)];
+        if (thread < 0 || thread >= count) known_thread = false;
+      });
+      CHECK(runs == std::vector<int>(static_cast<std::size_t>(tasks), 1));
+      CHECK(known_thread);
+    }
+  }
+}
+
+TEST_CASE("parallel_tasks: no two tasks that run at once have the same thread number") {
+  const Threads scope(3);
+  std::array<std::atomic<int>, 3> inside{};
+  std::atomic<bool> shared = false;
+  parallel_tasks(300, [&](Index, int thread) {
+    auto& mine = inside[static_cast<std::size_t>(thread)];
+    if (++mine != 1) shared = true;
+    --mine;
+  });
+  CHECK_FALSE(shared);
+}
+
+TEST_CASE("parallel_tasks: one thread takes the tasks in order") {
+  const Threads scope(1);
+  std::vector<Index> order;
+  parallel_tasks(4, [&](Index task, int) { order.push_back(task); });
+  CHECK(order == std::vector<Index>{0, 1, 2, 3});
+}
+
+TEST_CASE("parallel_tasks: nested calls run on the calling thread") {
+  const Threads scope(3);
+  std::vector<int> runs(6 * 5);
+  std::atomic<bool> moved = false;
+  parallel_tasks(6, [&](Index outer, int) {
+    const auto caller = std::this_thread::get_id();
+    parallel_tasks(5, [&](Index inner, int) {
+      ++runs[static_cast<std::size_t>(outer * 5 + inner)];
+      if (std::this_thread::get_id() != caller) moved = true;
+    });
+  });
+  CHECK(runs == std::vector<int>(30, 1));
+  CHECK_FALSE(moved);
+}
+
+TEST_CASE("parallel_tasks: two callers at once do not disturb each other") {
+  const Threads scope(2);
+  const auto sum_of_tasks = [](Index tasks) {
+    std::atomic<Index> sum = 0;
+    parallel_tasks(tasks, [&](Index task, int) { sum += task; });
+    return sum.load();
+  };
+  Index first = 0;
+  std::thread other([&] { first = sum_of_tasks(500); });
+  const Index second = sum_of_tasks(700);
+  other.join();
+  CHECK(first == 500 * 499 / 2);
+  CHECK(second == 700 * 699 / 2);
+}
+
+TEST_CASE("parallel_for: the pieces cover the range and depend on size and grain alone") {
+  for (const int count : {1, 2, 7}) {
+    const Threads scope(count);
+    std::vector<Index> ends(4);
+    parallel_for(35, 10, [&](Index begin, Index end) { ends[static_cast<std::size_t>(begin / 10)] = end; });
+    CHECK(ends == std::vector<Index>{10, 20, 30, 35});
+    bool called = false;
+    parallel_for(0, 10, [&](Index, Index) { called = true; });
+    CHECK_FALSE(called);
+  }
+}
