@@ -1,0 +1,57 @@
+#include "autograd/checkpoint.h"
+
+#include <utility>
+#include <vector>
+
+#include "autograd/saved.h"
+#include "autograd/tape.h"
+
+namespace tilegrad {
+
+namespace {
+
+struct CheckpointRule {
+  static constexpr std::string_view name = "checkpoint";
+  CheckpointFunction fn;
+  std::vector<Saved> xs;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    Tape inner;
+    std::vector<Var> leaves;
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      const Tensor& x = xs[i].get(name, "x");
+      leaves.push_back(dx.wanted(static_cast<int>(i)) ? Var::leaf(x) : Var(x));
+    }
+    // forward: y = fn(xs), with nothing recorded; now the same with everything recorded.
+    inner.backward(fn(leaves), dy);
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      if (leaves[i].tracked() && leaves[i].grad().defined()) dx.add(static_cast<int>(i), leaves[i].grad());
+    }
+  }
+};
+
+}  // namespace
+
+Var checkpoint(CheckpointFunction fn, std::span<const Var> xs) {
+  if (Tape::recording() == nullptr) return fn(xs);
+  Var y;
+  bool tracked = false;
+  {
+    const Tape::Pause pause;
+    y = fn(xs);
+    tracked = pause.skipped_any();
+  }
+  if (!tracked || y.tracked()) return y;  // nothing to differentiate, or fn only passed a value through
+  const auto make_rule = [&] {
+    CheckpointRule rule{.fn = std::move(fn), .xs = {}};
+    for (const Var& x : xs) rule.xs.emplace_back(x.value());
+    return rule;
+  };
+  return record(y.value(), xs, make_rule, When::always);
+}
+
+Var checkpoint(std::function<Var(const Var& x)> fn, const Var& x) {
+  return checkpoint([fn = std::move(fn)](std::span<const Var> xs) { return fn(xs[0]); }, std::span(&x, 1));
+}
+
+}  // namespace tilegrad

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/index.h"
+#include "kernels/bf16.h"
+
+namespace tilegrad {
+
+/// Element types. f32 and f64 compute; bf16 only stores; i32 holds token ids.
+enum class Dtype { f32, f64, bf16, i32 };
+
+std::string_view name(Dtype dtype);
+Index bytes_of(Dtype dtype);
+
+using kernels::bf16;
+
+template <class T>
+inline constexpr Dtype dtype_of = [] { static_assert(sizeof(T) == 0, "not an element type"); }();
+template <>
+inline constexpr Dtype dtype_of<float> = Dtype::f32;
+template <>
+inline constexpr Dtype dtype_of<double> = Dtype::f64;
+template <>
+inline constexpr Dtype dtype_of<bf16> = Dtype::bf16;
+template <>
+inline constexpr Dtype dtype_of<std::int32_t> = Dtype::i32;
+
+/// Calls f.operator()<float>() or f.operator()<double>(). Throws for the types that do not compute, naming
+/// `op`.
+template <class F>
+decltype(auto) with_float_type(std::string_view op, Dtype dtype, F&& f) {
+  switch (dtype) {
+    case Dtype::f32:
+      return f.template operator()<float>();
+    case Dtype::f64:
+      return f.template operator()<double>();
+    default:
+      fail("{}: {} does not compute; cast to f32 or f64 first", op, name(dtype));
+  }
+}
+
+}  // namespace tilegrad
+
+template <>
+struct fmt::formatter<tilegrad::Dtype> : fmt::formatter<std::string_view> {
+  auto format(tilegrad::Dtype dtype, fmt::format_context& context) const {
+    return fmt::formatter<std::string_view>::format(tilegrad::name(dtype), context);
+  }
+};

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "autograd/var.h"
+#include "base/random.h"
+#include "kernels/attention.h"
+
+/// Every op of tilegrad: one line of maths, one of shapes. All work in f32 and f64 unless they say otherwise.
+/// Shapes must match exactly and dtypes must be equal: nothing broadcasts and nothing is promoted. A
+/// violation is an Error that names the op and both values.
+namespace tilegrad {
+
+// Arithmetic
+// ------------------------------------------------------------------------------------------------------
+
+/// a + b, a − b, a ⊙ b. Equal shapes.
+Var add(const Var& a, const Var& b);
+Var sub(const Var& a, const Var& b);
+Var mul(const Var& a, const Var& b);
+/// s x.
+Var scale(const Var& x, double s);
+/// x + bias on every row. x (..., C), bias (C).
+Var add_bias(const Var& x, const Var& bias);
+
+/// Σ x and Σ x / size. Any shape -> scalar ().
+Var sum(const Var& x);
+Var mean(const Var& x);
+
+// Matrix products
+// -------------------------------------------------------------------------------------------------
+
+/// a b over the last two axes. a (..., M, K), b (..., K, N) with equal leading axes -> (..., M, N).
+/// With transpose_b, b is (..., N, K).
+Var matmul(const Var& a, const Var& b, bool transpose_b = false);
+/// x Wᵀ + bias. x (..., In), weight (Out, In), bias (Out) or none -> (..., Out).
+Var linear(const Var& x, const Var& weight);
+Var linear(const Var& x, const Var& weight, const Var& bias);
+
+// Activations
+// -----------------------------------------------------------------------------------------------------
+
+/// max(x, 0); GELU in its tanh form; x σ(x). kernels/activation.h has the formulas.
+Var relu(const Var& x);
+Var gelu(const Var& x);
+Var silu(const Var& x);
+/// silu(gate) ⊙ up in one pass. Equal shapes.
+Var swiglu(const Var& gate, const Var& up);
+/// Softmax over the last axis. x (..., C).
+Var softmax(const Var& x);
+/// x with each element dropped with probability p and the others scaled by 1/(1 − p); the mask is drawn from
+/// the key in forward and backward and never stored. 0 ≤ p < 1; p = 0 is x itself.
+Var dropout(const Var& x, double p, RandomKey key);
+
+// Normalisation
+// ---------------------------------------------------------------------------------------------------
+
+/// (x − mean)/√(var + eps) ⊙ weight + bias over the last axis. x (..., C), weight (C), bias (C).
+Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps = 1e-5);
+/// x/√(mean(x²) + eps) ⊙ weight over the last axis. x (..., C), weight (C).
+Var rmsnorm(const Var& x, const Var& weight, double eps = 1e-5);
+
+// Tokens and positions
+// --------------------------------------------------------------------------------------------
+
+/// table[ids]. table (V, C), ids i32 (...) with values in [0, V) -> (..., C).
+Var embedding(const Var& table, const Tensor& ids);
+/// Rotary positions: position t of x is t + first_position. x (B, T, H, D), D even.
+Var rope(const Var& x, Index first_position = 0, double base = 10000.0);
+
+// Shapes
+// ----------------------------------------------------------------------------------------------------------
+
+/// The same elements in another shape of equal size; no copy.
+Var reshape(const Var& x, const Shape& shape);
+/// Entries begin ≤ i < end along an axis (negative axes count from the end); a copy.
+Var slice(const Var& x, int axis, Index begin, Index end);
+/// Joins along an axis; the other axes are equal.
+Var concat(std::span<const Var> xs, int axis);
+/// Exchanges axes 1 and 2. x (A, B, C, D) -> (A, C, B, D); a copy.
+Var swap_axes(const Var& x);
+/// Converts between f32 and f64; backward converts back.
+Var cast(const Var& x, Dtype dtype);
+
+// Losses
+// ----------------------------------------------------------------------------------------------------------
+
+/// Target of a position that does not count.
+inline constexpr std::int32_t kIgnored = -1;
+/// Mean of −log softmax(logits)[target] over the positions that count, without forming the softmax.
+/// logits (..., V), targets i32 (...) with values in [0, V) or kIgnored -> scalar (). At least one must
+/// count.
+Var cross_entropy(const Var& logits, const Tensor& targets);
+
+// Attention
+// -------------------------------------------------------------------------------------------------------
+
+using kernels::Align;
+using kernels::AttentionOptions;
+
+/// naive forms the whole score matrix and keeps its softmax P (B, Hq, Tq, Tk) for backward; flash works tile
+/// by tile and keeps one number a row. They compute the same function.
+enum class AttentionKernel { naive, flash };
+
+/// Scaled dot-product attention; kernels/attention.h has the formulas.
+/// q (B, Tq, Hq, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv), Hkv divides Hq -> (B, Tq, Hq, Dv).
+Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
+              const AttentionOptions& options = {});
+
+// Without a backward
+// ----------------------------------------------------------------------------------------------
+
+/// Position of the largest element of each row, the first if there are several; NaN counts as largest.
+/// x (..., C) -> i32 (...). An Error if x is on a gradient path.
+Tensor argmax(const Var& x);
+
+}  // namespace tilegrad

@@ -1,0 +1,131 @@
+#include "autograd/ops.h"
+#include "autograd/ops/checks.h"
+#include "autograd/saved.h"
+#include "autograd/tape.h"
+#include "kernels/elementwise.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y = a + b:  da = dy, db = dy. Nothing is copied: the gradient is handed on.
+struct AddRule {
+  static constexpr std::string_view name = "add";
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    if (dx.wanted(0)) dx.add(0, dy);
+    if (dx.wanted(1)) dx.add(1, dy);
+  }
+};
+
+// y = a − b:  da = dy, db = −dy.
+struct SubRule {
+  static constexpr std::string_view name = "sub";
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    if (dx.wanted(0)) dx.add(0, dy);
+    if (!dx.wanted(1)) return;
+    const InputGrads::Slot slot = dx.slot(1);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::scale_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), T{-1});
+    });
+  }
+};
+
+// y = a ⊙ b:  da = dy ⊙ b, db = dy ⊙ a.
+struct MulRule {
+  static constexpr std::string_view name = "mul";
+  Saved a, b;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    contribute(dx, 0, dy, b, "b");
+    contribute(dx, 1, dy, a, "a");
+  }
+
+  static void contribute(InputGrads& dx, int i, const Tensor& dy, const Saved& factor,
+                         std::string_view what) {
+    if (!dx.wanted(i)) return;
+    const Tensor& other = factor.get(name, what);
+    const InputGrads::Slot slot = dx.slot(i);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::mul_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), other.view<T>());
+    });
+  }
+};
+
+// y = s x:  dx = s dy.
+struct ScaleRule {
+  static constexpr std::string_view name = "scale";
+  double s;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const InputGrads::Slot slot = dx.slot(0);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::scale_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), static_cast<T>(s));
+    });
+  }
+};
+
+// y_n = x_n + bias:  dx = dy, dbias = Σ_n dy_n.
+struct AddBiasRule {
+  static constexpr std::string_view name = "add_bias";
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    if (dx.wanted(0)) dx.add(0, dy);
+    if (!dx.wanted(1)) return;
+    const InputGrads::Slot slot = dx.slot(1);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::add_bias_backward<T>(slot.grad->mut<T>(), slot.write, dy.mat<T>());
+    });
+  }
+};
+
+// y of the shape of a, computed from both by `kernel`, one of kernels::add, sub, mul.
+template <class Kernel>
+Tensor elementwise(std::string_view op, const Var& a, const Var& b, Kernel&& kernel) {
+  check_same(op, a, b);
+  Tensor y = Tensor::empty_like(a.value());
+  with_float_type(op, y.dtype(), [&]<class T>() {
+    kernel.template operator()<T>(y.mut<T>(), a.value().view<T>(), b.value().view<T>());
+  });
+  return y;
+}
+
+}  // namespace
+
+Var add(const Var& a, const Var& b) {
+  const Tensor y = elementwise("add", a, b, []<class T>(auto... xs) { kernels::add<T>(xs...); });
+  return record(y, {a, b}, [] { return AddRule{}; });
+}
+
+Var sub(const Var& a, const Var& b) {
+  const Tensor y = elementwise("sub", a, b, []<class T>(auto... xs) { kernels::sub<T>(xs...); });
+  return record(y, {a, b}, [] { return SubRule{}; });
+}
+
+Var mul(const Var& a, const Var& b) {
+  const Tensor y = elementwise("mul", a, b, []<class T>(auto... xs) { kernels::mul<T>(xs...); });
+  // A factor is kept only if the other one needs it.
+  return record(y, {a, b}, [&] {
+    return MulRule{.a = b.tracked() ? Saved(a.value()) : Saved(),
+                   .b = a.tracked() ? Saved(b.value()) : Saved()};
+  });
+}
+
+Var scale(const Var& x, double s) {
+  Tensor y = Tensor::empty_like(x.value());
+  with_float_type("scale", y.dtype(),
+                  [&]<class T>() { kernels::scale<T>(y.mut<T>(), x.value().view<T>(), static_cast<T>(s)); });
+  return record(y, {x}, [&] { return ScaleRule{s}; });
+}
+
+Var add_bias(const Var& x, const Var& bias) {
+  check_along_last("add_bias", "bias", x, bias);
+  Tensor y = Tensor::empty_like(x.value());
+  with_float_type("add_bias", y.dtype(), [&]<class T>() {
+    kernels::add_bias<T>(y.mut_mat<T>(), x.value().mat<T>(), bias.value().view<T>());
+  });
+  return record(y, {x, bias}, [] { return AddBiasRule{}; });
+}
+
+}  // namespace tilegrad

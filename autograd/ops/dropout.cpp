@@ -1,0 +1,35 @@
+#include "kernels/dropout.h"
+
+#include "autograd/ops.h"
+#include "autograd/tape.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y = x ⊙ mask / (1 − p):  dx = dy ⊙ mask / (1 − p), with the mask drawn again from the key.
+struct DropoutRule {
+  static constexpr std::string_view name = "dropout";
+  double p;
+  RandomKey key;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const InputGrads::Slot slot = dx.slot(0);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::dropout_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), p, key);
+    });
+  }
+};
+
+}  // namespace
+
+Var dropout(const Var& x, double p, RandomKey key) {
+  check(p >= 0 && p < 1, "dropout: p is {}, not in [0, 1)", p);
+  if (p == 0) return x;
+  Tensor y = Tensor::empty_like(x.value());
+  with_float_type("dropout", y.dtype(),
+                  [&]<class T>() { kernels::dropout<T>(y.mut<T>(), x.value().view<T>(), p, key); });
+  return record(y, {x}, [&] { return DropoutRule{.p = p, .key = key}; });
+}
+
+}  // namespace tilegrad

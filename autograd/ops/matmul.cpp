@@ -1,0 +1,159 @@
+#include "autograd/ops.h"
+#include "autograd/ops/checks.h"
+#include "autograd/saved.h"
+#include "autograd/tape.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+
+namespace tilegrad {
+
+namespace {
+
+using kernels::Mat;
+using kernels::Op;
+
+template <class T>
+T beta(Write write) {
+  return write == Write::accumulate ? T{1} : T{0};
+}
+
+// Matrix i of a (..., R, C) tensor.
+template <class T>
+Mat<const T> matrix(const Tensor& x, Index i) {
+  const Index r = x.dim(-2), c = x.dim(-1);
+  return {x.view<T>().data() + i * r * c, r, c};
+}
+template <class T>
+Mat<T> mut_matrix(Tensor& x, Index i) {
+  const Index r = x.dim(-2), c = x.dim(-1);
+  return {x.mut<T>().data() + i * r * c, r, c};
+}
+
+Index matrices(const Shape& shape) {
+  Index n = 1;
+  for (int i = 0; i + 2 < shape.rank(); ++i) n *= shape[i];
+  return n;
+}
+
+// y = a b:   da = dy bᵀ, db = aᵀ dy.
+// y = a bᵀ:  da = dy b,  db = dyᵀ a.
+struct MatmulRule {
+  static constexpr std::string_view name = "matmul";
+  Saved a, b;
+  bool transpose_b;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      if (dx.wanted(0)) backward_a<T>(dx.slot(0), dy);
+      if (dx.wanted(1)) backward_b<T>(dx.slot(1), dy);
+    });
+  }
+
+  template <class T>
+  void backward_a(InputGrads::Slot da, const Tensor& dy) const {
+    const Tensor& bv = b.get(name, "b");
+    for (Index i = 0; i < matrices(dy.shape()); ++i) {
+      kernels::gemm<T>(mut_matrix<T>(*da.grad, i), T{1}, matrix<T>(dy, i), Op::none, matrix<T>(bv, i),
+                       transpose_b ? Op::none : Op::transpose, beta<T>(da.write));
+    }
+  }
+
+  template <class T>
+  void backward_b(InputGrads::Slot db, const Tensor& dy) const {
+    const Tensor& av = a.get(name, "a");
+    for (Index i = 0; i < matrices(dy.shape()); ++i) {
+      const Mat<const T> left = transpose_b ? matrix<T>(dy, i) : matrix<T>(av, i);
+      const Mat<const T> right = transpose_b ? matrix<T>(av, i) : matrix<T>(dy, i);
+      kernels::gemm<T>(mut_matrix<T>(*db.grad, i), T{1}, left, Op::transpose, right, Op::none,
+                       beta<T>(db.write));
+    }
+  }
+};
+
+// y = x Wᵀ + bias:  dx = dy W, dW = dyᵀ x, dbias = Σ_rows dy.
+struct LinearRule {
+  static constexpr std::string_view name = "linear";
+  Saved x, weight;
+  bool has_bias;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      if (dx.wanted(0)) {
+        const InputGrads::Slot slot = dx.slot(0);
+        kernels::gemm<T>(slot.grad->mut_mat<T>(), T{1}, dy.mat<T>(), Op::none,
+                         weight.get(name, "weight").mat<T>(), Op::none, beta<T>(slot.write));
+      }
+      if (dx.wanted(1)) {
+        const InputGrads::Slot slot = dx.slot(1);
+        kernels::gemm<T>(slot.grad->mut_mat<T>(), T{1}, dy.mat<T>(), Op::transpose, x.get(name, "x").mat<T>(),
+                         Op::none, beta<T>(slot.write));
+      }
+      if (has_bias && dx.wanted(2)) {
+        const InputGrads::Slot slot = dx.slot(2);
+        kernels::add_bias_backward<T>(slot.grad->mut<T>(), slot.write, dy.mat<T>());
+      }
+    });
+  }
+};
+
+Tensor linear_forward(const Var& x, const Var& weight) {
+  check(weight.rank() == 2, "linear: weight is {}, not (out, in)", weight.shape());
+  check(x.rank() >= 1 && x.dim(-1) == weight.dim(1), "linear: inner sizes differ: x is {}, weight is {}",
+        x.shape(), weight.shape());
+  check_same_dtype("linear", x, weight);
+  Tensor y = Tensor::empty(x.shape().with(-1, weight.dim(0)), x.dtype());
+  with_float_type("linear", y.dtype(), [&]<class T>() {
+    kernels::gemm<T>(y.mut_mat<T>(), T{1}, x.value().mat<T>(), Op::none, weight.value().mat<T>(),
+                     Op::transpose, T{0});
+  });
+  return y;
+}
+
+LinearRule linear_rule(const Var& x, const Var& weight, bool has_bias) {
+  return {.x = weight.tracked() ? Saved(x.value()) : Saved(),
+          .weight = x.tracked() ? Saved(weight.value()) : Saved(),
+          .has_bias = has_bias};
+}
+
+}  // namespace
+
+Var matmul(const Var& a, const Var& b, bool transpose_b) {
+  check_same_dtype("matmul", a, b);
+  check(a.rank() >= 2 && a.rank() == b.rank(), "matmul: ranks differ or are below 2: a is {}, b is {}",
+        a.shape(), b.shape());
+  for (int i = 0; i + 2 < a.rank(); ++i) {
+    check(a.dim(i) == b.dim(i), "matmul: leading sizes differ: a is {}, b is {}", a.shape(), b.shape());
+  }
+  check(a.dim(-1) == b.dim(transpose_b ? -1 : -2), "matmul: inner sizes differ: a is {}, b is {}{}",
+        a.shape(), b.shape(), transpose_b ? " transposed" : "");
+  Tensor y = Tensor::empty(a.shape().with(-1, b.dim(transpose_b ? -2 : -1)), a.dtype());
+  with_float_type("matmul", y.dtype(), [&]<class T>() {
+    for (Index i = 0; i < matrices(y.shape()); ++i) {
+      kernels::gemm<T>(mut_matrix<T>(y, i), T{1}, matrix<T>(a.value(), i), Op::none, matrix<T>(b.value(), i),
+                       transpose_b ? Op::transpose : Op::none, T{0});
+    }
+  });
+  return record(y, {a, b}, [&] {
+    return MatmulRule{.a = b.tracked() ? Saved(a.value()) : Saved(),
+                      .b = a.tracked() ? Saved(b.value()) : Saved(),
+                      .transpose_b = transpose_b};
+  });
+}
+
+Var linear(const Var& x, const Var& weight) {
+  const Tensor y = linear_forward(x, weight);
+  return record(y, {x, weight}, [&] { return linear_rule(x, weight, false); });
+}
+
+Var linear(const Var& x, const Var& weight, const Var& bias) {
+  Tensor y = linear_forward(x, weight);
+  check(bias.shape() == Shape{weight.dim(0)}, "linear: bias is {}, weight is {}", bias.shape(),
+        weight.shape());
+  check_same_dtype("linear", x, bias);
+  with_float_type("linear", y.dtype(), [&]<class T>() {
+    kernels::add_bias<T>(y.mut_mat<T>(), y.mat<T>(), bias.value().view<T>());
+  });
+  return record(y, {x, weight, bias}, [&] { return linear_rule(x, weight, true); });
+}
+
+}  // namespace tilegrad

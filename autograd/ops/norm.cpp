@@ -1,0 +1,96 @@
+#include "kernels/norm.h"
+
+#include "autograd/ops.h"
+#include "autograd/ops/checks.h"
+#include "autograd/saved.h"
+#include "autograd/tape.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y = n ⊙ weight + bias, n = (x − mean) rstd. kernels/norm.h has the gradients.
+struct LayerNormRule {
+  static constexpr std::string_view name = "layernorm";
+  Saved x, weight, mean, rstd;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::LayerNormGrads<T> grads;
+      if (dx.wanted(0)) {
+        const InputGrads::Slot slot = dx.slot(0);
+        grads.dx = slot.grad->mut_mat<T>();
+        grads.write_x = slot.write;
+      }
+      if (dx.wanted(1)) {
+        const InputGrads::Slot slot = dx.slot(1);
+        grads.dweight = slot.grad->mut<T>();
+        grads.write_weight = slot.write;
+      }
+      if (dx.wanted(2)) {
+        const InputGrads::Slot slot = dx.slot(2);
+        grads.dbias = slot.grad->mut<T>();
+        grads.write_bias = slot.write;
+      }
+      kernels::layernorm_backward<T>(grads, dy.mat<T>(), x.get(name, "x").mat<T>(),
+                                     weight.get(name, "weight").view<T>(), mean.get(name, "mean").view<T>(),
+                                     rstd.get(name, "rstd").view<T>());
+    });
+  }
+};
+
+// y = n ⊙ weight, n = x rstd.
+struct RmsNormRule {
+  static constexpr std::string_view name = "rmsnorm";
+  Saved x, weight, rstd;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::RmsNormGrads<T> grads;
+      if (dx.wanted(0)) {
+        const InputGrads::Slot slot = dx.slot(0);
+        grads.dx = slot.grad->mut_mat<T>();
+        grads.write_x = slot.write;
+      }
+      if (dx.wanted(1)) {
+        const InputGrads::Slot slot = dx.slot(1);
+        grads.dweight = slot.grad->mut<T>();
+        grads.write_weight = slot.write;
+      }
+      kernels::rmsnorm_backward<T>(grads, dy.mat<T>(), x.get(name, "x").mat<T>(),
+                                   weight.get(name, "weight").view<T>(), rstd.get(name, "rstd").view<T>());
+    });
+  }
+};
+
+}  // namespace
+
+Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
+  check_along_last("layernorm", "weight", x, weight);
+  check_along_last("layernorm", "bias", x, bias);
+  Tensor y = Tensor::empty_like(x.value());
+  Tensor mean = Tensor::empty({y.rows()}, y.dtype());
+  Tensor rstd = Tensor::empty({y.rows()}, y.dtype());
+  with_float_type("layernorm", y.dtype(), [&]<class T>() {
+    kernels::layernorm<T>(y.mut_mat<T>(), mean.mut<T>(), rstd.mut<T>(), x.value().mat<T>(),
+                          weight.value().view<T>(), bias.value().view<T>(), eps);
+  });
+  return record(y, {x, weight, bias}, [&] {
+    return LayerNormRule{
+        .x = Saved(x.value()), .weight = Saved(weight.value()), .mean = Saved(mean), .rstd = Saved(rstd)};
+  });
+}
+
+Var rmsnorm(const Var& x, const Var& weight, double eps) {
+  check_along_last("rmsnorm", "weight", x, weight);
+  Tensor y = Tensor::empty_like(x.value());
+  Tensor rstd = Tensor::empty({y.rows()}, y.dtype());
+  with_float_type("rmsnorm", y.dtype(), [&]<class T>() {
+    kernels::rmsnorm<T>(y.mut_mat<T>(), rstd.mut<T>(), x.value().mat<T>(), weight.value().view<T>(), eps);
+  });
+  return record(y, {x, weight}, [&] {
+    return RmsNormRule{.x = Saved(x.value()), .weight = Saved(weight.value()), .rstd = Saved(rstd)};
+  });
+}
+
+}  // namespace tilegrad

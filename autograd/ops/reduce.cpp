@@ -1,0 +1,39 @@
+#include "autograd/ops.h"
+#include "autograd/tape.h"
+#include "kernels/elementwise.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y = s Σ x:  dx = s dy for every element. s is 1 for sum and 1/size for mean.
+struct SumRule {
+  static constexpr std::string_view name = "sum";
+  double s;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const InputGrads::Slot slot = dx.slot(0);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::sum_backward<T>(slot.grad->mut<T>(), slot.write, static_cast<T>(s * dy.item()));
+    });
+  }
+};
+
+Var scaled_sum(std::string_view op, const Var& x, double s) {
+  Tensor y = Tensor::empty({}, x.dtype());
+  with_float_type(op, y.dtype(), [&]<class T>() {
+    y.mut<T>()[0] = static_cast<T>(s * static_cast<double>(kernels::sum<T>(x.value().view<T>())));
+  });
+  return record(y, {x}, [&] { return SumRule{s}; });
+}
+
+}  // namespace
+
+Var sum(const Var& x) { return scaled_sum("sum", x, 1.0); }
+
+Var mean(const Var& x) {
+  check(x.value().size() > 0, "mean: {} has no elements", x.shape());
+  return scaled_sum("mean", x, 1.0 / static_cast<double>(x.value().size()));
+}
+
+}  // namespace tilegrad

@@ -1,0 +1,38 @@
+#include "kernels/rope.h"
+
+#include "autograd/ops.h"
+#include "autograd/ops/heads_view.h"
+#include "autograd/tape.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y_t = R(t) x_t with R a rotation:  dx_t = R(−t) dy_t. Saves nothing.
+struct RopeRule {
+  static constexpr std::string_view name = "rope";
+  Index first_position;
+  double base;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const InputGrads::Slot slot = dx.slot(0);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::rope_backward<T>(mut_heads_view<T>(*slot.grad), slot.write, heads_view<T>(dy), first_position,
+                                base);
+    });
+  }
+};
+
+}  // namespace
+
+Var rope(const Var& x, Index first_position, double base) {
+  check(x.rank() == 4, "rope: x is {}, not (B, T, H, D)", x.shape());
+  check(x.dim(3) % 2 == 0, "rope: head size {} is odd", x.dim(3));
+  Tensor y = Tensor::empty_like(x.value());
+  with_float_type("rope", y.dtype(), [&]<class T>() {
+    kernels::rope<T>(mut_heads_view<T>(y), heads_view<T>(x.value()), first_position, base);
+  });
+  return record(y, {x}, [&] { return RopeRule{.first_position = first_position, .base = base}; });
+}
+
+}  // namespace tilegrad

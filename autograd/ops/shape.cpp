@@ -1,0 +1,162 @@
+#include "autograd/ops.h"
+#include "autograd/ops/checks.h"
+#include "autograd/tape.h"
+#include "kernels/elementwise.h"
+#include "kernels/strided.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y = x in another shape:  dx = dy in x's shape.
+struct ReshapeRule {
+  static constexpr std::string_view name = "reshape";
+  Shape shape;
+
+  void backward(const Tensor& dy, InputGrads& dx) { dx.add(0, dy.reshape(shape)); }
+};
+
+// A tensor cut at an axis is a matrix: its rows are all axes before, its columns the axis and all after.
+// Entries [begin, begin + n) of the axis are then neighbouring columns.
+struct AxisView {
+  Index rows, entries, inner;
+
+  AxisView(const Shape& shape, int axis) : rows(1), entries(shape[axis]), inner(1) {
+    for (int i = 0; i < axis; ++i) rows *= shape[i];
+    for (int i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
+  }
+  template <class T>
+  kernels::Mat<T> mat(T* data) const {
+    return {data, rows, entries * inner};
+  }
+};
+
+// y = x[begin ≤ i < end]:  dx is dy there, 0 elsewhere.
+struct SliceRule {
+  static constexpr std::string_view name = "slice";
+  Shape shape;
+  int axis;
+  Index begin;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const InputGrads::Slot slot = dx.slot(0);
+    const AxisView outer(shape, axis), inner(dy.shape(), axis);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      if (slot.write == Write::overwrite) kernels::fill<T>(slot.grad->mut<T>(), T{0});
+      const auto part = inner.mat(dy.view<T>().data());
+      kernels::copy<T>(outer.mat(slot.grad->mut<T>().data()).col_block(begin * outer.inner, part.cols),
+                       Write::accumulate, part);
+    });
+  }
+};
+
+// y = [x_0, x_1, ...]:  dx_i is its part of dy.
+struct ConcatRule {
+  static constexpr std::string_view name = "concat";
+  std::vector<Shape> shapes;
+  int axis;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const AxisView outer(dy.shape(), axis);
+    Index begin = 0;
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+      const AxisView inner(shapes[i], axis);
+      if (dx.wanted(static_cast<int>(i))) {
+        const InputGrads::Slot slot = dx.slot(static_cast<int>(i));
+        with_float_type(name, dy.dtype(), [&]<class T>() {
+          const auto part = inner.mat(slot.grad->mut<T>().data());
+          kernels::copy<T>(part, slot.write, outer.mat(dy.view<T>().data()).col_block(begin, part.cols));
+        });
+      }
+      begin += inner.entries * inner.inner;
+    }
+  }
+};
+
+// y = x with axes 1 and 2 exchanged:  dx = dy with them exchanged back.
+struct SwapAxesRule {
+  static constexpr std::string_view name = "swap_axes";
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const InputGrads::Slot slot = dx.slot(0);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::swap_axes<T>(slot.grad->mut<T>().data(), slot.write, dy.view<T>().data(), dy.dim(0), dy.dim(1),
+                            dy.dim(2), dy.dim(3));
+    });
+  }
+};
+
+// y = x in another dtype:  dx = dy in x's dtype.
+struct CastRule {
+  static constexpr std::string_view name = "cast";
+  Dtype dtype;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const memory::CategoryScope scope(memory::Category::gradients);
+    dx.add(0, dy.cast(dtype));
+  }
+};
+
+}  // namespace
+
+Var reshape(const Var& x, const Shape& shape) {
+  return record(x.value().reshape(shape), {x}, [&] { return ReshapeRule{x.shape()}; });
+}
+
+Var slice(const Var& x, int axis, Index begin, Index end) {
+  const int at = x.shape().axis(axis);
+  check(0 <= begin && begin <= end && end <= x.dim(at), "slice: [{}, {}) of axis {} of {}", begin, end, axis,
+        x.shape());
+  Tensor y = Tensor::empty(x.shape().with(at, end - begin), x.dtype());
+  const AxisView outer(x.shape(), at), inner(y.shape(), at);
+  with_float_type("slice", y.dtype(), [&]<class T>() {
+    const auto part = inner.mat(y.mut<T>().data());
+    kernels::copy<T>(part, Write::overwrite,
+                     outer.mat(x.value().view<T>().data()).col_block(begin * outer.inner, part.cols));
+  });
+  return record(y, {x}, [&] { return SliceRule{.shape = x.shape(), .axis = at, .begin = begin}; });
+}
+
+Var concat(std::span<const Var> xs, int axis) {
+  check(!xs.empty(), "concat: there is nothing to join");
+  const int at = xs[0].shape().axis(axis);
+  Index entries = 0;
+  std::vector<Shape> shapes;
+  for (const Var& x : xs) {
+    check_same_dtype("concat", xs[0], x);
+    check(x.rank() == xs[0].rank() && x.shape().with(at, 0) == xs[0].shape().with(at, 0),
+          "concat: {} and {} differ in another axis than {}", xs[0].shape(), x.shape(), axis);
+    entries += x.dim(at);
+    shapes.push_back(x.shape());
+  }
+  Tensor y = Tensor::empty(xs[0].shape().with(at, entries), xs[0].dtype());
+  const AxisView outer(y.shape(), at);
+  with_float_type("concat", y.dtype(), [&]<class T>() {
+    Index begin = 0;
+    for (const Var& x : xs) {
+      const auto part = AxisView(x.shape(), at).mat(x.value().view<T>().data());
+      kernels::copy<T>(outer.mat(y.mut<T>().data()).col_block(begin, part.cols), Write::overwrite, part);
+      begin += part.cols;
+    }
+  });
+  return record(y, xs, [&] { return ConcatRule{.shapes = std::move(shapes), .axis = at}; });
+}
+
+Var swap_axes(const Var& x) {
+  check(x.rank() == 4, "swap_axes: x is {}, not (A, B, C, D)", x.shape());
+  Tensor y = Tensor::empty({x.dim(0), x.dim(2), x.dim(1), x.dim(3)}, x.dtype());
+  with_float_type("swap_axes", y.dtype(), [&]<class T>() {
+    kernels::swap_axes<T>(y.mut<T>().data(), Write::overwrite, x.value().view<T>().data(), x.dim(0), x.dim(1),
+                          x.dim(2), x.dim(3));
+  });
+  return record(y, {x}, [] { return SwapAxesRule{}; });
+}
+
+Var cast(const Var& x, Dtype dtype) {
+  check(dtype == Dtype::f32 || dtype == Dtype::f64, "cast: {} has no gradient; use Tensor::cast", dtype);
+  check(x.dtype() == Dtype::f32 || x.dtype() == Dtype::f64, "cast: {} has no gradient; use Tensor::cast",
+        x.dtype());
+  return record(x.value().cast(dtype), {x}, [&] { return CastRule{x.dtype()}; });
+}
+
+}  // namespace tilegrad

@@ -1,0 +1,35 @@
+#include "kernels/softmax.h"
+
+#include "autograd/ops.h"
+#include "autograd/saved.h"
+#include "autograd/tape.h"
+
+namespace tilegrad {
+
+namespace {
+
+// y = softmax(x) over the last axis:  dx = y ⊙ (dy − ⟨y, dy⟩). Needs y alone, never x.
+struct SoftmaxRule {
+  static constexpr std::string_view name = "softmax";
+  Saved y;
+
+  void backward(const Tensor& dy, InputGrads& dx) {
+    const Tensor& yv = y.get(name, "y");
+    const InputGrads::Slot slot = dx.slot(0);
+    with_float_type(name, dy.dtype(), [&]<class T>() {
+      kernels::softmax_backward<T>(slot.grad->mut_mat<T>(), slot.write, dy.mat<T>(), yv.mat<T>());
+    });
+  }
+};
+
+}  // namespace
+
+Var softmax(const Var& x) {
+  check(x.rank() >= 1, "softmax: x needs at least one axis, it is {}", x.shape());
+  Tensor y = Tensor::empty_like(x.value());
+  with_float_type("softmax", y.dtype(),
+                  [&]<class T>() { kernels::softmax<T>(y.mut_mat<T>(), x.value().mat<T>()); });
+  return record(y, {x}, [&] { return SoftmaxRule{.y = Saved(y)}; });
+}
+
+}  // namespace tilegrad

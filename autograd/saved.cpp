@@ -1,0 +1,43 @@
+#include "autograd/saved.h"
+
+#include <utility>
+
+namespace tilegrad {
+
+namespace {
+thread_local Index saved_bytes = 0;
+}
+
+Saved::Saved(const Tensor& value) : value_(value), version_(value.version()) {
+  saved_bytes += value_.bytes();
+}
+
+Saved::Saved(Saved&& other) noexcept
+    : value_(std::exchange(other.value_, Tensor())), version_(other.version_) {}
+
+Saved& Saved::operator=(Saved&& other) noexcept {
+  if (this != &other) {
+    release();
+    value_ = std::exchange(other.value_, Tensor());
+    version_ = other.version_;
+  }
+  return *this;
+}
+
+Saved::~Saved() { release(); }
+
+const Tensor& Saved::get(std::string_view op, std::string_view what) const {
+  check(value_.version() == version_,
+        "{}: saved `{}` {} was modified after the forward pass (version {} then, {} now)", op, what,
+        value_.shape(), version_, value_.version());
+  return value_;
+}
+
+Index Saved::total_bytes() { return saved_bytes; }
+
+void Saved::release() {
+  if (value_.defined()) saved_bytes -= value_.bytes();
+  value_ = Tensor();
+}
+
+}  // namespace tilegrad

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string_view>
+
+#include "autograd/tensor.h"
+
+namespace tilegrad {
+
+/// A value that a rule keeps from forward to backward: the only road between the two, so it is the one place
+/// that counts the bytes kept and checks that they were not modified since.
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor& value);
+  Saved(Saved&& other) noexcept;
+  Saved& operator=(Saved&& other) noexcept;
+  ~Saved();
+
+  /// The value. Throws, naming the op and the value, if it was modified in place after the forward pass.
+  const Tensor& get(std::string_view op, std::string_view what) const;
+
+  /// Bytes that all Saved values of this thread keep; a tensor that several ops keep counts each time.
+  static Index total_bytes();
+
+ private:
+  void release();
+
+  Tensor value_;
+  std::uint64_t version_ = 0;
+};
+
+}  // namespace tilegrad

@@ -1,0 +1,208 @@
+#include "autograd/tape.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "kernels/elementwise.h"
+
+namespace tilegrad {
+
+namespace {
+
+thread_local Tape* innermost = nullptr;
+
+std::uint64_t next_tape_id() {
+  static std::atomic<std::uint64_t> last = 0;
+  return ++last;
+}
+
+bool is_finite(const Tensor& t) {
+  if (t.dtype() != Dtype::f32 && t.dtype() != Dtype::f64) return true;
+  return with_float_type("all_finite", t.dtype(),
+                         [&]<class T>() { return kernels::all_finite<T>(t.view<T>()); });
+}
+
+void accumulate(Tensor& into, const Tensor& grad) {
+  with_float_type("accumulate", into.dtype(), [&]<class T>() {
+    kernels::scale_backward<T>(into.mut<T>(), Write::accumulate, grad.view<T>(), T{1});
+  });
+}
+
+/// New gradient memory of the cell's shape.
+Tensor make_grad(const GradCell& cell) {
+  const memory::CategoryScope scope(memory::Category::gradients);
+  return Tensor::empty(cell.shape, cell.dtype);
+}
+
+/// Makes sure that nobody else sees what is about to be added to the gradient.
+void own(Tensor& grad) {
+  const memory::CategoryScope scope(memory::Category::gradients);
+  if (!grad.unique()) grad = grad.clone();
+}
+
+}  // namespace
+
+InputGrads::InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells)
+    : op_(op), cells_(cells) {}
+
+InputGrads::Slot InputGrads::slot(int i) {
+  GradCell& cell = *cells_[static_cast<std::size_t>(i)];
+  // The rule may hold several slots at once. If two inputs are the same value, their slots would be the same
+  // memory, one to overwrite and one to add to; so the second one gets memory of its own.
+  if (std::find(taken_.begin(), taken_.end(), &cell) != taken_.end()) {
+    stand_ins_.emplace_back(&cell, std::make_unique<Tensor>(make_grad(cell)));
+    return {stand_ins_.back().second.get(), Write::overwrite};
+  }
+  taken_.push_back(&cell);
+  if (!cell.grad.defined()) {
+    cell.grad = make_grad(cell);
+    return {&cell.grad, Write::overwrite};
+  }
+  own(cell.grad);
+  return {&cell.grad, Write::accumulate};
+}
+
+void InputGrads::merge_stand_ins() {
+  for (auto& [cell, grad] : stand_ins_) accumulate(cell->grad, *grad);
+  stand_ins_.clear();
+}
+
+void InputGrads::add(int i, const Tensor& grad) {
+  GradCell& cell = *cells_[static_cast<std::size_t>(i)];
+  check(grad.shape() == cell.shape && grad.dtype() == cell.dtype,
+        "{}: backward made a gradient {} {} for input {}, which is {} {}", op_, grad.dtype(), grad.shape(), i,
+        cell.dtype, cell.shape);
+  if (!cell.grad.defined()) {
+    cell.grad = grad;
+    return;
+  }
+  own(cell.grad);
+  accumulate(cell.grad, grad);
+}
+
+Tape::Tape(Options options) : id_(next_tape_id()), options_(options), outer_(innermost) {
+  if (outer_ != nullptr) options_.detect_anomaly |= outer_->options_.detect_anomaly;
+  innermost = this;
+}
+
+Tape::~Tape() {
+  innermost = outer_;
+  // Last op first, as backward would, so that destroying a long chain needs no deep stack either.
+  while (!nodes_.empty()) nodes_.pop_back();
+}
+
+Tape* Tape::recording() {
+  Tape* tape = innermost;
+  return tape == nullptr || tape->used_ || tape->pause_ != nullptr ? nullptr : tape;
+}
+
+bool Tape::on_stack(std::uint64_t id) const {
+  for (const Tape* tape = this; tape != nullptr; tape = tape->outer_) {
+    if (tape->id_ == id) return true;
+  }
+  return false;
+}
+
+void Tape::backward(const Var& root) {
+  check(root.value().defined() && root.value().size() == 1,
+        "backward: the root is {}, not a scalar; pass a cotangent of that shape", root.shape());
+  backward(root, Tensor::full(root.shape(), root.dtype(), 1.0));
+}
+
+void Tape::backward(const Var& root, const Tensor& cotangent) {
+  check(!used_, "backward: this tape has already been used");
+  check(innermost == this, "backward: another tape is active inside this one");
+  check(root.tracked() && root.cell()->tape == id_, "backward: the root was not recorded on this tape");
+  check(cotangent.shape() == root.shape() && cotangent.dtype() == root.dtype(),
+        "backward: the cotangent is {} {}, the root {} {}", cotangent.dtype(), cotangent.shape(),
+        root.dtype(), root.shape());
+  used_ = true;
+  root.cell()->grad = cotangent;
+  walk();
+}
+
+void Tape::walk() {
+  while (!nodes_.empty()) {
+    const std::unique_ptr<Node> node = std::move(nodes_.back());
+    nodes_.pop_back();
+    run(*node);
+  }
+}
+
+void Tape::run(Node& node) {
+  // The gradients are moved out of their cells, so they are freed when this node is done.
+  std::vector<Tensor> dys;
+  for (const auto& cell : node.outputs) dys.push_back(std::exchange(cell->grad, Tensor()));
+  const bool reached = std::any_of(dys.begin(), dys.end(), [](const Tensor& dy) { return dy.defined(); });
+  if (!reached) return;  // not on a path to the root
+  if (observer_) observer_(node, dys);
+  InputGrads dx(node.name(), node.inputs);
+  node.backward(dys, dx);
+  dx.merge_stand_ins();
+  if (options_.detect_anomaly) {
+    for (const auto& cell : node.inputs) {
+      check(cell == nullptr || !cell->grad.defined() || is_finite(cell->grad),
+            "{}: backward made the first NaN or Inf, in the gradient of an input of shape {}", node.name(),
+            cell == nullptr ? Shape() : cell->shape);
+    }
+  }
+}
+
+Tape::Pause::Pause() : tape_(innermost), outer_(tape_ == nullptr ? nullptr : tape_->pause_) {
+  if (tape_ != nullptr) tape_->pause_ = this;
+}
+
+Tape::Pause::~Pause() {
+  if (tape_ == nullptr) return;
+  tape_->pause_ = outer_;
+  if (outer_ != nullptr) outer_->skipped_ |= skipped_;
+}
+
+Recorder::Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> outputs,
+                   When when)
+    : inputs_(inputs) {
+  if (innermost == nullptr || innermost->used_) return;
+  if (innermost->options_.detect_anomaly) {
+    for (const Tensor& y : outputs) {
+      check(is_finite(y), "{}: made the first NaN or Inf, in an output of shape {}", op, y.shape());
+    }
+  }
+  const bool tracked = std::any_of(inputs.begin(), inputs.end(), [](const Var& x) { return x.tracked(); });
+  if (!tracked && when != When::always) return;
+  if (innermost->pause_ != nullptr) {
+    innermost->pause_->skipped_ = true;
+    return;
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    check(!inputs[i].tracked() || inputs[i].cell()->tape == 0 || innermost->on_stack(inputs[i].cell()->tape),
+          "{}: input {} {} was recorded on another tape (number {}, the active one is {})", op, i,
+          inputs[i].shape(), inputs[i].cell() ? inputs[i].cell()->tape : 0, innermost->id_);
+  }
+  tape_ = innermost;
+}
+
+Node::Cells Recorder::output_cells(std::span<const Tensor> outputs) const {
+  Node::Cells cells;
+  for (const Tensor& y : outputs) {
+    cells.push_back(std::make_shared<GradCell>(
+        GradCell{.shape = y.shape(), .dtype = y.dtype(), .grad = {}, .tape = tape_->id_}));
+  }
+  return cells;
+}
+
+Node::Cells Recorder::input_cells() const {
+  Node::Cells cells;
+  for (const Var& x : inputs_) cells.push_back(x.cell());
+  return cells;
+}
+
+void Recorder::push(std::unique_ptr<Node> node) { tape_->nodes_.push_back(std::move(node)); }
+
+void check_no_gradient_path(std::string_view op, const Var& input) {
+  check(Tape::recording() == nullptr || !input.tracked(),
+        "{}: has no backward, but its input {} is on a gradient path; pass input.detach() if that is meant",
+        op, input.shape());
+}
+
+}  // namespace tilegrad

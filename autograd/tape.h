@@ -1,0 +1,219 @@
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "autograd/var.h"
+#include "kernels/mat.h"
+
+namespace tilegrad {
+
+using kernels::Write;
+
+/// The gradients of one op's inputs, as its rule sees them during backward.
+class InputGrads {
+ public:
+  InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells);
+  /// Adds what was written to the stand-ins of inputs that are one and the same value, as in mul(x, x).
+  void merge_stand_ins();
+
+  /// Whether anybody needs the gradient of input i. Ask before computing something dear.
+  bool wanted(int i) const { return cells_[static_cast<std::size_t>(i)] != nullptr; }
+
+  struct Slot {
+    Tensor* grad;  ///< of the input's shape and dtype; uninitialised if `write` is overwrite
+    Write write;   ///< overwrite for the first contribution, accumulate afterwards
+  };
+  /// Memory for the gradient of input i (wanted, asked for once); the rule must write every element of it.
+  Slot slot(int i);
+  /// Hands over a finished gradient: shared, not copied, if it is the first contribution.
+  void add(int i, const Tensor& grad);
+
+ private:
+  std::string_view op_;
+  std::span<const std::shared_ptr<GradCell>> cells_;
+  std::vector<GradCell*> taken_;
+  std::vector<std::pair<GradCell*, std::unique_ptr<Tensor>>> stand_ins_;
+};
+
+/// How an op goes backward. A rule is a plain aggregate: a name, what it saved, and backward, which reads the
+/// gradient of the op's output and writes those of its inputs.
+template <class R>
+concept Rule = requires(R rule, const Tensor& dy, InputGrads& dx) {
+  { R::name } -> std::convertible_to<std::string_view>;
+  rule.backward(dy, dx);
+};
+
+/// The same for an op with several outputs; a gradient that nobody contributed to is not defined().
+template <class R>
+concept MultiRule = requires(R rule, std::span<const Tensor> dys, InputGrads& dx) {
+  { R::name } -> std::convertible_to<std::string_view>;
+  rule.backward(dys, dx);
+};
+
+/// One recorded op. NodeOf<Rule> below is the only derived class.
+class Node {
+ public:
+  using Cells = std::vector<std::shared_ptr<GradCell>>;
+
+  Node(Cells input_cells, Cells output_cells)
+      : inputs(std::move(input_cells)), outputs(std::move(output_cells)) {}
+  virtual ~Node() = default;
+  virtual std::string_view name() const = 0;
+  virtual void backward(std::span<const Tensor> dys, InputGrads& dx) = 0;
+
+  const Cells inputs;  ///< null: this input needs no gradient
+  const Cells outputs;
+};
+
+/// Records the ops that run on this thread while it lives, and walks them back once.
+///
+/// Invariants:
+/// (1) Nodes stand in execution order, so walking from the back meets every node after all users of its
+/// outputs:
+///     no sort, no recursion, no visited set.
+/// (2) Backward consumes the tape: a node, and with it all it saved, is destroyed as soon as it has run.
+/// (3) A node holds the gradient cells of its inputs and outputs, never their values.
+///
+/// Tapes nest: the innermost one records. A tape belongs to the thread that made it.
+class Tape {
+ public:
+  struct Options {
+    /// Look for NaN and Inf in every value and gradient, and name the op that made the first one. Inner tapes
+    /// inherit it.
+    bool detect_anomaly = false;
+  };
+
+  Tape() : Tape(Options{}) {}
+  explicit Tape(Options options);
+  ~Tape();
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  /// Gradients of `root`, a scalar recorded here, for all leaves that it depends on; they add to what the
+  /// leaves hold. Throws if the tape has been used or root was not recorded on it.
+  void backward(const Var& root);
+  /// The same for any root, from the gradient `cotangent` of root's shape and dtype.
+  void backward(const Var& root, const Tensor& cotangent);
+
+  /// Number of ops recorded and not yet walked.
+  Index size() const { return static_cast<Index>(nodes_.size()); }
+
+  /// Called before each node goes backward, with the gradients of its outputs.
+  using Observer = std::function<void(const Node& node, std::span<const Tensor> dys)>;
+  void observe(Observer observer) { observer_ = std::move(observer); }
+
+  /// Stops recording on this thread while it lives.
+  class Pause {
+   public:
+    Pause();
+    ~Pause();
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+    /// Whether an op ran that would have been recorded.
+    bool skipped_any() const { return skipped_; }
+
+   private:
+    friend class Recorder;
+    Tape* tape_;
+    Pause* outer_;
+    bool skipped_ = false;
+  };
+
+  /// The tape that would record now: nullptr if there is none, it is paused, or it has been used.
+  static Tape* recording();
+
+ private:
+  friend class Recorder;
+  void walk();
+  void run(Node& node);
+  bool on_stack(std::uint64_t id) const;
+
+  std::uint64_t id_;
+  Options options_;
+  Tape* outer_;
+  Pause* pause_ = nullptr;
+  bool used_ = false;
+  std::vector<std::unique_ptr<Node>> nodes_;
+  Observer observer_;
+};
+
+/// Whether an op is recorded only if an input is tracked, or always, because the rule itself refers to
+/// tracked values, as the functions that checkpoint() keeps do.
+enum class When { input_tracked, always };
+
+/// The part of record() that does not depend on the rule.
+class Recorder {
+ public:
+  /// Decides whether the op is recorded: a tape records, and an input is tracked or `always`. Throws if an
+  /// input was recorded on a tape that is not active, or if an anomaly is looked for and an output has one.
+  Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> outputs, When when);
+
+  bool active() const { return tape_ != nullptr; }
+  /// Fresh cells for the outputs.
+  Node::Cells output_cells(std::span<const Tensor> outputs) const;
+  Node::Cells input_cells() const;
+  void push(std::unique_ptr<Node> node);
+
+ private:
+  Tape* tape_ = nullptr;
+  std::span<const Var> inputs_;
+};
+
+template <class R>
+class NodeOf final : public Node {
+ public:
+  NodeOf(R rule, Cells input_cells, Cells output_cells)
+      : Node(std::move(input_cells), std::move(output_cells)), rule_(std::move(rule)) {}
+  std::string_view name() const override { return R::name; }
+  void backward(std::span<const Tensor> dys, InputGrads& dx) override {
+    if constexpr (Rule<R>) {
+      rule_.backward(dys[0], dx);
+    } else {
+      rule_.backward(dys, dx);
+    }
+  }
+
+ private:
+  R rule_;
+};
+
+/// Makes the outputs of an op part of the computation. `make_rule()` is called, and so anything saved, only
+/// if the op is recorded: inference saves nothing.
+template <std::size_t N, class F>
+requires Rule<std::invoke_result_t<F>> || MultiRule<std::invoke_result_t<F>> std::array<Var, N> record(
+    const std::array<Tensor, N>& ys, std::span<const Var> inputs, F&& make_rule,
+    When when = When::input_tracked) {
+  using R = std::invoke_result_t<F>;
+  Recorder recorder(R::name, inputs, ys, when);
+  std::array<Var, N> outputs;
+  if (!recorder.active()) {
+    for (std::size_t i = 0; i < N; ++i) outputs[i] = Var(ys[i]);
+    return outputs;
+  }
+  Node::Cells cells = recorder.output_cells(ys);
+  for (std::size_t i = 0; i < N; ++i) outputs[i] = Var(ys[i], cells[i]);
+  recorder.push(std::make_unique<NodeOf<R>>(make_rule(), recorder.input_cells(), std::move(cells)));
+  return outputs;
+}
+
+/// The usual case of one output.
+template <class F>
+Var record(const Tensor& y, std::span<const Var> inputs, F&& make_rule, When when = When::input_tracked) {
+  return record<1>(std::array<Tensor, 1>{y}, inputs, std::forward<F>(make_rule), when)[0];
+}
+template <class F>
+Var record(const Tensor& y, std::initializer_list<Var> inputs, F&& make_rule) {
+  return record(y, std::span<const Var>(inputs.begin(), inputs.size()), std::forward<F>(make_rule));
+}
+
+/// For an op without a backward: throws, naming it, if `input` is tracked and a tape records, since the
+/// gradient would be lost silently. Pass input.detach() where that is meant.
+void check_no_gradient_path(std::string_view op, const Var& input);
+
+}  // namespace tilegrad

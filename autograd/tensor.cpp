@@ -1,0 +1,149 @@
+#include "autograd/tensor.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/elementwise.h"
+
+namespace tilegrad {
+
+using kernels::narrow;
+using kernels::widen;
+
+Tensor Tensor::empty(const Shape& shape, Dtype dtype) {
+  Tensor t;
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  Index bytes = 0;
+  check(!__builtin_mul_overflow(shape.size(), bytes_of(dtype), &bytes), "tensor: {} is too large", shape);
+  t.storage_ = std::make_shared<Storage>(Storage{memory::Block(bytes, memory::current_category())});
+  return t;
+}
+
+Tensor Tensor::zeros(const Shape& shape, Dtype dtype) {
+  Tensor t = empty(shape, dtype);
+  std::memset(t.storage_->block.data(), 0, static_cast<std::size_t>(t.bytes()));
+  return t;
+}
+
+Tensor Tensor::full(const Shape& shape, Dtype dtype, double value) {
+  Tensor t = empty(shape, dtype);
+  with_float_type("full", dtype, [&]<class T>() { kernels::fill<T>(t.mut<T>(), static_cast<T>(value)); });
+  return t;
+}
+
+template <class T>
+Tensor Tensor::from(const Shape& shape, std::span<const T> values) {
+  check(std::ssize(values) == shape.size(), "tensor: {} values do not fill {}", values.size(), shape);
+  Tensor t = empty(shape, dtype_of<T>);
+  std::copy(values.begin(), values.end(), t.mut<T>().begin());
+  return t;
+}
+template Tensor Tensor::from(const Shape&, std::span<const float>);
+template Tensor Tensor::from(const Shape&, std::span<const double>);
+template Tensor Tensor::from(const Shape&, std::span<const std::int32_t>);
+
+Tensor Tensor::normal(const Shape& shape, Dtype dtype, RandomKey key, double std) {
+  Tensor t = empty(shape, dtype);
+  RandomStream stream(key);
+  with_float_type("normal", dtype, [&]<class T>() {
+    for (T& x : t.mut<T>()) x = static_cast<T>(std * stream.normal());
+  });
+  return t;
+}
+
+Tensor Tensor::uniform(const Shape& shape, Dtype dtype, RandomKey key, double limit) {
+  Tensor t = empty(shape, dtype);
+  RandomStream stream(key);
+  with_float_type("uniform", dtype, [&]<class T>() {
+    for (T& x : t.mut<T>()) x = static_cast<T>(limit * (2.0 * stream.uniform() - 1.0));
+  });
+  return t;
+}
+
+Index Tensor::rows() const { return shape_.last() == 0 ? 0 : size() / shape_.last(); }
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  check(shape.size() == size(), "reshape: {} has {} elements, {} has {}", shape_, size(), shape,
+        shape.size());
+  Tensor t = *this;
+  t.shape_ = shape;
+  return t;
+}
+
+Tensor Tensor::prefix(Index n) const {
+  check(rank() > 0 && n >= 0 && n <= dim(0), "prefix: {} entries of {}", n, shape_);
+  Tensor t = *this;
+  t.shape_ = shape_.with(0, n);
+  return t;
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty(shape_, dtype_);
+  std::memcpy(t.storage_->block.data(), storage_->block.data(), static_cast<std::size_t>(bytes()));
+  return t;
+}
+
+namespace {
+
+// Goes through float for bf16, whose only neighbours are the two conversions of kernels/bf16.h.
+template <class From, class To>
+void convert(std::span<To> y, std::span<const From> x) {
+  std::transform(x.begin(), x.end(), y.begin(), [](From value) { return static_cast<To>(value); });
+}
+
+}  // namespace
+
+Tensor Tensor::cast(Dtype dtype) const {
+  if (dtype == dtype_) return clone();
+  check(dtype != Dtype::i32 && dtype_ != Dtype::i32, "cast: {} to {} is not supported", dtype_, dtype);
+  if (dtype_ == Dtype::bf16) {
+    Tensor wide = empty(shape_, Dtype::f32);
+    widen(wide.mut<float>(), view<bf16>());
+    return dtype == Dtype::f32 ? wide : wide.cast(dtype);
+  }
+  if (dtype == Dtype::bf16) {
+    if (dtype_ == Dtype::f64) return cast(Dtype::f32).cast(Dtype::bf16);
+    Tensor t = empty(shape_, Dtype::bf16);
+    narrow(t.mut<bf16>(), view<float>());
+    return t;
+  }
+  Tensor t = empty(shape_, dtype);
+  if (dtype == Dtype::f64) {
+    convert<float, double>(t.mut<double>(), view<float>());
+  } else {
+    convert<double, float>(t.mut<float>(), view<double>());
+  }
+  return t;
+}
+
+double Tensor::at(Index i) const {
+  check(i >= 0 && i < size(), "tensor: element {} of {} does not exist", i, shape_);
+  const auto k = static_cast<std::size_t>(i);
+  switch (dtype_) {
+    case Dtype::f32:
+      return view<float>()[k];
+    case Dtype::f64:
+      return view<double>()[k];
+    case Dtype::i32:
+      return view<std::int32_t>()[k];
+    case Dtype::bf16: {
+      float wide = 0;
+      widen({&wide, 1}, {&view<bf16>()[k], 1});
+      return wide;
+    }
+  }
+  return 0;
+}
+
+double Tensor::item() const {
+  check(size() == 1, "item: {} has {} elements, not one", shape_, size());
+  return at(0);
+}
+
+void Tensor::check_type(Dtype wanted) const {
+  check(defined(), "tensor: used before it was given a value");
+  check(dtype_ == wanted, "tensor: elements are {}, not {}", dtype_, wanted);
+}
+
+}  // namespace tilegrad

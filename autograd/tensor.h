@@ -1,0 +1,114 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <type_traits>
+
+#include "autograd/dtype.h"
+#include "autograd/shape.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "kernels/mat.h"
+
+namespace tilegrad {
+
+/// A contiguous, row-major array. Copies share the elements (clone() does not), as in NumPy; whoever writes
+/// through mut() changes them for all. Every write is counted, so that the tape can tell whether a value that
+/// it saved has been modified since.
+class Tensor {
+ public:
+  /// No elements and no storage: defined() is false.
+  Tensor() = default;
+
+  /// Uninitialised elements, counted under memory::current_category().
+  static Tensor empty(const Shape& shape, Dtype dtype);
+  static Tensor empty_like(const Tensor& other) { return empty(other.shape(), other.dtype()); }
+  static Tensor zeros(const Shape& shape, Dtype dtype);
+  /// f32 or f64.
+  static Tensor full(const Shape& shape, Dtype dtype, double value);
+  /// Copies `values` in row-major order. Throws if their number is not the shape's size.
+  template <class T>
+  static Tensor from(const Shape& shape, std::span<const T> values);
+  template <class T>
+  static Tensor from(const Shape& shape, std::initializer_list<T> values) {
+    return from<T>(shape, std::span<const T>(values.begin(), values.size()));
+  }
+  /// Independent draws from N(0, std²) or, uniform, from [-limit, limit); f32 or f64. The same key gives the
+  /// same numbers whatever the dtype, up to rounding.
+  static Tensor normal(const Shape& shape, Dtype dtype, RandomKey key, double std = 1.0);
+  static Tensor uniform(const Shape& shape, Dtype dtype, RandomKey key, double limit = 1.0);
+
+  bool defined() const { return storage_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  Dtype dtype() const { return dtype_; }
+  int rank() const { return shape_.rank(); }
+  Index dim(int i) const { return shape_[i]; }
+  Index size() const { return shape_.size(); }
+  Index bytes() const { return size() * bytes_of(dtype_); }
+
+  /// The elements. Throws if T is not the element type.
+  template <class T>
+  std::span<const T> view() const {
+    return {data<T>(), static_cast<std::size_t>(size())};
+  }
+  /// The elements to write to.
+  template <class T>
+  std::span<T> mut() {
+    return {mut_data<T>(), static_cast<std::size_t>(size())};
+  }
+  /// The elements as a matrix whose columns are the last axis.
+  template <class T>
+  kernels::Mat<const T> mat() const {
+    return {data<T>(), rows(), shape_.last()};
+  }
+  template <class T>
+  kernels::Mat<T> mut_mat() {
+    return {mut_data<T>(), rows(), shape_.last()};
+  }
+  /// All axes but the last, multiplied.
+  Index rows() const;
+
+  /// The same elements in another shape of equal size.
+  Tensor reshape(const Shape& shape) const;
+  /// The first n entries along axis 0, sharing the elements.
+  Tensor prefix(Index n) const;
+  Tensor clone() const;
+  /// A converted copy; between f32, f64 and bf16.
+  Tensor cast(Dtype dtype) const;
+
+  /// Element at a row-major position, as double, whatever the dtype.
+  double at(Index i) const;
+  /// The only element. Throws if there are more.
+  double item() const;
+
+  /// True if no other Tensor shares the elements.
+  bool unique() const { return storage_.use_count() == 1; }
+  /// Number of times that the elements were opened for writing.
+  std::uint64_t version() const { return storage_->version; }
+  bool shares_storage_with(const Tensor& other) const { return storage_ == other.storage_; }
+
+ private:
+  struct Storage {
+    memory::Block block;
+    std::uint64_t version = 0;
+  };
+
+  void check_type(Dtype wanted) const;
+  template <class T>
+  const T* data() const {
+    check_type(dtype_of<T>);
+    return reinterpret_cast<const T*>(storage_->block.data());
+  }
+  template <class T>
+  T* mut_data() {
+    check_type(dtype_of<T>);
+    ++storage_->version;
+    return reinterpret_cast<T*>(storage_->block.data());
+  }
+
+  Shape shape_;
+  Dtype dtype_ = Dtype::f32;
+  std::shared_ptr<Storage> storage_;
+};
+
+}  // namespace tilegrad

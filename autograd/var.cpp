@@ -1,0 +1,28 @@
+#include "autograd/var.h"
+
+namespace tilegrad {
+
+namespace {
+
+std::shared_ptr<GradCell> leaf_cell(const Tensor& value) {
+  check(value.defined() && (value.dtype() == Dtype::f32 || value.dtype() == Dtype::f64),
+        "leaf: gradients exist for f32 and f64, not for {}", value.dtype());
+  return std::make_shared<GradCell>(GradCell{.shape = value.shape(), .dtype = value.dtype(), .grad = {}});
+}
+
+}  // namespace
+
+Var Var::leaf(Tensor value) {
+  auto cell = leaf_cell(value);
+  return Var(std::move(value), std::move(cell));
+}
+
+const Tensor& Var::grad() const {
+  check(tracked(), "grad: the value is a constant, it has no gradient");
+  check(cell_->tape == 0, "grad: gradients of intermediate values are consumed by backward");
+  return cell_->grad;
+}
+
+Parameter::Parameter(Tensor initial) : value_(std::move(initial)), cell_(leaf_cell(value_)) {}
+
+}  // namespace tilegrad

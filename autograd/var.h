@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "autograd/tensor.h"
+
+namespace tilegrad {
+
+/// Where the gradient of one value accumulates. The edges of the tape are cells, not values, so an edge never
+/// keeps a value alive.
+struct GradCell {
+  Shape shape;
+  Dtype dtype;
+  Tensor grad;             ///< empty until the first contribution
+  std::uint64_t tape = 0;  ///< the tape that recorded the value; 0 for a leaf
+};
+
+/// A value in a computation. With a cell it is tracked: ops on it are recorded on the active tape. Without
+/// one it is a constant. Copies are cheap and share both.
+class Var {
+ public:
+  Var() = default;
+  /// A constant; implicit, so that tensors can be passed to ops.
+  Var(Tensor value) : value_(std::move(value)) {}
+  Var(Tensor value, std::shared_ptr<GradCell> cell) : value_(std::move(value)), cell_(std::move(cell)) {}
+  /// A tracked value that no op made: an input whose gradient is wanted. f32 or f64.
+  static Var leaf(Tensor value);
+
+  const Tensor& value() const { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  Dtype dtype() const { return value_.dtype(); }
+  int rank() const { return value_.rank(); }
+  Index dim(int i) const { return value_.dim(i); }
+
+  bool tracked() const { return cell_ != nullptr; }
+  const std::shared_ptr<GradCell>& cell() const { return cell_; }
+  /// The gradient of a leaf after backward; undefined() before, or if the result does not depend on it.
+  const Tensor& grad() const;
+
+  /// The same value as a constant.
+  Var detach() const { return Var(value_); }
+
+ private:
+  Tensor value_;
+  std::shared_ptr<GradCell> cell_;
+};
+
+/// A leaf that belongs to a model: its cell outlives every tape, so gradients accumulate until zero_grad().
+/// Movable, not copyable: a parameter is one thing, and an optimizer refers to it.
+class Parameter {
+ public:
+  Parameter() = default;
+  explicit Parameter(Tensor initial);
+  Parameter(Parameter&&) = default;
+  Parameter& operator=(Parameter&&) = default;
+
+  operator Var() const { return Var(value_, cell_); }
+  bool defined() const { return value_.defined(); }
+  const Tensor& value() const { return value_; }
+  Tensor& value() { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  /// Undefined if no gradient has arrived since zero_grad().
+  const Tensor& grad() const { return cell_->grad; }
+  Tensor& grad() { return cell_->grad; }
+  void zero_grad() { cell_->grad = Tensor(); }
+
+ private:
+  Tensor value_;
+  std::shared_ptr<GradCell> cell_;
+};
+
+}  // namespace tilegrad
