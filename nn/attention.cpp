@@ -1,0 +1,89 @@
+#include "nn/attention.h"
+
+#include <algorithm>
+
+#include "autograd/tape.h"
+
+namespace tilegrad::nn {
+
+namespace {
+
+// (B, T, H D) -> (B, T, H, D)
+Var split_heads(const Var& x, Index heads) {
+  return reshape(x, {x.dim(0), x.dim(1), heads, x.dim(2) / heads});
+}
+// (B, T, H, D) -> (B, T, H D)
+Var join_heads(const Var& x) { return reshape(x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)}); }
+
+// Writes the T entries of one sequence, (1, T, Hkv, D), behind the cache's first `length`.
+void append(Tensor& cache, Index length, const Tensor& entries) {
+  const Index row = cache.dim(1) * cache.dim(2);
+  with_float_type("KvCache", cache.dtype(), [&]<class T>() {
+    const auto from = entries.view<T>();
+    std::copy(from.begin(), from.end(), cache.mut<T>().begin() + length * row);
+  });
+}
+
+// The first `length` entries as a sequence of its own, (1, length, Hkv, D), without a copy.
+Tensor filled(const Tensor& cache, Index length) {
+  return cache.prefix(length).reshape({1, length, cache.dim(1), cache.dim(2)});
+}
+
+}  // namespace
+
+KvCache::KvCache(Index context, Index kv_heads, Index head_size, Dtype dtype)
+    : keys(Tensor::empty({context, kv_heads, head_size}, dtype)),
+      values(Tensor::empty({context, kv_heads, head_size}, dtype)) {}
+
+Attention::Attention(const AttentionConfig& c, double std, double std_residual, Dtype dtype, RandomKey seed)
+    : config(c) {
+  check(c.heads > 0 && c.width % c.heads == 0, "attention: heads {} does not divide width {}", c.heads,
+        c.width);
+  check(c.kv_heads > 0 && c.heads % c.kv_heads == 0, "attention: kv_heads {} does not divide heads {}",
+        c.kv_heads, c.heads);
+  const Index kv_width = c.kv_heads * c.head_size();
+  query = Linear(c.width, c.width, c.bias, std, dtype, seed.fold(0));
+  key = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(1));
+  value = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(2));
+  output = Linear(c.width, c.width, c.bias, std_residual, dtype, seed.fold(3));
+}
+
+Var Attention::operator()(const Var& x, const Mode& mode) const {
+  Var q = split_heads(query(x), config.heads);
+  Var k = split_heads(key(x), config.kv_heads);
+  const Var v = split_heads(value(x), config.kv_heads);
+  if (config.positions == Positions::rope) {
+    q = rope(q);
+    k = rope(k);
+  }
+  AttentionOptions options = {.causal = true};
+  if (mode.training) {
+    options.dropout = config.dropout;
+    options.dropout_key = mode.key;
+  }
+  return output(join_heads(attention(q, k, v, config.kernel, options)));
+}
+
+Var Attention::operator()(const Var& x, KvCache& cache) const {
+  const Index t = x.dim(1), context = cache.keys.dim(0);
+  check(x.dim(0) == 1, "attention: a cache holds one sequence, x is {}", x.shape());
+  check(cache.length + t <= context, "attention: the cache holds {} of {} positions, {} more do not fit",
+        cache.length, context, t);
+  Var q = split_heads(query(x), config.heads);
+  Var k = split_heads(key(x), config.kv_heads);
+  if (config.positions == Positions::rope) {
+    q = rope(q, cache.length);
+    k = rope(k, cache.length);
+  }
+  const Var v = split_heads(value(x), config.kv_heads);
+  // The cache holds values, so what went into it would have no gradient.
+  check_no_gradient_path("attention with a cache", k);
+  append(cache.keys, cache.length, k.value());
+  append(cache.values, cache.length, v.value());
+  cache.length += t;
+  // The last query sees the last key: the default alignment of the causal mask.
+  return output(join_heads(attention(q, filled(cache.keys, cache.length), filled(cache.values, cache.length),
+                                     config.kernel, {.causal = true})));
+}
+
+}  // namespace tilegrad::nn

@@ -1,0 +1,64 @@
+#pragma once
+
+#include "autograd/ops.h"
+#include "nn/layers.h"
+
+namespace tilegrad::nn {
+
+/// What differs between training and inference. The key decides every dropout mask: the same key, the same
+/// masks.
+struct Mode {
+  bool training = false;
+  RandomKey key = {};  ///< fold the step into it
+
+  Mode fold(std::uint64_t part) const { return {training, key.fold(part)}; }
+};
+
+enum class Positions { learned, rope };
+
+struct AttentionConfig {
+  Index width = 0;     // C
+  Index heads = 0;     // Hq, divides C
+  Index kv_heads = 0;  // Hkv, divides Hq: Hq is MHA, 1 is MQA, anything between GQA
+  bool bias = false;
+  AttentionKernel kernel = AttentionKernel::flash;
+  Positions positions = Positions::learned;
+  double dropout = 0;  ///< of the attention probabilities, when training
+
+  Index head_size() const { return width / heads; }  // D
+};
+
+/// Keys and values of the positions that one layer has seen, for decoding one sequence.
+struct KvCache {
+  Tensor keys;    // (context, Hkv, D)
+  Tensor values;  // (context, Hkv, D)
+  Index length = 0;
+
+  KvCache() = default;
+  KvCache(Index context, Index kv_heads, Index head_size, Dtype dtype);
+};
+
+/// Causal self-attention with Hq query heads that share Hkv key/value heads.
+struct Attention {
+  AttentionConfig config;
+  Linear query;   // (Hq D, C)
+  Linear key;     // (Hkv D, C)
+  Linear value;   // (Hkv D, C)
+  Linear output;  // (C, Hq D)
+
+  Attention() = default;
+  /// Throws if the heads do not divide the width or the kv_heads do not divide the heads.
+  Attention(const AttentionConfig& config, double std, double std_residual, Dtype dtype, RandomKey seed);
+  Var operator()(const Var& x, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
+  /// The next T positions of one sequence, x (1, T, C): appends their keys and values to the cache and
+  /// attends to all of it. Throws if the cache is full, or if a gradient would have to pass through it.
+  Var operator()(const Var& x, KvCache& cache) const;
+  void visit(auto&& f) {
+    f("query", query);
+    f("key", key);
+    f("value", value);
+    f("output", output);
+  }
+};
+
+}  // namespace tilegrad::nn

@@ -1,0 +1,197 @@
+#include "nn/transformer.h"
+
+#include <cmath>
+#include <limits>
+
+#include "autograd/checkpoint.h"
+#include "base/format.h"
+
+namespace tilegrad::nn {
+
+namespace {
+
+// Where a random key is used; each place folds a number of its own into the key that it is handed.
+enum Place : std::uint64_t { kTokens = 0, kPositions = 1, kHead = 2, kBlocks = 3 };
+enum BlockPlace : std::uint64_t { kAttention = 0, kMlp = 1, kAfterAttention = 2, kAfterMlp = 3 };
+
+AttentionConfig attention_config(const TransformerConfig& c) {
+  return {.width = c.width,
+          .heads = c.heads,
+          .kv_heads = c.kv_heads,
+          .bias = c.bias,
+          .kernel = c.attention,
+          .positions = c.positions,
+          .dropout = c.dropout};
+}
+
+double residual_std(const TransformerConfig& c) {
+  return c.init.scale_residual ? c.init.linear / std::sqrt(2.0 * static_cast<double>(c.layers))
+                               : c.init.linear;
+}
+
+Index multiply(Index a, Index b) {
+  Index product = 0;
+  check(!__builtin_mul_overflow(a, b, &product), "transformer: the model is too large: {} times {} overflows",
+        a, b);
+  return product;
+}
+
+Index add_all(std::initializer_list<Index> terms) {
+  Index total = 0;
+  for (const Index term : terms) {
+    check(!__builtin_add_overflow(total, term, &total),
+          "transformer: the model is too large: {} more overflow", term);
+  }
+  return total;
+}
+
+// Positions `first` ... `first + time − 1`, the same for every sequence of the batch: i32 (B, T).
+Tensor position_ids(Index batch, Index time, Index first) {
+  Tensor ids = Tensor::empty({batch, time}, Dtype::i32);
+  auto out = ids.mut<std::int32_t>();
+  for (Index i = 0; i < batch * time; ++i) {
+    out[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(first + i % time);
+  }
+  return ids;
+}
+
+Var maybe_dropout(const Var& x, double p, const Mode& mode) {
+  return mode.training ? dropout(x, p, mode.key) : x;
+}
+
+}  // namespace
+
+void TransformerConfig::validate() const {
+  // Token and position ids are 32-bit.
+  static constexpr Index kLargest = std::numeric_limits<std::int32_t>::max();
+  const auto positive = [](std::string_view what, Index value) {
+    check(value >= 1, "transformer: {} is {}, must be at least 1", what, value);
+    check(value <= kLargest, "transformer: {} is {}, must be at most {}", what, value, kLargest);
+  };
+  positive("vocabulary", vocabulary);
+  positive("context", context);
+  positive("layers", layers);
+  positive("heads", heads);
+  positive("kv_heads", kv_heads);
+  positive("width", width);
+  check(hidden >= 0, "transformer: hidden is {}, must not be negative", hidden);
+  check(width % heads == 0, "transformer: heads {} does not divide width {}", heads, width);
+  check(heads % kv_heads == 0, "transformer: kv_heads {} does not divide heads {}", kv_heads, heads);
+  check(positions != Positions::rope || width / heads % 2 == 0,
+        "transformer: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
+  check(dtype == Dtype::f32 || dtype == Dtype::f64, "transformer: parameters are {}, must be f32 or f64",
+        dtype);
+  check(dropout >= 0 && dropout < 1, "transformer: dropout is {}, not in [0, 1)", dropout);
+  check(segments >= 0 && segments <= layers, "transformer: segments is {}, not between 0 and layers {}",
+        segments, layers);
+}
+
+Index TransformerConfig::hidden_size() const {
+  if (hidden > 0) return hidden;
+  if (mlp != MlpKind::swiglu) return multiply(4, width);
+  return (multiply(8, width) / 3 + 7) / 8 * 8;
+}
+
+Index TransformerConfig::parameter_count() const {
+  validate();
+  const Index f = hidden_size(), kv_width = width / heads * kv_heads;
+  const Index norm_size = norm == NormKind::layernorm ? multiply(2, width) : width;
+  const Index mlp_matrices = mlp == MlpKind::swiglu ? 3 : 2;
+  const Index attention_biases = bias ? add_all({width, kv_width, kv_width, width}) : 0;
+  const Index mlp_biases = bias ? add_all({multiply(mlp_matrices - 1, f), width}) : 0;
+  const Index block =
+      add_all({multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
+               multiply(mlp_matrices, multiply(width, f)), mlp_biases, multiply(2, norm_size)});
+  return add_all({multiply(vocabulary, width), positions == Positions::learned ? multiply(context, width) : 0,
+                  multiply(layers, block), norm_size, tie ? 0 : multiply(vocabulary, width)});
+}
+
+Index TransformerConfig::kv_bytes_per_token() const {
+  validate();
+  return multiply(multiply(2 * layers, kv_heads * (width / heads)), bytes_of(dtype));
+}
+
+Block::Block(const TransformerConfig& c, RandomKey key)
+    : dropout(c.dropout),
+      norm_attention(c.norm, c.width, c.dtype),
+      attention(attention_config(c), c.init.linear, residual_std(c), c.dtype, key.fold(kAttention)),
+      norm_mlp(c.norm, c.width, c.dtype),
+      mlp(c.mlp, c.width, c.hidden_size(), c.bias, c.init.linear, residual_std(c), c.dtype, key.fold(kMlp)) {}
+
+Var Block::operator()(const Var& x, const Mode& mode) const {
+  const Var attended = attention(norm_attention(x), mode.fold(kAttention));
+  const Var h = add(x, maybe_dropout(attended, dropout, mode.fold(kAfterAttention)));
+  return add(h, maybe_dropout(mlp(norm_mlp(h)), dropout, mode.fold(kAfterMlp)));
+}
+
+Var Block::operator()(const Var& x, KvCache& cache) const {
+  const Var h = add(x, attention(norm_attention(x), cache));
+  return add(h, mlp(norm_mlp(h)));
+}
+
+Transformer::Transformer(const TransformerConfig& c, RandomKey key) : config(c) {
+  c.validate();
+  const Index bytes = multiply(c.parameter_count(), bytes_of(c.dtype));
+  check(bytes <= memory::limit(), "transformer: {} of parameters do not fit into {}", format_bytes(bytes),
+        format_bytes(memory::limit()));
+  tokens = Embedding(c.vocabulary, c.width, c.init.embedding, c.dtype, key.fold(kTokens));
+  if (c.positions == Positions::learned) {
+    positions = Embedding(c.context, c.width, c.init.embedding, c.dtype, key.fold(kPositions));
+  }
+  for (Index layer = 0; layer < c.layers; ++layer) {
+    blocks.emplace_back(c, key.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
+  }
+  norm = Norm(c.norm, c.width, c.dtype);
+  if (!c.tie) head = Linear(c.width, c.vocabulary, false, c.init.linear, c.dtype, key.fold(kHead));
+}
+
+Var Transformer::embed(const Tensor& ids, Index first) const {
+  check(ids.rank() == 2, "transformer: tokens are {}, not (B, T)", ids.shape());
+  check(first + ids.dim(1) <= config.context, "transformer: {} tokens do not fit into a context of {}",
+        first + ids.dim(1), config.context);
+  const Var x = tokens(ids);
+  if (config.positions == Positions::rope) return x;
+  return add(x, positions(position_ids(ids.dim(0), ids.dim(1), first)));
+}
+
+Var Transformer::logits(const Var& x) const {
+  const Var h = norm(x);
+  return config.tie ? linear(h, tokens.weight) : head(h);
+}
+
+Var Transformer::run_blocks(Var x, Index begin, Index end, const Mode& mode) const {
+  for (Index layer = begin; layer < end; ++layer) {
+    x = blocks[static_cast<std::size_t>(layer)](x,
+                                                mode.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
+  }
+  return x;
+}
+
+Var Transformer::operator()(const Tensor& ids, const Mode& mode) const {
+  Var x = maybe_dropout(embed(ids, 0), config.dropout, mode.fold(kTokens));
+  const Index segments = config.segments;
+  if (segments == 0) return logits(run_blocks(x, 0, config.layers, mode));
+  for (Index s = 0; s < segments; ++s) {
+    const Index begin = s * config.layers / segments, end = (s + 1) * config.layers / segments;
+    x = checkpoint([this, begin, end, mode](const Var& in) { return run_blocks(in, begin, end, mode); }, x);
+  }
+  return logits(x);
+}
+
+std::vector<KvCache> Transformer::make_caches() const {
+  std::vector<KvCache> caches;
+  for (Index layer = 0; layer < config.layers; ++layer) {
+    caches.emplace_back(config.context, config.kv_heads, config.width / config.heads, config.dtype);
+  }
+  return caches;
+}
+
+Var Transformer::operator()(const Tensor& ids, std::vector<KvCache>& caches) const {
+  check(std::ssize(caches) == config.layers, "transformer: {} caches for {} layers", caches.size(),
+        config.layers);
+  Var x = embed(ids, caches[0].length);
+  for (std::size_t layer = 0; layer < blocks.size(); ++layer) x = blocks[layer](x, caches[layer]);
+  return logits(x);
+}
+
+}  // namespace tilegrad::nn

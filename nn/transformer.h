@@ -1,0 +1,98 @@
+#pragma once
+
+#include <vector>
+
+#include "nn/attention.h"
+#include "nn/layers.h"
+
+namespace tilegrad::nn {
+
+struct TransformerConfig {
+  Index vocabulary = 0;  // V
+  Index context = 0;     // longest T
+  Index layers = 0;      // L
+  Index heads = 0;       // Hq
+  Index kv_heads = 0;    // Hkv
+  Index width = 0;       // C
+  Index hidden = 0;      // F; 0: 4 C, or 8 C / 3 rounded up to a multiple of 8 for swiglu
+  MlpKind mlp = MlpKind::gelu;
+  NormKind norm = NormKind::layernorm;
+  Positions positions = Positions::learned;
+  bool bias = false;  ///< of the linear layers
+  bool tie = true;    ///< the head uses the token embedding's matrix
+  double dropout = 0;
+  AttentionKernel attention = AttentionKernel::flash;
+  /// Into how many checkpointed segments the blocks are divided; 0 keeps all activations, `layers`
+  /// checkpoints every block.
+  Index segments = 0;
+  Init init = {};
+  Dtype dtype = Dtype::f32;
+
+  /// Throws Error with one line on the first setting that makes no sense.
+  void validate() const;
+  /// `hidden` with its default filled in.
+  Index hidden_size() const;
+  /// Number of parameter elements, without building the model. Throws if it overflows or validate() does.
+  Index parameter_count() const;
+  /// Bytes of keys and values that decoding keeps for one token, over all layers.
+  Index kv_bytes_per_token() const;
+};
+
+/// x + attention(norm(x)), then x + mlp(norm(x)): the pre-norm block.
+struct Block {
+  double dropout = 0;
+  Norm norm_attention;
+  Attention attention;
+  Norm norm_mlp;
+  Mlp mlp;
+
+  Block() = default;
+  Block(const TransformerConfig& config, RandomKey key);
+  Var operator()(const Var& x, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
+  Var operator()(const Var& x, KvCache& cache) const;    // (1, T, C) -> (1, T, C)
+  void visit(auto&& f) {
+    f("norm_attention", norm_attention);
+    f("attention", attention);
+    f("norm_mlp", norm_mlp);
+    f("mlp", mlp);
+  }
+};
+
+/// A decoder-only transformer. Weights depend on config and key alone; every parameter has a key of its own,
+/// folded from its place, so that MHA, GQA and MQA models of one key agree in all they share.
+struct Transformer {
+  TransformerConfig config;
+  Embedding tokens;     // (V, C)
+  Embedding positions;  // (context, C), learned positions only
+  std::vector<Block> blocks;
+  Norm norm;
+  Linear head;  // (V, C), undefined if tied
+
+  Transformer(const TransformerConfig& config, RandomKey key);
+  /// tokens i32 (B, T), T ≤ context -> logits (B, T, V).
+  Var operator()(const Tensor& tokens, const Mode& mode) const;
+
+  /// One cache a layer, for decoding one sequence of at most `context` tokens.
+  std::vector<KvCache> make_caches() const;
+  /// The next T tokens (1, T) of one sequence -> logits (1, T, V); fills the caches.
+  Var operator()(const Tensor& tokens, std::vector<KvCache>& caches) const;
+
+  void visit(auto&& f) {
+    f("tokens", tokens);
+    f("positions", positions);
+    f("blocks", blocks);
+    f("norm", norm);
+    f("head", head);
+  }
+
+ private:
+  Var embed(const Tensor& tokens, Index first_position) const;            // (B, T) -> (B, T, C)
+  Var run_blocks(Var x, Index begin, Index end, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
+  Var logits(const Var& x) const;                                         // (B, T, C) -> (B, T, V)
+};
+
+/// Copies the weights of `from` into `to`, a model that differs only in having fewer key/value heads: each
+/// key and value head of `to` becomes the mean of the heads that it replaces (Ainslie et al., "GQA", 2023).
+void pool_kv_heads(Transformer& to, Transformer& from);
+
+}  // namespace tilegrad::nn

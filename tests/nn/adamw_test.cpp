@@ -1,0 +1,115 @@
+#include "nn/adamw.h"
+
+#include "tests/nn/tiny.h"
+
+using namespace tilegrad;
+using namespace tilegrad::test;
+
+namespace {
+
+Tensor numbers(const Shape& shape, std::uint64_t seed) {
+  return Tensor::normal(shape, Dtype::f64, RandomKey{seed});
+}
+
+}  // namespace
+
+TEST_CASE("AdamW: a step is the formula of the paper") {
+  Parameter w(numbers({3, 5}, 1));
+  const Tensor start = w.value().clone();
+  nn::AdamW optimizer({{"w", &w}},
+                      {.beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.2, .clip = 0});
+  std::vector<double> m(15, 0.0), v(15, 0.0), expected(15);
+  for (Index i = 0; i < 15; ++i) expected[static_cast<std::size_t>(i)] = start.at(i);
+  for (int t = 1; t <= 3; ++t) {
+    w.grad() = numbers({3, 5}, static_cast<std::uint64_t>(t) + 1);
+    optimizer.step(0.1);
+    for (std::size_t i = 0; i < 15; ++i) {
+      const double g = w.grad().at(static_cast<Index>(i));
+      m[i] = 0.8 * m[i] + 0.2 * g;
+      v[i] = 0.95 * v[i] + 0.05 * g * g;
+      const double m_hat = m[i] / (1 - std::pow(0.8, t)), v_hat = v[i] / (1 - std::pow(0.95, t));
+      expected[i] -= 0.1 * (m_hat / (std::sqrt(v_hat) + 1e-3) + 0.2 * expected[i]);
+      CHECK(w.value().at(static_cast<Index>(i)) == doctest::Approx(expected[i]).epsilon(1e-13));
+    }
+  }
+  CHECK(optimizer.steps() == 3);
+}
+
+TEST_CASE("AdamW: clipping scales all gradients by one factor, and step returns the norm before") {
+  Parameter a(Tensor::zeros({1, 2}, Dtype::f64)), b(Tensor::zeros({2}, Dtype::f64));
+  nn::AdamW clipped({{"a", &a}, {"b", &b}}, {.clip = 2.5});
+  a.grad() = Tensor::from<double>({1, 2}, {1, 2});
+  b.grad() = Tensor::from<double>({2}, {2, 4});
+  CHECK(clipped.step(0) == doctest::Approx(5));
+  // With lr 0 nothing moves, but the first moment is (1 − β1) times the clipped gradient.
+  CHECK(clipped.state()[0].tensor->at(1) == doctest::Approx(0.1 * 2 / 2));
+  CHECK(clipped.state()[2].tensor->at(1) == doctest::Approx(0.1 * 4 / 2));
+  CHECK(a.value().at(1) == 0);
+}
+
+TEST_CASE("AdamW: decay acts on matrices alone") {
+  Parameter matrix(Tensor::full({2, 2}, Dtype::f64, 1)), bias(Tensor::full({2}, Dtype::f64, 1));
+  matrix.grad() = Tensor::zeros({2, 2}, Dtype::f64);
+  bias.grad() = Tensor::zeros({2}, Dtype::f64);
+  nn::AdamW({{"matrix", &matrix}, {"bias", &bias}}, {.weight_decay = 0.5}).step(0.1);
+  CHECK(matrix.value().at(0) == doctest::Approx(0.95));
+  CHECK(bias.value().at(0) == 1);
+}
+
+TEST_CASE("AdamW: a gradient that is not finite is an error and changes nothing") {
+  for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+    Parameter good(Tensor::full({2}, Dtype::f64, 1)), w(Tensor::full({2}, Dtype::f64, 1));
+    nn::AdamW optimizer({{"good", &good}, {"w", &w}}, {});
+    good.grad() = Tensor::full({2}, Dtype::f64, 1);
+    w.grad() = Tensor::from<double>({2}, {0, bad});
+    const std::string message = message_of([&] { optimizer.step(0.1); });
+    CHECK(message.starts_with("AdamW: the norm of the gradient is "));
+    CHECK(good.value().at(0) == 1);
+    CHECK(w.value().at(0) == 1);
+    CHECK(optimizer.steps() == 0);
+    CHECK(optimizer.state()[0].tensor->at(0) == 0);
+  }
+}
+
+TEST_CASE("AdamW: a parameter without a gradient stays as it is") {
+  Parameter used(Tensor::full({2, 2}, Dtype::f64, 1)), unused(Tensor::full({2, 2}, Dtype::f64, 1));
+  used.grad() = Tensor::full({2, 2}, Dtype::f64, 1);
+  nn::AdamW({{"used", &used}, {"unused", &unused}}, {}).step(0.1);
+  CHECK(used.value().at(0) < 1);
+  CHECK(unused.value().at(0) == 1);
+}
+
+TEST_CASE("AdamW: state that is saved and loaded continues with the same bits") {
+  const auto train = [](nn::AdamW& optimizer, Parameter& w, int from, int to) {
+    for (int step = from; step < to; ++step) {
+      w.grad() = numbers({3, 5}, static_cast<std::uint64_t>(step));
+      optimizer.step(0.1);
+    }
+  };
+  Parameter w(numbers({3, 5}, 9));
+  nn::AdamW first({{"w", &w}}, {});
+  train(first, w, 0, 3);
+  Parameter copy(w.value().clone());
+  nn::AdamW second({{"w", &copy}}, {});
+  REQUIRE(first.state().size() == 2);
+  CHECK(first.state()[0].name == "w.m");
+  CHECK(first.state()[1].name == "w.v");
+  for (std::size_t i = 0; i < 2; ++i) *second.state()[i].tensor = first.state()[i].tensor->clone();
+  second.set_steps(first.steps());
+  train(first, w, 3, 6);
+  train(second, copy, 3, 6);
+  CHECK(distance(w.value(), copy.value()) == 0);
+}
+
+TEST_CASE("AdamW: its memory is counted as the optimizer's") {
+  const auto live = [] {
+    return memory::usage().live_by_category[static_cast<std::size_t>(memory::Category::optimizer)];
+  };
+  const Index before = live();
+  nn::Transformer model(tiny_config(), RandomKey{1});
+  {
+    const nn::AdamW optimizer(nn::parameters(model), {});
+    CHECK(live() - before >= 2 * nn::count(nn::parameters(model)) * 8);
+  }
+  CHECK(live() == before);
+}

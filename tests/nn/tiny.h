@@ -1,0 +1,105 @@
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "autograd/tape.h"
+#include "kernels/parallel.h"
+#include "nn/transformer.h"
+
+/// A transformer that is tiny, but whose weights are large enough that every part of it counts.
+namespace tilegrad::test {
+
+inline nn::TransformerConfig tiny_config() {
+  return {.vocabulary = 11,
+          .context = 8,
+          .layers = 2,
+          .heads = 4,
+          .kv_heads = 2,
+          .width = 16,
+          .init = {.embedding = 0.5, .linear = 0.3},
+          .dtype = Dtype::f64};
+}
+
+/// Random ids below `vocabulary`, i32 (B, T).
+inline Tensor random_tokens(Index batch, Index time, Index vocabulary, std::uint64_t seed = 5) {
+  RandomStream stream(RandomKey{seed});
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(batch * time));
+  for (auto& id : ids) id = static_cast<std::int32_t>(stream.below(static_cast<std::uint64_t>(vocabulary)));
+  return Tensor::from<std::int32_t>({batch, time}, ids);
+}
+
+/// Largest |a − b|; infinite if the shapes differ or a NaN is among them.
+inline double distance(const Tensor& a, const Tensor& b) {
+  if (!(a.shape() == b.shape())) return std::numeric_limits<double>::infinity();
+  double worst = 0;
+  for (Index i = 0; i < a.size(); ++i) {
+    const double d = std::abs(a.at(i) - b.at(i));
+    if (!(d <= worst)) worst = std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
+  }
+  return worst;
+}
+
+struct Run {
+  double loss = 0;
+  std::vector<Tensor> grads;
+};
+
+/// Loss and all gradients of one batch of next-token prediction; the model's gradients are cleared.
+inline Run run(nn::Transformer& model, const Tensor& ids, const nn::Mode& mode) {
+  Run result;
+  {
+    Tape tape;
+    const Var loss =
+        cross_entropy(model(ids, mode), random_tokens(ids.dim(0), ids.dim(1), model.config.vocabulary, 6));
+    tape.backward(loss);
+    result.loss = loss.value().item();
+  }
+  for (const nn::NamedParameter& p : nn::parameters(model)) result.grads.push_back(p.parameter->grad());
+  nn::zero_grad(nn::parameters(model));
+  return result;
+}
+
+inline void check_same_bits(const Run& a, const Run& b) {
+  CHECK(a.loss == b.loss);
+  REQUIRE(a.grads.size() == b.grads.size());
+  for (std::size_t i = 0; i < a.grads.size(); ++i) {
+    CAPTURE(i);
+    CHECK(distance(a.grads[i], b.grads[i]) == 0);
+  }
+}
+
+/// Sets the number of threads while it lives.
+class Threads {
+ public:
+  explicit Threads(int count) : outer_(kernels::threads()) { kernels::set_threads(count); }
+  ~Threads() { kernels::set_threads(outer_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int outer_;
+};
+
+/// The message of the Error that f() throws; empty if it throws none.
+template <class F>
+std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+inline void set_all(Parameter& p, double value) {
+  auto elements = p.value().mut<double>();
+  std::fill(elements.begin(), elements.end(), value);
+}
+
+}  // namespace tilegrad::test
