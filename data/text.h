@@ -1,0 +1,57 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "base/random.h"
+#include "data/batch.h"
+
+namespace tilegrad::data {
+
+/// The distinct bytes of a text, in order; token i stands for the i-th of them.
+class ByteVocabulary {
+ public:
+  explicit ByteVocabulary(const std::string& text);
+
+  const std::string& bytes() const { return bytes_; }
+  /// Throws, naming the byte, if the vocabulary lacks it.
+  std::vector<std::int32_t> encode(const std::string& text) const;
+  std::string decode(std::int32_t token) const;
+
+ private:
+  std::string bytes_;
+  std::vector<std::int32_t> token_of_byte_;  // 256, −1: not in the vocabulary
+};
+
+/// Byte-level language modelling: predict every next byte. The first 90 % of the bytes are trained on, in
+/// windows at random places; the rest is cut into all its windows of T bytes that do not overlap, for
+/// validation.
+class Text : public Dataset {
+ public:
+  /// Throws if the text is too short for one window in each part.
+  Text(const std::string& text, Index context, RandomKey key);
+  /// Reads a file. Throws if it is missing, unreadable, empty or too short.
+  static Text from_file(const std::filesystem::path& path, Index context, RandomKey key);
+
+  Index vocabulary() const override { return std::ssize(bytes_.bytes()); }
+  Index context() const override { return context_; }
+  Batch train(Index step, Index batch) const override;
+  Index validation_batches(Index batch) const override;
+  Batch validation(Index index, Index batch) const override;
+  std::vector<std::int32_t> encode(const std::string& text) const override { return bytes_.encode(text); }
+  std::string decode(std::int32_t token) const override { return bytes_.decode(token); }
+
+  const ByteVocabulary& byte_vocabulary() const { return bytes_; }
+
+ private:
+  void append_window(Batch& batch, Index begin) const;
+  Index validation_windows() const { return (std::ssize(tokens_) - split_ - 1) / context_; }
+
+  ByteVocabulary bytes_;
+  std::vector<std::int32_t> tokens_;
+  Index split_;  // the first token of the validation part
+  Index context_;
+  RandomKey key_;
+};
+
+}  // namespace tilegrad::data
