@@ -1,0 +1,189 @@
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "run_program.h"
+#include "train/metrics.h"
+
+using namespace tilegrad;
+using namespace tilegrad::train;
+
+namespace {
+
+// The program says one line, and it is this one or contains it.
+void check_error(const std::vector<std::string>& arguments, int code, const std::string& line) {
+  const Output output = run_program(arguments);
+  CAPTURE(output.err);
+  CAPTURE(line);
+  CHECK(output.code == code);
+  CHECK(output.err.starts_with("tilegrad: "));
+  CHECK(output.err.find(line) != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
+
+}  // namespace
+
+TEST_CASE("errors: a command line that says nothing sensible ends with 2") {
+  check_error({"train", "--frobnicate"}, kWrongCommandLine, "--frobnicate");
+  check_error({"train", "--task", "juggle"}, kWrongCommandLine, "juggle");
+  check_error({"train", "--layers", "many"}, kWrongCommandLine, "many");
+  check_error({"train", "--task", "sort", "--text", "x"}, kWrongCommandLine, "--text");
+  check_error({"tarin"}, kWrongCommandLine, "tarin");
+  check_error({}, kWrongCommandLine, "subcommand");
+  check_error({"sample"}, kWrongCommandLine, "run");
+}
+
+TEST_CASE("errors: --help shows the options in groups and ends with 0") {
+  const Output output = run_program({"train", "--help"});
+  CHECK(output.code == 0);
+  for (const char* part : {"Model", "Attention", "Memory", "Optimiser", "--kv-heads", "--checkpoint"}) {
+    CHECK(output.out.find(part) != std::string::npos);
+  }
+}
+
+TEST_CASE("errors: a model that makes no sense") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const auto with = [&](const std::string& option, const std::string& value) {
+    return std::vector<std::string>{"train", option, value, "--out", out};
+  };
+  check_error(with("--kv-heads", "2"), kFailure, "2 key/value heads do not divide 3 heads");
+  check_error(with("--kv-heads", "0"), kFailure, "kv_heads is 0");
+  check_error(with("--heads", "5"), kFailure, "5 heads do not divide width 48");
+  check_error(with("--width", "0"), kFailure, "width is 0");
+  check_error(with("--context", "0"), kFailure, "sort: context 0 is shorter than its examples of 11 tokens");
+  check_error(with("--layers", "-3"), kFailure, "layers is -3");
+  check_error(with("--layers", "0"), kFailure, "layers is 0");
+  check_error(with("--layers", "100000000"), kFailure, "of memory");
+  check_error(with("--layers", "1000000000000000000"), kFailure, "overflows");
+  check_error(with("--width", "3000000000"), kFailure, "overflows");
+  check_error(with("--checkpoint", "9"), kFailure, "checkpoint: 9 segments of 3 layers");
+  check_error(with("--dropout", "1"), kFailure, "dropout is 1");
+  check_error(with("--symbols", "1"), kFailure, "sort: length 6 and 1 symbols");
+  CHECK_FALSE(std::filesystem::exists(out));
+}
+
+TEST_CASE("errors: settings of optimiser and run that make no sense") {
+  const TemporaryFolder folder;
+  check_error({"train", "--steps", "0"}, kFailure, "steps: is 0, must be at least 1");
+  check_error({"train", "--batch", "-1"}, kFailure, "batch: is -1, must be at least 1");
+  check_error({"train", "--lr", "-1"}, kFailure, "lr: is -1, must be positive");
+  check_error({"train", "--lr", "nan"}, kFailure, "lr: is nan");
+  check_error({"train", "--min-lr", "1"}, kFailure, "min-lr: is 1");
+  check_error({"train", "--beta1", "1"}, kFailure, "beta1: is 1, not in [0, 1)");
+  check_error({"train", "--out", ""}, kFailure, "out: names no folder");
+}
+
+TEST_CASE("errors: a text that cannot be learned from") {
+  const TemporaryFolder folder;
+  const auto train = [&](const std::string& file) {
+    return std::vector<std::string>{"train", "--text", file, "--out", folder / "run"};
+  };
+  check_error(train(folder / "missing"), kFailure, "no such file");
+  check_error(train(folder / ""), kFailure, "is a folder, not a file");
+  write_file(folder / "empty", "");
+  check_error(train(folder / "empty"), kFailure, "text: is empty");
+  write_file(folder / "short", "to be or not to be");
+  check_error(train(folder / "short"), kFailure, "18 bytes are too few for a context of 64");
+  auto no_context = train(folder / "short");
+  no_context.insert(no_context.end(), {"--context", "0"});
+  check_error(no_context, kFailure, "context is 0, must be at least 1");
+  if (geteuid() != 0) {  // root may read everything
+    write_file(folder / "secret", "to be or not to be");
+    std::filesystem::permissions(folder / "secret", std::filesystem::perms::none);
+    check_error(train(folder / "secret"), kFailure, "cannot be opened: Permission denied");
+  }
+  CHECK_FALSE(std::filesystem::exists(folder / "run"));
+}
+
+TEST_CASE("errors: a folder that cannot be written to") {
+  const TemporaryFolder folder;
+  write_file(folder / "file", "in the way");
+  check_error(tiny_training(folder / "file"), kFailure, "cannot be made");
+  check_error(tiny_training(folder / "file/run"), kFailure, "cannot be made");
+  check_error(tiny_training("/proc/tilegrad"), kFailure, "cannot be made");
+}
+
+TEST_CASE("errors: a full disk while metrics are written is told, and the model saved before stays whole") {
+  const TemporaryFolder folder;
+  REQUIRE(run_program(tiny_training(folder / "run", {"--stop-after", "4"})).code == kSuccess);
+  const std::string model = read_file(folder / "run/model.safetensors");
+  const std::string state = read_file(folder / "run/state.safetensors");
+  // Files may not grow beyond what metrics.jsonl has now and a little more: every further write fails.
+  rlimit before = {};
+  getrlimit(RLIMIT_FSIZE, &before);
+  rlimit tight = before;
+  tight.rlim_cur = read_file(folder / "run/metrics.jsonl").size() + 200;
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &tight) == 0);
+  const Output output = run_program({"train", "--resume", folder / "run", "--quiet", "--log-level", "off"});
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, old_handler);
+  CAPTURE(output.err);
+  CHECK(output.code == kFailure);
+  CHECK(output.err.find("metrics.jsonl: cannot be written: File too large") != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+  CHECK(read_file(folder / "run/model.safetensors") == model);
+  CHECK(read_file(folder / "run/state.safetensors") == state);
+  REQUIRE(run_program({"train", "--resume", folder / "run", "--quiet"}).code == kSuccess);
+  CHECK(read_metrics(folder / "run/metrics.jsonl").steps.size() == 12);
+}
+
+TEST_CASE("errors: a loss that is not finite is told, by op when anomalies are looked for") {
+  const TemporaryFolder folder;
+  const Output output = run_program(tiny_training(
+      folder / "run", {"--lr", "1e30", "--clip", "0", "--detect-anomaly", "--log-level", "off"}));
+  CHECK(output.code == kFailure);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
+
+TEST_CASE("resume: only what does not change the run may be said") {
+  const TemporaryFolder folder;
+  REQUIRE(run_program(tiny_training(folder / "run", {"--stop-after", "2"})).code == kSuccess);
+  check_error({"train", "--resume", folder / "run", "--lr", "1"}, kFailure, "resume: --lr cannot change");
+  check_error({"train", "--resume", folder / "nothing"}, kFailure, "no such file");
+}
+
+TEST_CASE("resume: a damaged file of the run is told in one line") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  REQUIRE(run_program(tiny_training(run, {"--stop-after", "2"})).code == kSuccess);
+  const auto damaged = [&](const std::string& name, auto&& damage, const std::string& line) {
+    const std::string whole = read_file(run + name);
+    write_file(run + name, damage(whole));
+    check_error({"train", "--resume", run}, kFailure, line);
+    write_file(run + name, whole);
+  };
+  const auto first_half = [](const std::string& s) { return s.substr(0, s.size() / 2); };
+  damaged("/config.json", first_half, "config.json: is not a JSON object");
+  damaged("/state.safetensors", first_half, "state.safetensors: is truncated");
+  damaged(
+      "/state.safetensors", [](const std::string& s) { return s + "more"; }, "behind the last tensor");
+  damaged(
+      "/state.safetensors", [](const std::string&) { return ""; }, "state.safetensors: is truncated");
+  damaged(
+      "/metrics.jsonl", [](const std::string& s) { return "nonsense\n" + s; }, "line 1 is not a JSON");
+  // The state of another model.
+  REQUIRE(run_program(tiny_training(folder / "wide", {"--width", "32", "--stop-after", "2"})).code ==
+          kSuccess);
+  damaged(
+      "/state.safetensors", [&](const std::string&) { return read_file(folder / "wide/state.safetensors"); },
+      "is f32 (");
+  CHECK(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
+}
+
+TEST_CASE("resume: another text than the one learned from is refused") {
+  const TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "abcdefgh\n";
+  write_file(folder / "text", text);
+  REQUIRE(run_program({"train", "--text", folder / "text", "--layers", "1", "--width", "8", "--heads", "1",
+                       "--context", "8", "--steps", "4", "--stop-after", "2", "--out", folder / "run"})
+              .code == kSuccess);
+  text[0] = 'b';
+  write_file(folder / "text", text);
+  check_error({"train", "--resume", folder / "run"}, kFailure,
+              "is not the text that this run was started with");
+}

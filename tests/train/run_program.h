@@ -1,0 +1,69 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "train/program.h"
+
+namespace tilegrad::train {
+
+/// What a call of the program left behind.
+struct Output {
+  int code = 0;
+  std::string out, err;
+};
+
+/// `tilegrad <arguments>` in this process.
+inline Output run_program(const std::vector<std::string>& arguments) {
+  std::vector<const char*> argv = {"tilegrad"};
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  std::ostringstream out, err;
+  const int code = run(static_cast<int>(argv.size()), argv.data(), {.out = out, .err = err});
+  return {code, out.str(), err.str()};
+}
+
+/// A folder that is gone at the end of the test.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "tilegrad-XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// A model that trains in no time, with dropout so that random numbers matter.
+inline std::vector<std::string> tiny_training(const std::string& out, std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments = {
+      "train", "--task",  "sort", "--layers",  "2",   "--heads",      "2", "--width", "16", "--batch",
+      "8",     "--steps", "12",   "--dropout", "0.1", "--eval-every", "5", "--out",   out,  "--quiet"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+/// metrics.jsonl without what depends on the clock, one object a line.
+inline std::vector<nlohmann::json> timeless_metrics(const std::string& folder) {
+  std::istringstream in(read_file(folder + "/metrics.jsonl"));
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(in, line);) {
+    lines.push_back(nlohmann::json::parse(line));
+    lines.back().erase("ms");
+    lines.back().erase("tokens_per_s");
+  }
+  return lines;
+}
+
+}  // namespace tilegrad::train

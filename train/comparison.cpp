@@ -1,0 +1,157 @@
+#include "train/comparison.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/file.h"
+#include "train/child_process.h"
+#include "train/comparison_report.h"
+#include "train/dataset.h"
+#include "train/interrupt.h"
+#include "train/run_folder.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Half of the heads, or the largest number below it that divides them and is more than 1; 0 if there is none.
+Index default_gqa_heads(Index heads) {
+  for (Index kv_heads = heads / 2; kv_heads > 1; --kv_heads) {
+    if (heads % kv_heads == 0) return kv_heads;
+  }
+  return 0;
+}
+
+// "mha-flash-ckpt" -> mha, flash, ckpt
+std::vector<std::string> split(const std::string& name) {
+  std::vector<std::string> words;
+  std::size_t begin = 0;
+  for (std::size_t end; (end = name.find('-', begin)) != std::string::npos; begin = end + 1) {
+    words.push_back(name.substr(begin, end - begin));
+  }
+  words.push_back(name.substr(begin));
+  return words;
+}
+
+Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_heads) {
+  Variant variant = {.name = name, .config = base};
+  RunConfig& c = variant.config;
+  const std::map<std::string, Index> kv_heads = {{"mha", base.model.heads}, {"gqa", gqa_heads}, {"mqa", 1}};
+  const auto words = split(name);
+  const auto heads = kv_heads.find(words[0]);
+  std::size_t next = 1;
+  const auto take = [&](std::string_view word) {
+    const bool found = next < words.size() && words[next] == word;
+    if (found) ++next;
+    return found;
+  };
+  c.model.attention = take("naive") ? AttentionKernel::naive : AttentionKernel::flash;
+  if (c.model.attention == AttentionKernel::flash) take("flash");
+  const bool checkpointed = take("ckpt");
+  check(heads != kv_heads.end() && next == words.size(),
+        "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive or -flash, then perhaps -ckpt",
+        name);
+  c.model.kv_heads = heads->second;
+  if (!checkpointed) c.checkpoint = "none";
+  if (checkpointed && c.checkpoint == "none") c.checkpoint = "block";
+  c.out = (fs::path(base.out) / name).string();
+  return variant;
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
+  const RunFolder folder(variant.config.out);
+  folder.start(variant.config);
+  std::vector<std::string> arguments = {"train", "--repeat", folder.config_file().string(), "--no-summary"};
+  if (options.quiet) arguments.insert(arguments.end(), {"--quiet", "--log-level", "warn"});
+  const ChildResult child = run_child(options.program, arguments);
+
+  const nn::TransformerConfig model = variant.config.model_for(vocabulary);
+  VariantResult result = {.name = variant.name,
+                          .exit_code = child.exit_code,
+                          .parameters = model.parameter_count(),
+                          .kv_bytes_per_token = model.kv_bytes_per_token(),
+                          .peak_rss = child.peak_rss,
+                          .metrics = read_metrics(folder.metrics_file())};
+  std::vector<double> ms, tokens;
+  for (const StepReport& step : result.metrics.steps) {
+    ms.push_back(step.ms);
+    tokens.push_back(step.tokens_per_s);
+    result.peak_bytes = std::max(result.peak_bytes, step.peak_bytes);
+  }
+  result.ms_per_step = median(ms);
+  result.tokens_per_s = median(tokens);
+  if (!result.metrics.evaluations.empty()) result.last = result.metrics.evaluations.back();
+  return result;
+}
+
+// Steps are numbered from 1 in both, so the n-th lines belong together.
+double largest_difference(const Metrics& a, const Metrics& b) {
+  double largest = 0;
+  for (std::size_t i = 0; i < std::min(a.steps.size(), b.steps.size()); ++i) {
+    largest = std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss));
+  }
+  return largest;
+}
+
+}  // namespace
+
+std::vector<Variant> make_variants(const RunConfig& base, const ComparisonOptions& options) {
+  const Index gqa_heads = options.gqa_heads > 0 ? options.gqa_heads : default_gqa_heads(base.model.heads);
+  std::vector<Variant> variants;
+  for (const std::string& name : options.variants) {
+    Variant variant = make_variant(base, name, gqa_heads);
+    if (variant.config.model.kv_heads == 0) {
+      check(!options.keep_all, "compare: {}: {} heads have no divisor between 1 and themselves", name,
+            base.model.heads);
+      spdlog::info("{} left out: {} heads have no divisor between 1 and themselves", name, base.model.heads);
+      continue;
+    }
+    const bool twice = std::any_of(variants.begin(), variants.end(),
+                                   [&](const Variant& other) { return other.name == name; });
+    check(!twice, "compare: the variant {} is named twice", name);
+    variants.push_back(std::move(variant));
+  }
+  return variants;
+}
+
+int run_comparison(const RunConfig& base, const ComparisonOptions& options, const Console& console) {
+  base.validate();
+  RunConfig with_facts = base;
+  const Index vocabulary = make_dataset(with_facts)->vocabulary();
+  const auto variants = make_variants(with_facts, options);
+  for (const Variant& variant : variants)
+    variant.config.model_for(vocabulary);  // before the first one trains
+
+  std::vector<VariantResult> results;
+  const InterruptScope interrupt;
+  for (const Variant& variant : variants) {
+    if (InterruptScope::requested()) break;
+    spdlog::info("variant {}", variant.name);
+    results.push_back(run_variant(variant, options, vocabulary));
+    results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
+  }
+  const fs::path folder(base.out);
+  write_file(folder / "curves.csv", curves_csv(results));
+  write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
+  console.out << comparison_table(results) << fmt::format("results: {}\n", base.out) << std::flush;
+
+  for (const VariantResult& result : results) {
+    const bool fine = result.exit_code == kSuccess || result.exit_code == kInterrupted;
+    check(fine, "compare: {} failed with exit code {}", result.name, result.exit_code);
+  }
+  return InterruptScope::requested() ? kInterrupted : kSuccess;
+}
+
+}  // namespace tilegrad::train

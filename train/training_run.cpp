@@ -1,0 +1,153 @@
+#include "train/training_run.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "base/format.h"
+#include "train/interrupt.h"
+#include "train/metrics.h"
+#include "train/progress.h"
+#include "train/run_folder.h"
+#include "train/trainer.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+// What the summary tells.
+struct Outcome {
+  std::vector<double> ms;  // of each step
+  StepReport last;
+  StepReport highest;  // the step that needed most memory
+  double train_loss = 0;
+  std::optional<Evaluation> evaluation;
+  bool interrupted = false;
+};
+
+class TrainingRun {
+ public:
+  TrainingRun(const RunConfig& config, const RunControl& control)
+      : control_(control),
+        trainer_(config),
+        folder_(config.out),
+        metrics_((prepare_folder(), folder_.metrics_file()),
+                 control.resume ? MetricsWriter::Start::append : MetricsWriter::Start::empty) {}
+
+  Outcome run(const Console& console);
+  Trainer& trainer() { return trainer_; }
+
+ private:
+  // Runs before metrics.jsonl is opened.
+  void prepare_folder() {
+    if (control_.resume) {
+      folder_.load_state(trainer_);
+      keep_metrics_until(folder_.metrics_file(), trainer_.position().step);
+      folder_.write_config(trainer_.config());
+    } else {
+      folder_.start(trainer_.config());
+    }
+  }
+
+  void one_step(Outcome& outcome, Progress& progress);
+  void evaluate(Outcome& outcome, Progress& progress);
+
+  RunControl control_;
+  Trainer trainer_;
+  RunFolder folder_;
+  MetricsWriter metrics_;
+};
+
+void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
+  outcome.last = trainer_.step();
+  outcome.ms.push_back(outcome.last.ms);
+  if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
+  metrics_.write(outcome.last);
+  progress.step(outcome.last);
+  const RunConfig& c = trainer_.config();
+  if (outcome.last.step % c.eval_every == 0 || outcome.last.step == c.steps) evaluate(outcome, progress);
+}
+
+void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
+  // The last evaluation takes all held-out data; those on the way a fixed part of it, to cost little.
+  constexpr Index kExamplesOnTheWay = 512;
+  const Index step = trainer_.position().step;
+  outcome.evaluation = trainer_.evaluate(step == trainer_.config().steps ? 0 : kExamplesOnTheWay);
+  outcome.train_loss = trainer_.take_mean_loss();
+  metrics_.write(step, outcome.train_loss, *outcome.evaluation);
+  progress.evaluation(*outcome.evaluation);
+}
+
+Outcome TrainingRun::run(const Console& console) {
+  const RunConfig& c = trainer_.config();
+  const Index first = trainer_.position().step;
+  const Index end = control_.stop_after > 0 ? std::min(c.steps, first + control_.stop_after) : c.steps;
+  Outcome outcome;
+  Index saved = -1;
+  const InterruptScope interrupt;
+  Progress progress(console, c.steps, control_.quiet);
+  for (Index step = first; step < end && !InterruptScope::requested(); ++step) {
+    one_step(outcome, progress);
+    if (c.save_every > 0 && outcome.last.step % c.save_every == 0) {
+      folder_.save(trainer_);
+      saved = outcome.last.step;
+    }
+  }
+  const Index step = trainer_.position().step;
+  if (saved != step) folder_.save(trainer_);
+  outcome.interrupted = InterruptScope::requested() && step < end;
+  return outcome;
+}
+
+std::string describe_peak(const StepReport& report) {
+  std::string text = format_bytes(report.peak_bytes) + " tracked:";
+  for (std::size_t i = 0; i < memory::kCategories; ++i) {
+    text += fmt::format("{} {} {}", i == 0 ? "" : ",", memory::name(static_cast<memory::Category>(i)),
+                        format_bytes(report.at_peak[i]));
+  }
+  return text;
+}
+
+void print_summary(std::ostream& out, Trainer& trainer, Outcome outcome) {
+  const RunConfig& c = trainer.config();
+  const nn::TransformerConfig& m = trainer.model().config;
+  const auto line = [&](std::string_view what, const std::string& value) {
+    out << fmt::format("  {:<12} {}\n", what, value);
+  };
+  out << fmt::format("{}: {} of {} steps{}\n", c.data_name(), trainer.position().step, c.steps,
+                     outcome.interrupted ? ", interrupted" : "");
+  line("model", fmt::format("{} layers, {} heads, {} key/value heads, width {}, {} attention, {} parameters",
+                            m.layers, m.heads, m.kv_heads, m.width, name_of(m.attention),
+                            nn::count(nn::parameters(trainer.model()))));
+  if (outcome.evaluation) {
+    const Evaluation& e = *outcome.evaluation;
+    line("loss", fmt::format("train {:.4f}, validation {:.4f}", outcome.train_loss, e.loss));
+    line("accuracy",
+         fmt::format("{:.2f} % of the answers, {:.2f} % of the sequences", 100 * e.accuracy, 100 * e.exact));
+  }
+  if (!outcome.ms.empty()) {
+    auto middle = outcome.ms.begin() + std::ssize(outcome.ms) / 2;
+    std::nth_element(outcome.ms.begin(), middle, outcome.ms.end());
+    line("speed", fmt::format("{:.2f} ms a step (median), {} tokens/s", *middle,
+                              format_count(outcome.last.tokens_per_s * outcome.last.ms / *middle)));
+    line("peak memory", describe_peak(outcome.highest));
+  }
+  line("results", c.out);
+  out << std::flush;
+}
+
+}  // namespace
+
+int run_training(const RunConfig& config, const RunControl& control, const Console& console) {
+  TrainingRun run(config, control);
+  Trainer& trainer = run.trainer();
+  spdlog::info("{} {} with {} parameters, from step {}, into {}", control.resume ? "resuming" : "learning",
+               trainer.config().data_name(), nn::count(nn::parameters(trainer.model())),
+               trainer.position().step, trainer.config().out);
+  const Outcome outcome = run.run(console);
+  if (control.summary) print_summary(console.out, trainer, outcome);
+  return outcome.interrupted ? kInterrupted : kSuccess;
+}
+
+}  // namespace tilegrad::train
