@@ -1,6 +1,7 @@
 #include "kernels/embedding.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "autograd/ops.h"
 #include "autograd/saved.h"
