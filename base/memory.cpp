@@ -117,7 +117,7 @@ class Allocator {
   // What the cache holds must not make the process much larger than the live blocks ever did.
   std::byte* from_system(Index size) {
     constexpr Index kSlack = Index{64} << 20;
-    const Index allowed = highest_ + highest_ / 4 + kSlack;
+    const Index allowed = std::min(limit_, highest_ + highest_ / 4 + kSlack);
     shrink_cache(std::max<Index>(0, allowed - usage_.live - size));
     const auto bytes = static_cast<std::size_t>(std::max<Index>(size, kAlignment));
     auto* data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes));
@@ -142,7 +142,7 @@ class Allocator {
 
   std::mutex mutex_;
   Usage usage_;
-  Index limit_ = physical_memory();
+  Index limit_ = physical_memory() / 4 * 3;
   Index highest_ = 0;  // the highest peak ever, which reset_peak() does not forget
   Index cached_ = 0;
   std::map<Index, std::vector<std::byte*>> cache_;

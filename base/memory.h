@@ -28,7 +28,8 @@ Usage usage();
 /// Lets the peak start again at what is live now.
 void reset_peak();
 
-/// Bytes that may be live at once; the machine's physical memory unless set.
+/// Bytes that may be live at once: three quarters of the machine's memory unless set, so that a model that is
+/// too large gets an Error before the system begins to swap.
 Index limit();
 void set_limit(Index bytes);
 

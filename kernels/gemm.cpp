@@ -3,7 +3,9 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
+#include <cstdint>
 #include <limits>
 #include <mutex>
 
@@ -46,9 +48,11 @@ void configure_once() {
 }
 
 // Rows (or columns) of c in one piece. It depends on the shape alone. Every piece packs the other operand
-// again, so pieces are not small; there are at most 16 of them.
+// again, which costs 1 % with two pieces and 8 % with eight, so pieces are not small; their number is a power
+// of two, because an odd one would leave the last piece to a single thread.
 Index piece_size(Index n) {
-  const Index pieces = std::clamp<Index>(n / 192, 2, 16);
+  const auto wanted = static_cast<std::uint64_t>(std::clamp<Index>(n / 192, 2, 8));
+  const auto pieces = static_cast<Index>(std::bit_floor(wanted));
   const Index size = (n + pieces - 1) / pieces;
   return (size + 15) / 16 * 16;
 }

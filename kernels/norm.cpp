@@ -77,9 +77,8 @@ RowStatistics<T> rmsnorm(T* y, Index n, const T* x, const T* weight, T eps) {
 }
 
 // forward: n = (x − mean) rstd, y = n ⊙ weight + bias. With g = dy ⊙ weight,
-//   dx = rstd (g − mean_j(g) − n mean_j(g ⊙ n)): what g does along the constant vector and along n is undone
-//   by
-// the mean and by the variance.
+//   dx = rstd (g − mean_j(g) − n mean_j(g ⊙ n)):
+// what g does along the constant vector and along n is undone by the mean and by the variance.
 template <class T>
 void layernorm_dx(T* dx, Write write, Index n, const T* dy, const T* x, const T* weight, RowStatistics<T> s) {
   const Tag<T> d;

@@ -138,7 +138,7 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
   const InterruptScope interrupt;
   for (const Variant& variant : variants) {
     if (InterruptScope::requested()) break;
-    spdlog::info("variant {}", variant.name);
+    if (!options.quiet) spdlog::info("variant {}", variant.name);
     results.push_back(run_variant(variant, options, vocabulary));
     results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
   }

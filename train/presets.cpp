@@ -6,6 +6,7 @@ namespace {
 
 struct Sizes {
   Index layers, heads, width, steps;
+  double lr = 1e-3;
 };
 
 Sizes sizes_of(data::TaskKind kind) {
@@ -15,7 +16,7 @@ Sizes sizes_of(data::TaskKind kind) {
     case data::TaskKind::induction:
       return {.layers = 2, .heads = 2, .width = 64, .steps = 800};
     case data::TaskKind::recall:
-      return {.layers = 2, .heads = 2, .width = 64, .steps = 1200};
+      return {.layers = 2, .heads = 2, .width = 64, .steps = 1000, .lr = 2e-3};
     case data::TaskKind::copy:
       return {.layers = 2, .heads = 4, .width = 64, .steps = 800};
     case data::TaskKind::reverse:
@@ -32,6 +33,8 @@ RunConfig task_preset(data::TaskKind kind) {
   const Sizes sizes = sizes_of(kind);
   RunConfig config;
   config.task = data::TaskOptions::defaults(kind);
+  // Among random values one seed in five never learns recall; among filler tokens none was seen to fail.
+  config.task.filler = kind == data::TaskKind::recall;
   config.model.layers = sizes.layers;
   config.model.heads = sizes.heads;
   config.model.kv_heads = sizes.heads;
@@ -40,8 +43,8 @@ RunConfig task_preset(data::TaskKind kind) {
   config.model.tie = false;
   config.init = InitKind::associative;
   config.adamw = {.beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0, .clip = 1};
-  config.lr = 1e-3;
-  config.min_lr = 1e-4;
+  config.lr = sizes.lr;
+  config.min_lr = sizes.lr / 10;
   config.warmup = 50;
   config.steps = sizes.steps;
   config.batch = 64;

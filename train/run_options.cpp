@@ -28,7 +28,7 @@ void RunOptions::add(const Setting& setting, T& field) {
   } else {
     option = command_.add_option(name, field, help);
   }
-  option->group(std::string(setting.group));
+  option->take_last()->group(std::string(setting.group));
 }
 
 RunOptions::RunOptions(CLI::App& command) : command_(command) {

@@ -21,10 +21,13 @@ const RunConfig& validated(const RunConfig& config) {
   return config;
 }
 
-// Training needs every parameter four times: value, gradient, and two moments.
+// Training needs every parameter four times, as value, gradient, and two moments, and a little memory beside
+// for what describes them.
 void check_fits(const nn::TransformerConfig& model) {
-  const auto bytes =
-      4.0 * static_cast<double>(model.parameter_count()) * static_cast<double>(bytes_of(model.dtype));
+  constexpr double kDescriptionsOfBlock = 16 << 10;
+  const double bytes =
+      4.0 * static_cast<double>(model.parameter_count()) * static_cast<double>(bytes_of(model.dtype)) +
+      kDescriptionsOfBlock * static_cast<double>(model.layers);
   check(bytes <= static_cast<double>(memory::limit()),
         "train: {} layers of width {} need {:.1f} GiB for parameters, gradients and optimiser, "
         "there are {} of memory",
