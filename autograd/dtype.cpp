@@ -12,6 +12,8 @@ std::string_view name(Dtype dtype) {
       return "bf16";
     case Dtype::i32:
       return "i32";
+    case Dtype::u8:
+      return "u8";
   }
   return "?";
 }
@@ -22,6 +24,8 @@ Index bytes_of(Dtype dtype) {
       return 8;
     case Dtype::bf16:
       return 2;
+    case Dtype::u8:
+      return 1;
     case Dtype::f32:
     case Dtype::i32:
       return 4;

@@ -9,8 +9,8 @@
 
 namespace tilegrad {
 
-/// Element types. f32 and f64 compute; bf16 only stores; i32 holds token ids.
-enum class Dtype { f32, f64, bf16, i32 };
+/// Element types. f32 and f64 compute; bf16 only stores; i32 holds token ids, u8 masks.
+enum class Dtype { f32, f64, bf16, i32, u8 };
 
 std::string_view name(Dtype dtype);
 Index bytes_of(Dtype dtype);
@@ -27,6 +27,8 @@ template <>
 inline constexpr Dtype dtype_of<bf16> = Dtype::bf16;
 template <>
 inline constexpr Dtype dtype_of<std::int32_t> = Dtype::i32;
+template <>
+inline constexpr Dtype dtype_of<std::uint8_t> = Dtype::u8;
 
 /// Calls f.operator()<float>() or f.operator()<double>(). Throws for the types that do not compute, naming
 /// `op`.

@@ -98,15 +98,36 @@ Var cross_entropy(const Var& logits, const Tensor& targets);
 
 using kernels::Align;
 using kernels::AttentionOptions;
+using kernels::Window;
 
 /// naive forms the whole score matrix and keeps its softmax P (B, Hq, Tq, Tk) for backward; flash works tile
 /// by tile and keeps one number a row. They compute the same function.
 enum class AttentionKernel { naive, flash };
 
-/// Scaled dot-product attention; kernels/attention.h has the formulas.
-/// q (B, Tq, Hq, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv), Hkv divides Hq -> (B, Tq, Hq, Dv).
+/// What attention may take besides q, k and v; what is not given stays undefined. kernels/attention.h has the
+/// formulas.
+struct AttentionExtras {
+  Var bias = {};          ///< (B or 1, Hq or 1, Tq, Tk), added to the scores; differentiable
+  Var sinks = {};         ///< (Hq), one more logit in the denominator of each row; differentiable
+  Tensor mask = {};       ///< u8 (B or 1, Hq or 1, Tq, Tk), 0: the query does not see the key
+  Tensor alibi = {};      ///< (Hq), slopes
+  Tensor k_lengths = {};  ///< i32 (B), keys from there on are padding
+  Tensor cu_q = {};       ///< i32 (N + 1), where packed sequences begin among the queries; B = 1
+  Tensor cu_k = {};       ///< i32 (N + 1), and among the keys
+};
+
+struct AttentionResult {
+  Var out;  ///< (B, Tq, Hq, Dv)
+  Var lse;  ///< (B, Hq, Tq), the logarithm of each row's denominator
+};
+
+/// Scaled dot-product attention with every option; both results are differentiable.
+/// q (B, Tq, Hq, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv), Hkv divides Hq.
+AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
+                                   const AttentionOptions& options = {}, const AttentionExtras& extras = {});
+/// The same for who needs out alone.
 Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
-              const AttentionOptions& options = {});
+              const AttentionOptions& options = {}, const AttentionExtras& extras = {});
 
 // Without a backward
 // ----------------------------------------------------------------------------------------------

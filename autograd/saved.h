@@ -16,6 +16,8 @@ class Saved {
   Saved& operator=(Saved&& other) noexcept;
   ~Saved();
 
+  bool defined() const { return value_.defined(); }
+
   /// The value. Throws, naming the op and the value, if it was modified in place after the forward pass.
   const Tensor& get(std::string_view op, std::string_view what) const;
 

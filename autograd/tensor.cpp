@@ -42,6 +42,7 @@ Tensor Tensor::from(const Shape& shape, std::span<const T> values) {
 template Tensor Tensor::from(const Shape&, std::span<const float>);
 template Tensor Tensor::from(const Shape&, std::span<const double>);
 template Tensor Tensor::from(const Shape&, std::span<const std::int32_t>);
+template Tensor Tensor::from(const Shape&, std::span<const std::uint8_t>);
 
 Tensor Tensor::normal(const Shape& shape, Dtype dtype, RandomKey key, double std) {
   Tensor t = empty(shape, dtype);
@@ -96,7 +97,8 @@ void convert(std::span<To> y, std::span<const From> x) {
 
 Tensor Tensor::cast(Dtype dtype) const {
   if (dtype == dtype_) return clone();
-  check(dtype != Dtype::i32 && dtype_ != Dtype::i32, "cast: {} to {} is not supported", dtype_, dtype);
+  const auto is_float = [](Dtype d) { return d != Dtype::i32 && d != Dtype::u8; };
+  check(is_float(dtype) && is_float(dtype_), "cast: {} to {} is not supported", dtype_, dtype);
   if (dtype_ == Dtype::bf16) {
     Tensor wide = empty(shape_, Dtype::f32);
     widen(wide.mut<float>(), view<bf16>());
@@ -127,6 +129,8 @@ double Tensor::at(Index i) const {
       return view<double>()[k];
     case Dtype::i32:
       return view<std::int32_t>()[k];
+    case Dtype::u8:
+      return view<std::uint8_t>()[k];
     case Dtype::bf16: {
       float wide = 0;
       widen({&wide, 1}, {&view<bf16>()[k], 1});

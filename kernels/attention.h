@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 
@@ -14,14 +15,20 @@
 /// Hq is a multiple of Hkv, and query head h reads key/value head h / (Hq / Hkv): MHA has Hkv = Hq, MQA
 /// Hkv = 1, GQA lies between. K and V are never repeated in memory.
 ///
-///   s_ij = scale ⟨q_i, k_j⟩, −inf where masked       lse_i = log Σ_j exp(s_ij)
-///   p_ij = exp(s_ij − lse_i)                          out_i = Σ_j dropout(p_ij) v_j
+///   s_ij = scale ⟨q_i, k_j⟩
+///   s_ij = softcap · tanh(s_ij / softcap)                       if there is a softcap
+///   s_ij = s_ij + bias_ij − slope_h |i + offset − j|            if there are a bias, ALiBi slopes
+///   s_ij = −inf                                                 where masked: causal, window, lengths, mask
+///   lse_i = log (exp(sink_h) + Σ_j exp(s_ij))                   exp(sink_h) only if there are sinks
+///   p_ij = exp(s_ij − lse_i)          out_i = Σ_j dropout(p_ij) v_j
 ///
-/// A row that may see no key has out 0, lse −inf and zero gradients.
+/// A row that may see no key has out 0, lse −inf (or its sink, which is then the whole denominator) and zero
+/// gradients. NaN and Inf in the inputs show in the outputs that depend on them and nowhere else.
 namespace tilegrad::kernels {
 
-/// How the diagonal of the causal mask lies when Tq ≠ Tk. Query i sees keys j ≤ i + offset:
-/// bottom_right has offset = Tk − Tq (the last query sees the last key), top_left has offset = 0.
+/// How the diagonal lies when Tq ≠ Tk: query i stands at key position i + offset. bottom_right has
+/// offset = Tk − Tq (the last query sees the last key), top_left has offset = 0. Tq and Tk are the lengths of
+/// the row's own sequence, if keys have lengths or sequences are packed.
 enum class Align { bottom_right, top_left };
 
 /// Rows of queries and keys in one tile; 0 lets the kernel choose. The result depends on it only by rounding.
@@ -30,22 +37,60 @@ struct TileSizes {
   Index keys = 0;
 };
 
+/// Query i sees the keys j with i + offset − left ≤ j ≤ i + offset + right; a side not given has no bound.
+struct Window {
+  std::optional<Index> left = {};   ///< ≥ 0
+  std::optional<Index> right = {};  ///< ≥ 0
+};
+
+/// What the op checks at its door: 0 ≤ dropout < 1; softcap > 0 if given; window sides ≥ 0; causal together
+/// with window.right > 0 is a contradiction.
 struct AttentionOptions {
-  bool causal = false;
+  bool causal = false;  ///< the same as window.right = 0
   Align align = Align::bottom_right;
-  std::optional<double> scale = {};  ///< 1/√D unless given
-  double dropout = 0;                ///< probability of dropping p_ij, 0 ≤ dropout < 1
-  RandomKey dropout_key = {};        ///< decides what is dropped, the same in forward and backward
+  Window window = {};
+  std::optional<double> scale = {};    ///< 1/√D unless given
+  std::optional<double> softcap = {};  ///< bounds the scores smoothly (Gemma 2)
+  double dropout = 0;                  ///< probability of dropping p_ij, 0 ≤ dropout < 1
+  RandomKey dropout_key = {};          ///< decides what is dropped, the same in forward and backward
   TileSizes tiles = {};
 };
 
-/// The tensors that both passes read.
+/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk), that somebody else owns. An axis of
+/// size 1 is broadcast and has stride 0. The last axis is contiguous.
+template <class T>
+struct Pairs {
+  T* data = nullptr;
+  Index stride_b = 0;
+  Index stride_h = 0;
+  Index stride_q = 0;
+
+  explicit operator bool() const { return data != nullptr; }
+  T* row(Index b, Index h, Index i) const { return data + b * stride_b + h * stride_h + i * stride_q; }
+
+  operator Pairs<const T>() const requires(!std::is_const_v<T>) {
+    return {data, stride_b, stride_h, stride_q};
+  }
+};
+
+/// The tensors that both passes read. All but q, k and v are optional.
+///
+/// Packed sequences have B = 1: sequence n has the queries [cu_q[n], cu_q[n + 1]) and the keys [cu_k[n],
+/// cu_k[n + 1]), and sees nothing of the others. Both begin with 0, do not fall, and end with Tq and Tk.
+/// They exclude k_lengths. bias and mask are then still (1, Hq or 1, Tq, Tk).
 template <class T>
 struct AttentionInputs {
   Heads<const T> q, k, v;
+  Pairs<const T> bias = {};
+  Pairs<const std::uint8_t> mask = {};                 ///< not 0: may be seen
+  std::span<const T> alibi = {};                       ///< (Hq) slopes
+  std::span<const T> sinks = {};                       ///< (Hq) one more logit in the denominator
+  std::span<const std::int32_t> k_lengths = {};        ///< (B) keys from there on are padding; in [0, Tk]
+  std::span<const std::int32_t> cu_q = {}, cu_k = {};  ///< (N + 1)
 };
 
-/// Where the gradients go. A gradient with null data is not wanted.
+/// Where the gradients go. A gradient with null data is not wanted. dbias has the bias's own shape: it is
+/// summed over the axes that were broadcast.
 template <class T>
 struct AttentionGrads {
   Heads<T> dq;
@@ -54,16 +99,24 @@ struct AttentionGrads {
   Write write_k = Write::overwrite;
   Heads<T> dv;
   Write write_v = Write::overwrite;
+  Pairs<T> dbias = {};
+  Write write_bias = Write::overwrite;
+  std::span<T> dsinks = {};  ///< (Hq)
+  Write write_sinks = Write::overwrite;
 };
 
 /// Keeps all probabilities p (B, Hq, Tq, Tk), before dropout: memory grows with Tq · Tk.
 template <class T>
 void naive_attention(Heads<T> out, std::span<T> lse, std::span<T> p, const AttentionInputs<T>& in,
                      const AttentionOptions& options);
+/// dlse (B, Hq, Tq) is the gradient that arrives through lse; empty if there is none. lse is read only for
+/// dsinks.
 template <class T>
 void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
                               const AttentionInputs<T>& in, std::span<const std::type_identity_t<T>> p,
-                              const AttentionOptions& options);
+                              const AttentionOptions& options,
+                              std::span<const std::type_identity_t<T>> lse = {},
+                              std::span<const std::type_identity_t<T>> dlse = {});
 
 /// Never forms p: works tile by tile and keeps only out and lse. Memory grows with Tq + Tk.
 template <class T>
@@ -72,6 +125,7 @@ void flash_attention(Heads<T> out, std::span<T> lse, const AttentionInputs<T>& i
 template <class T>
 void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
                               const AttentionInputs<T>& in, std::type_identity_t<Heads<const T>> out,
-                              std::span<const std::type_identity_t<T>> lse, const AttentionOptions& options);
+                              std::span<const std::type_identity_t<T>> lse, const AttentionOptions& options,
+                              std::span<const std::type_identity_t<T>> dlse = {});
 
 }  // namespace tilegrad::kernels

@@ -1,190 +1,542 @@
 // Flash attention, backward (T. Dao et al., "FlashAttention", 2022; T. Dao, "FlashAttention-2", 2023).
 //
-// Forward was, for one head:
-//   S = scale Q Kᵀ,   P = exp(S − LSE),   O = (P ⊙ M) V,
-// with M the dropout mask, all ones if there is no dropout. Given dO:
+// Forward was, for one head, with M the dropout factors (all ones without dropout), f the softcap, B bias and
+// ALiBi:
+//   S = f(scale Q Kᵀ) + B,   P = exp(S − LSE),   O = (P ⊙ M) V.
+// Given dO, and dLSE if LSE itself is used:
 //   O = (P ⊙ M) V      gives   dV = (P ⊙ M)ᵀ dO   and   dP = (dO Vᵀ) ⊙ M.
-//   p = softmax(s)     has     ∂p_j/∂s_k = p_j ([j = k] − p_k), for each row, so
-//                              ds_j = Σ_k dp_k ∂p_k/∂s_j = p_j (dp_j − Σ_k p_k dp_k).
+//   p = softmax(s)     has     ∂p_j/∂s_k = p_j ([j = k] − p_k), and ∂lse/∂s_j = p_j, for each row, so
+//                              ds_j = p_j (dp_j − Σ_k p_k dp_k + dlse).
 // The sum runs over the whole row, which no tile sees. But it is known before any tile is:
-//   Σ_k p_k dp_k = Σ_k p_k m_k ⟨do, v_k⟩ = ⟨do, Σ_k p_k m_k v_k⟩ = ⟨do, o⟩ =: delta.
+//   Σ_k p_k dp_k = Σ_k p_k m_k ⟨do, v_k⟩ = ⟨do, Σ_k p_k m_k v_k⟩ = ⟨do, o⟩,   delta := ⟨do, o⟩ − dlse.
 // So every tile stands alone. It recomputes S and P, because that is cheaper than to keep them:
-//   P = exp(S − LSE),   dP = (dO Vᵀ) ⊙ M,   dS = P ⊙ (dP − delta) scale,
-//   S = scale Q Kᵀ     gives   dQ += dS K   and   dK += dSᵀ Q.
+//   P = exp(S − LSE),   dP = (dO Vᵀ) ⊙ M,   dS = P ⊙ (dP − delta),   dB = dS,
+//   S = f(scale Q Kᵀ) + B   gives   dQ += dS' K   and   dK += dS'ᵀ Q   with dS' = dS ⊙ f' · scale.
+// A sink is one more logit without a value (dp = 0), of probability p = exp(sink − lse): dsink = −Σ_i p_i
+// delta_i.
 //
-// dK and dV sum over queries, dQ sums over keys. Tasks that each own some rows of one of them need no locks
-// and add in a fixed order, so two passes walk over the tiles: one for dK and dV, one for dQ. This costs
-// seven products for each tile instead of five, and is parallel even within one head.
-#include "kernels/attention_tile.h"
+// The lanes of a vector are keys. A task has a block of keys, and walks over all queries that see any of
+// them, in all heads of the group. Kᵀ, Vᵀ, dKᵀ, dVᵀ are panels of two vectors of keys, P and dS as well:
+//   S = Q (Kᵀ),   dP = dO (Vᵀ),   dVᵀ += dOᵀ (P),   dKᵀ += Qᵀ (dS),   dQ += dS (K)
+// where the factor in brackets is read by vectors and the other element by element from its natural layout.
+//
+// dK and dV belong to the task. dQ is summed over tasks. The sum must have a fixed order to be the same for
+// every number of threads: each tile of dQ counts the blocks of keys that have added to it, and block number
+// n waits until it is its turn. Tasks are handed out in the order of n, so whoever is waited for is running
+// or has finished: nothing deadlocks, and two tasks of a head soon run one tile apart. The gradient of a bias
+// that is broadcast over heads or batch is summed in the same manner.
+#include "kernels/attention.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/flash_backward.cpp"
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // need fixed widths
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <atomic>
+#include <thread>
+
+#include "kernels/attention_scores-inl.h"
+
+#ifndef TILEGRAD_KERNELS_FLASH_BACKWARD_TURNS  // this file is compiled once for every SIMD target
+#define TILEGRAD_KERNELS_FLASH_BACKWARD_TURNS
 namespace tilegrad::kernels {
 
+/// Lets tasks that add to the same memory do so one after the other, in a fixed order.
+class Turns {
+ public:
+  explicit Turns(Index count) : done_(static_cast<std::size_t>(count)) {}
+
+  void wait(Index place, Index turn) const {
+    const auto& done = done_[static_cast<std::size_t>(place)];
+    for (int i = 0; done.load(std::memory_order_acquire) != turn; ++i) {
+      if (i > 1000) std::this_thread::yield();
+    }
+  }
+  void pass(Index place, Index turn) {
+    done_[static_cast<std::size_t>(place)].store(turn + 1, std::memory_order_release);
+  }
+
+ private:
+  std::vector<std::atomic<Index>> done_;
+};
+
+}  // namespace tilegrad::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
 template <class T>
 class FlashBackward {
  public:
-  FlashBackward(const AttentionGrads<T>& grads, Heads<const T> dout, const AttentionInputs<T>& in,
-                Heads<const T> out, const T* lse, const AttentionOptions& options)
+  FlashBackward(const AttentionGrads<T>& grads, Heads<const T> dout, Heads<const T> out,
+                std::span<const T> lse, std::span<const T> dlse, const AttentionProblem<T>& problem)
       : grads_(grads),
         dout_(dout),
-        in_(in),
         out_(out),
         lse_(lse),
-        problem_(in, options),
-        tiling_(problem_, options.tiles),
-        delta_block_(problem_.batch * problem_.heads * problem_.tq * static_cast<Index>(sizeof(T)),
+        dlse_(dlse),
+        problem_(problem),
+        plain_(problem.plain()),
+        tile_(tile_sizes(problem)),
+        panels_(ceil_div(tile_.keys, kPanel<T>)),
+        query_blocks_(cut(problem.sequences, &Sequence::queries, tile_.queries)),
+        key_blocks_(cut(problem.sequences, &Sequence::keys, tile_.keys)),
+        first_query_block_(first_blocks()),
+        query_turns_(static_cast<Index>(query_blocks_.size()) * problem.heads),
+        bias_places_(problem.in.cu_k.empty() ? ceil_div(problem.tk, tile_.keys)
+                                             : static_cast<Index>(key_blocks_.size())),
+        bias_turns_(grads.dbias ? bias_places_ * problem.batch * problem.heads : 0),
+        delta_block_(problem.batch * problem.heads * problem.tq * static_cast<Index>(sizeof(T)),
                      memory::Category::workspace),
         delta_(reinterpret_cast<T*>(delta_block_.data())),
-        scratch_({tiling_.queries * tiling_.keys, tiling_.queries * tiling_.keys}) {}
+        scratch_({panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
+                  panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
+                  ceil_div(problem.dim, kPanel<T>) * kPanel<T> * tile_.keys, panel_size() * panels_,
+                  panel_size(), plain_ ? 0 : panel_size(), plain_ ? 0 : panel_size(),
+                  tile_.queries * problem.dim, tile_.queries * problem.dim_v, tile_.queries, tile_.queries}) {
+  }
 
   void run() {
     compute_delta();
-    if (grads_.dk.data != nullptr || grads_.dv.data != nullptr) compute_dk_dv();
-    if (grads_.dq.data != nullptr) compute_dq();
+    if (!grads_.dsinks.empty()) compute_dsinks();
+    clear_unseen();
+    parallel_tasks(static_cast<Index>(key_blocks_.size()) * problem_.kv_heads,
+                   [&](Index task, int thread) { run_task(task, thread); });
   }
 
  private:
-  // What a tile of one query head reads.
+  enum Piece : std::size_t { kKt, kVt, kDkt, kDvt, kK, kDs, kP, kSlope, kKeep, kQ, kDout, kNegLse, kDelta };
+
+  // A tile of queries against the task's keys: what it reads, in layouts that are good to read.
   struct Rows {
-    Mat<const T> q, dout;  // (nq, D), (nq, Dv)
-    Mat<const T> k, v;     // (nk, D), (nk, Dv)
-    const T* lse;          // (nq)
-    const T* delta;        // (nq)
+    Mat<const T> q, dout;      // (nq, D), (nq, Dv)
+    const T *neg_lse, *delta;  // (nq): −LSE in units of log 2; delta, times scale if plain
+    bool finite;               // whether q and dout, and the block's K, hold neither NaN nor Inf
   };
-  Rows rows(const Head& head, const Tile& at) const {
-    const Index row = head.bh * problem_.tq + at.q0;
-    return {.q = in_.q.head(head.b, head.h).row_block(at.q0, at.nq),
-            .dout = dout_.head(head.b, head.h).row_block(at.q0, at.nq),
-            .k = in_.k.head(head.b, head.hkv).row_block(at.k0, at.nk),
-            .v = in_.v.head(head.b, head.hkv).row_block(at.k0, at.nk),
-            .lse = lse_ + row,
-            .delta = delta_ + row};
+
+  static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
+    const TileSizes& wanted = problem.options.tiles;
+    const Index size = std::max(problem.dim, problem.dim_v) > 256 ? 256 : problem.tk <= 256 ? 64 : 128;
+    const Index keys = wanted.keys > 0 ? wanted.keys : size,
+                queries = wanted.queries > 0 ? wanted.queries : size;
+    return {std::min(queries, std::max<Index>(problem.tq, 1)),
+            std::min(keys, std::max<Index>(problem.tk, 1))};
+  }
+  Index panel_size() const { return tile_.queries * kPanel<T>; }
+
+  std::vector<Index> first_blocks() const {
+    std::vector<Index> first(problem_.sequences.size());
+    for (const Block& block : query_blocks_) first[static_cast<std::size_t>(block.sequence)] = block.first;
+    return first;
   }
 
-  // delta = rowsum(dO ⊙ O)
+  // delta = rowsum(dO ⊙ O) − dLSE; 0 for rows that saw nothing.
   void compute_delta() {
-    parallel_tasks(problem_.batch * problem_.heads, [&](Index bh, int) {
-      const Head head = problem_.head(bh);
-      const auto o = out_.head(head.b, head.h), dout = dout_.head(head.b, head.h);
-      for (Index i = 0; i < problem_.tq; ++i)
-        delta_[bh * problem_.tq + i] = row_dot<T>(o.cols, dout.row(i), o.row(i));
+    parallel_for(problem_.batch * problem_.heads * problem_.tq, 256, [&](Index begin, Index end) HWY_ATTR {
+      const Tag<T> d;
+      for (Index row = begin; row < end; ++row) {
+        const Index i = row % problem_.tq, h = row / problem_.tq % problem_.heads;
+        const Index b = row / problem_.tq / problem_.heads;
+        const T *x = dout_.head(b, h).row(i), *y = out_.head(b, h).row(i);
+        auto sums = hn::Zero(d);
+        Index c = 0;
+        for (; c + kLanes<T> <= problem_.dim_v; c += kLanes<T>)
+          sums = hn::MulAdd(hn::LoadU(d, x + c), hn::LoadU(d, y + c), sums);
+        T sum = hn::GetLane(hn::SumOfLanes(d, sums));
+        for (; c < problem_.dim_v; ++c) sum += x[c] * y[c];
+        if (!dlse_.empty()) sum -= dlse_[static_cast<std::size_t>(row)];
+        delta_[row] = lse_[static_cast<std::size_t>(row)] == -std::numeric_limits<T>::infinity() ? T{0} : sum;
+      }
     });
   }
 
-  // A task owns the rows of dK and dV of one block of keys. The group's query heads, and their queries that
-  // see any of these keys, add to them one after the other.
-  void compute_dk_dv() {
-    const Index kv_heads = problem_.batch * problem_.kv_heads;
-    parallel_tasks(kv_heads * ceil_div(problem_.tk, tiling_.keys), [&](Index task, int thread) {
-      // The first keys are seen by most queries, so their blocks begin.
-      const Index first_bh = task % kv_heads * problem_.group(), k0 = task / kv_heads * tiling_.keys;
-      const Index nk = std::min(tiling_.keys, problem_.tk - k0), first_query = problem_.first_query(k0);
-      const Head first_head = problem_.head(first_bh);
-      start(grads_.dk, grads_.write_k, first_head.b, first_head.hkv, k0, nk);
-      start(grads_.dv, grads_.write_v, first_head.b, first_head.hkv, k0, nk);
-      for (Index bh = first_bh; bh < first_bh + problem_.group(); ++bh) {
-        for (Index q0 = first_query; q0 < problem_.tq; q0 += tiling_.queries) {
-          const Index nq = std::min(tiling_.queries, problem_.tq - q0);
-          add_to_dk_dv(problem_.head(bh), {.q0 = q0, .nq = nq, .k0 = k0, .nk = nk}, thread);
+  // dsink = −Σ_i exp(sink − lse_i) delta_i, over the batch as well.
+  void compute_dsinks() {
+    parallel_tasks(problem_.heads, [&](Index h, int) {
+      const auto sink = static_cast<double>(problem_.in.sinks[static_cast<std::size_t>(h)]);
+      double sum = 0;
+      for (Index b = 0; b < problem_.batch; ++b) {
+        for (Index row = problem_.row(b, h, 0); row < problem_.row(b, h, problem_.tq); ++row) {
+          if (delta_[row] == 0) continue;
+          sum -= std::exp(sink - static_cast<double>(lse_[static_cast<std::size_t>(row)])) *
+                 static_cast<double>(delta_[row]);
         }
       }
+      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
     });
   }
 
-  void add_to_dk_dv(const Head& head, const Tile& at, int thread) {
-    const Rows r = rows(head, at);
-    const Mat<T> p = probabilities(r, at, thread);
-    if (grads_.dk.data != nullptr) {
-      const Mat<T> ds = score_gradients(r, p, head, at, thread);
-      // forward: S = scale Q Kᵀ
-      multiply_seen_transposed<T>(grads_.dk.head(head.b, head.hkv).row_block(at.k0, at.nk), ds, r.q, T{1}, at,
-                                  problem_);
-    }
-    if (grads_.dv.data != nullptr) {
-      apply_dropout(p, at, head.bh, problem_);
-      // forward: O = (P ⊙ M) V
-      multiply_seen_transposed<T>(grads_.dv.head(head.b, head.hkv).row_block(at.k0, at.nk), p, r.dout, T{1},
-                                  at, problem_);
-    }
-  }
-
-  // A task owns the rows of dQ of one block of queries, and walks over the keys that they see.
-  void compute_dq() {
-    const Index heads = problem_.batch * problem_.heads, blocks = ceil_div(problem_.tq, tiling_.queries);
-    parallel_tasks(heads * blocks, [&](Index task, int thread) {
-      const Head head = problem_.head(task % heads);
-      const Index q0 = (blocks - 1 - task / heads) * tiling_.queries;
-      const Index nq = std::min(tiling_.queries, problem_.tq - q0), seen = problem_.visible(q0 + nq - 1);
-      start(grads_.dq, grads_.write_q, head.b, head.h, q0, nq);
-      for (Index k0 = 0; k0 < seen; k0 += tiling_.keys) {
-        const Tile at = {.q0 = q0, .nq = nq, .k0 = k0, .nk = std::min(tiling_.keys, seen - k0)};
-        const Rows r = rows(head, at);
-        const Mat<T> p = probabilities(r, at, thread);
-        const Mat<T> ds = score_gradients(r, p, head, at, thread);
-        // forward: S = scale Q Kᵀ
-        multiply_seen<T>(grads_.dq.head(head.b, head.h).row_block(q0, nq), ds, r.k, T{1}, at, problem_);
+  // What no task writes: dQ of blocks of queries that see nothing, dK and dV of padding, and dbias, to which
+  // tasks add.
+  void clear_unseen() const {
+    parallel_tasks(static_cast<Index>(query_blocks_.size()), [&](Index n, int) {
+      const Block& block = query_blocks_[static_cast<std::size_t>(n)];
+      const Sequence& s = problem_.sequences[static_cast<std::size_t>(block.sequence)];
+      if (grads_.dq.data == nullptr || grads_.write_q == Write::accumulate || first_turn(s, block).seen)
+        return;
+      for (Index h = 0; h < problem_.heads; ++h) zero(grads_.dq.head(s.b, h), block.rows);
+    });
+    for (const Sequence& s : problem_.sequences) {
+      if (problem_.in.k_lengths.empty()) break;
+      for (Index h = 0; h < problem_.kv_heads; ++h) {
+        if (grads_.dk.data != nullptr && grads_.write_k == Write::overwrite)
+          zero(grads_.dk.head(s.b, h), {s.tk, problem_.tk});
+        if (grads_.dv.data != nullptr && grads_.write_v == Write::overwrite)
+          zero(grads_.dv.head(s.b, h), {s.tk, problem_.tk});
       }
+    }
+    if (!grads_.dbias || grads_.write_bias == Write::accumulate) return;
+    const Index bs = grads_.dbias.stride_b == 0 ? 1 : problem_.batch;
+    const Index hs = grads_.dbias.stride_h == 0 ? 1 : problem_.heads;
+    parallel_tasks(bs * hs * problem_.tq, [&](Index n, int) {
+      std::fill_n(grads_.dbias.row(n / problem_.tq / hs, n / problem_.tq % hs, n % problem_.tq), problem_.tk,
+                  T{0});
     });
   }
+  static void zero(Mat<T> x, Range rows) {
+    for (Index r = rows.begin; r < rows.end; ++r) std::fill_n(x.row(r), x.cols, T{0});
+  }
 
-  // P = exp(S − LSE), 0 where not seen.
-  Mat<T> probabilities(const Rows& r, const Tile& at, int thread) const {
-    const Mat<T> p(scratch_.piece(thread, 0), at.nq, at.nk);
-    gemm_serial<T>(p, static_cast<T>(problem_.scale), r.q, Op::none, r.k, Op::transpose, T{0});
-    for (Index i = 0; i < at.nq; ++i) {
-      const Index seen = at.visible(problem_, i);
-      row_exp<T>(p.row(i), seen, p.row(i), r.lse[i]);
-      std::fill(p.row(i) + seen, p.row(i) + at.nk, T{0});
+  // The first block of keys of its sequence that adds to this block of dQ, if there is one.
+  struct FirstTurn {
+    bool seen;
+    Index key_block;
+  };
+  FirstTurn first_turn(const Sequence& s, const Block& queries) const {
+    const Range keys = s.keys_of(queries.rows);
+    const Index block = (keys.begin - s.k0) / tile_.keys;
+    return {s.k0 + block * tile_.keys < keys.end && keys.begin < s.k0 + s.tk, block};
+  }
+
+  void run_task(Index task, int thread) {
+    const Block& some = key_blocks_[static_cast<std::size_t>(task / problem_.kv_heads)];
+    const Index number = task - some.first * problem_.kv_heads;
+    const Index hkv = number / some.count;
+    run_block(key_blocks_[static_cast<std::size_t>(some.first + number % some.count)], hkv, thread);
+  }
+
+  HWY_ATTR void run_block(const Block& block, Index hkv, int thread) {
+    const Sequence& s = problem_.sequences[static_cast<std::size_t>(block.sequence)];
+    const auto k = problem_.in.k.head(s.b, hkv).row_block(block.rows.begin, block.rows.size());
+    const auto v = problem_.in.v.head(s.b, hkv).row_block(block.rows.begin, block.rows.size());
+    for (Index j = 0, n = 0; j < k.rows; j += kPanel<T>, ++n) {
+      const Index nk = std::min(kPanel<T>, k.rows - j);
+      pack_transposed(key_panel(thread, kKt, n, k.cols), k.row_block(j, nk));
+      pack_transposed(key_panel(thread, kVt, n, v.cols), v.row_block(j, nk));
+    }
+    if (grads_.dq.data != nullptr) pack_columns(scratch_.piece(thread, kK), k);
+    std::fill_n(scratch_.piece(thread, kDkt), panels_ * k.cols * kPanel<T>, T{0});
+    std::fill_n(scratch_.piece(thread, kDvt), panels_ * v.cols * kPanel<T>, T{0});
+    const bool finite = all_finite(k);
+
+    const Range queries = s.queries_of(block.rows);
+    for (Index h = hkv * problem_.group(); h < (hkv + 1) * problem_.group(); ++h) {
+      begin_dbias(s, h, block);
+      for (Index n = (queries.begin - s.q0) / tile_.queries; !queries.empty(); ++n) {
+        const Index begin = s.q0 + n * tile_.queries;
+        if (begin >= queries.end) break;
+        const Range rows = {begin, std::min(begin + tile_.queries, s.q0 + s.tq)};
+        run_tile({&s, h, hkv, rows, block.rows}, block, n, finite, thread);
+      }
+      end_dbias(s, h, block);
+    }
+    write_out(grads_.dk, grads_.write_k, s, hkv, block, kDkt, thread);
+    write_out(grads_.dv, grads_.write_v, s, hkv, block, kDvt, thread);
+  }
+
+  T* key_panel(int thread, Piece piece, Index number, Index dim) const {
+    return scratch_.piece(thread, piece) + number * dim * kPanel<T>;
+  }
+
+  void write_out(const Heads<T>& grad, Write write, const Sequence& s, Index hkv, const Block& block,
+                 Piece piece, int thread) const {
+    if (grad.data == nullptr) return;
+    for (Index j = block.rows.begin, n = 0; j < block.rows.end; j += kPanel<T>, ++n) {
+      const Mat<T> to = grad.head(s.b, hkv).row_block(j, std::min(kPanel<T>, block.rows.end - j));
+      const T* from = key_panel(thread, piece, n, grad.dim);
+      if (write == Write::overwrite) {
+        transpose<T, false>(to.data, to.stride, from, kPanel<T>, to.cols, to.rows);
+      } else {
+        transpose<T, true>(to.data, to.stride, from, kPanel<T>, to.cols, to.rows);
+      }
+    }
+  }
+
+  HWY_ATTR Rows rows_of(const Tile& at, bool keys_finite, int thread) const {
+    const auto q = gathered(problem_.in.q.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size()),
+                            scratch_.piece(thread, kQ));
+    const auto dout = gathered(dout_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size()),
+                               scratch_.piece(thread, kDout));
+    T *neg_lse = scratch_.piece(thread, kNegLse), *delta = scratch_.piece(thread, kDelta);
+    const T factor = plain_ ? static_cast<T>(problem_.scale) : T{1};
+    for (Index i = 0; i < q.rows; ++i) {
+      const Index row = problem_.row(at.b(), at.h, at.queries.begin + i);
+      // exp2(S − ∞) = 0 in a row that saw nothing, while S + ∞ would not be.
+      neg_lse[i] = -std::abs(lse_[static_cast<std::size_t>(row)]) == -std::numeric_limits<T>::infinity()
+                       ? -std::numeric_limits<T>::infinity()
+                       : -lse_[static_cast<std::size_t>(row)] * std::numbers::log2e_v<T>;
+      delta[i] = delta_[row] * factor;
+    }
+    const bool exposed = at.cut() || problem_.in.mask;
+    return {q, dout, neg_lse, delta, !exposed || (keys_finite && all_finite(q) && all_finite(dout))};
+  }
+
+  HWY_ATTR void run_tile(const Tile& at, const Block& block, Index query_block, bool keys_finite,
+                         int thread) {
+    const Rows rows = rows_of(at, keys_finite, thread);
+    for (Index n = 0; n * kPanel<T> < at.keys.size(); ++n) run_panel(at, rows, n, thread);
+    if (grads_.dq.data == nullptr) return;
+    const Index number = first_query_block_[static_cast<std::size_t>(block.sequence)] + query_block;
+    const Index place = number * problem_.heads + at.h;
+    const Index turn =
+        block.number - first_turn(*at.sequence, query_blocks_[static_cast<std::size_t>(number)]).key_block;
+    query_turns_.wait(place, turn);
+    add_dq(at, rows, turn == 0 && grads_.write_q == Write::overwrite, thread);
+    query_turns_.pass(place, turn);
+  }
+
+  // P and dS of one panel of keys, and what they add to dVᵀ and dKᵀ.
+  HWY_ATTR void run_panel(const Tile& tile, const Rows& rows, Index n, int thread) const {
+    const Index j = tile.keys.begin + n * kPanel<T>;
+    Tile at = tile;
+    at.keys = {j, std::min(j + kPanel<T>, tile.keys.end)};
+    T* ds = scratch_.piece(thread, kDs) + n * panel_size();
+    at.queries = seen_queries(tile, at.keys);
+    const Range seen = {at.queries.begin - tile.queries.begin, at.queries.end - tile.queries.begin};
+    std::fill(ds, panel_row(ds, seen.begin), T{0});
+    std::fill(panel_row(ds, seen.end), panel_row(ds, tile.queries.size()), T{0});
+    if (seen.empty()) return;
+    ds = panel_row(ds, seen.begin);
+    T *p = scratch_.piece(thread, kP), *dropped = p;
+    const Rows r = {rows.q.row_block(seen.begin, seen.size()), rows.dout.row_block(seen.begin, seen.size()),
+                    rows.neg_lse + seen.begin, rows.delta + seen.begin, rows.finite};
+    const T *kt = key_panel(thread, kKt, n, r.q.cols), *vt = key_panel(thread, kVt, n, r.dout.cols);
+    if (plain_) {
+      plain_panel(p, ds, r, kt, vt, at);
+    } else {
+      dropped = general_panel(p, ds, r, kt, vt, at, thread);
+    }
+    T *dkt = key_panel(thread, kDkt, n, r.q.cols), *dvt = key_panel(thread, kDvt, n, r.dout.cols);
+    if (!rows.finite) {
+      add_seen(dvt, dropped, r.dout, at);
+      add_seen(dkt, ds, r.q, at);
+      return;
+    }
+    if (grads_.dv.data != nullptr)
+      multiply_add(dvt, r.dout.cols, r.dout.rows, Transposed<T>{r.dout.data, r.dout.stride}, dropped);
+    if (grads_.dk.data != nullptr)
+      multiply_add(dkt, r.q.cols, r.q.rows, Transposed<T>{r.q.data, r.q.stride}, ds);
+  }
+
+  // The queries of a tile that see some of the keys; an empty range inside the tile if none does.
+  static Range seen_queries(const Tile& tile, Range keys) {
+    const Range all = tile.sequence->queries_of(keys);
+    const Index begin = std::clamp(all.begin, tile.queries.begin, tile.queries.end);
+    return {begin, std::clamp(all.end, begin, tile.queries.end)};
+  }
+
+  // P = exp2(c Q Kᵀ − LSE), dS' = P ⊙ (scale dO Vᵀ − scale delta), in the registers of the products.
+  HWY_ATTR void plain_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at) const {
+    const Tag<T> d;
+    const auto scale = hn::Set(d, static_cast<T>(problem_.scale));
+    const auto c = hn::Set(d, static_cast<T>(problem_.scale * std::numbers::log2e));
+    multiply<T>(r.q.rows, r.q.cols, Natural<T>{r.q.data, r.q.stride}, kt,
+                [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                  const auto neg_lse = hn::Set(d, r.neg_lse[i]);
+                  store_row(p, i, exp2<T>(hn::MulAdd(x0, c, neg_lse)), exp2<T>(hn::MulAdd(x1, c, neg_lse)));
+                });
+    const bool cut = at.cut();
+    const BackwardScores<T> scores = {problem_, nullptr, nullptr};
+    if (cut) scores.hide(p, at);
+    multiply<T>(r.dout.rows, r.dout.cols, Natural<T>{r.dout.data, r.dout.stride}, vt,
+                [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                  const auto delta = hn::Set(d, r.delta[i]);
+                  const T* row = panel_row(p, i);
+                  store_row(ds, i, hn::Mul(hn::MulSub(x0, scale, delta), hn::Load(d, row)),
+                            hn::Mul(hn::MulSub(x1, scale, delta), hn::Load(d, row + kLanes<T>)));
+                });
+    if (cut) scores.hide(ds, at);
+  }
+
+  // The same with all options, step by step. Returns P ⊙ M.
+  HWY_ATTR T* general_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at,
+                            int thread) const {
+    const BackwardScores<T> scores = {problem_, scratch_.piece(thread, kSlope),
+                                      scratch_.piece(thread, kKeep)};
+    const auto store_in = [](T* panel) {
+      return [panel](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(panel, i, x0, x1); };
+    };
+    multiply<T>(r.q.rows, r.q.cols, Natural<T>{r.q.data, r.q.stride}, kt, store_in(p));
+    scores.probabilities(p, r.neg_lse, at);
+    scores.hide(p, at);
+    multiply<T>(r.dout.rows, r.dout.cols, Natural<T>{r.dout.data, r.dout.stride}, vt, store_in(ds));
+    if (problem_.options.dropout > 0) scores.draw_keep(at);
+    scores.gradients(ds, p, r.delta, at);
+    scores.hide(ds, at);
+    if (grads_.dbias) add_dbias(ds, at);
+    scores.through_scale(ds, at);
+    scores.hide(ds, at);
+    if (problem_.options.dropout > 0) {
+      for_each_vector(p, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+        return hn::Mul(x, hn::Load(Tag<T>(), panel_row(scores.keep, i) + lane));
+      });
     }
     return p;
   }
 
-  // dP = (dO Vᵀ) ⊙ M, then dS = P ⊙ (dP − delta) scale.
-  Mat<T> score_gradients(const Rows& r, Mat<const T> p, const Head& head, const Tile& at, int thread) const {
-    const Mat<T> ds(scratch_.piece(thread, 1), at.nq, at.nk);
-    gemm_serial<T>(ds, T{1}, r.dout, Op::none, r.v, Op::transpose, T{0});
-    apply_dropout(ds, at, head.bh, problem_);
-    for (Index i = 0; i < at.nq; ++i) {
-      score_gradient_row<T>(ds.row(i), p.row(i), at.visible(problem_, i), at.nk, r.delta[i],
-                            static_cast<T>(problem_.scale));
+  // dᵀ (dim, panel) += xᵀ w for w (queries, panel), where a NaN in x must not reach keys that its query does
+  // not see: 0 · NaN is NaN. Rare, so in plain loops.
+  void add_seen(T* dt, const T* w, Mat<const T> x, const Tile& at) const {
+    for (Index i = 0; i < x.rows; ++i) {
+      for (Index j = 0; j < at.keys.size(); ++j) {
+        if (!problem_.sees(*at.sequence, at.h, at.queries.begin + i, at.keys.begin + j)) continue;
+        for (Index c = 0; c < x.cols; ++c) dt[c * kPanel<T> + j] += x(i, c) * w[i * kPanel<T> + j];
+      }
     }
-    return ds;
   }
 
-  // Zeroes rows that are to be overwritten, so that every tile can add to them.
-  static void start(const Heads<T>& grad, Write write, Index b, Index h, Index first, Index n) {
-    if (grad.data == nullptr || write == Write::accumulate) return;
-    for (Index i = first; i < first + n; ++i) std::fill_n(grad.head(b, h).row(i), grad.dim, T{0});
+  // dQ (+)= dS' K
+  HWY_ATTR void add_dq(const Tile& at, const Rows& rows, bool overwrite, int thread) const {
+    const Mat<T> dq = grads_.dq.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
+    const T* ds = scratch_.piece(thread, kDs);
+    if (!rows.finite) {
+      if (overwrite) zero(dq, {0, dq.rows});
+      add_seen_dq(dq, ds, at);
+      return;
+    }
+    for (Index c = 0; c < dq.cols; c += kPanel<T>) {
+      const T* k = scratch_.piece(thread, kK) + c * at.keys.size();
+      const Index width = std::min(kPanel<T>, dq.cols - c);
+      for_row_blocks(dq.rows, [&](Index m, auto size) HWY_ATTR {
+        constexpr Index kRows = size();
+        Accumulators<T, kRows> sum;
+        sum.clear();
+        for (Index n = 0; n * kPanel<T> < at.keys.size(); ++n) {
+          const Index nk = std::min(kPanel<T>, at.keys.size() - n * kPanel<T>);
+          sum.add_product(Natural<T>{ds + n * panel_size() + m * kPanel<T>, kPanel<T>},
+                          k + n * kPanel<T> * kPanel<T>, nk);
+        }
+        HWY_UNROLL(16)
+        for (Index i = 0; i < kRows; ++i)
+          put_row(dq.row(m + i) + c, width, overwrite, sum.v[i][0], sum.v[i][1]);
+      });
+    }
+  }
+
+  HWY_ATTR static void put_row(T* to, Index width, bool overwrite, Vec<T> x0, Vec<T> x1) {
+    const Tag<T> d;
+    if (width == kPanel<T>) {
+      hn::StoreU(overwrite ? x0 : hn::Add(hn::LoadU(d, to), x0), d, to);
+      hn::StoreU(overwrite ? x1 : hn::Add(hn::LoadU(d, to + kLanes<T>), x1), d, to + kLanes<T>);
+      return;
+    }
+    HWY_ALIGN T row[kPanel<T>];
+    store_row(row, 0, x0, x1);
+    for (Index c = 0; c < width; ++c) to[c] = overwrite ? row[c] : to[c] + row[c];
+  }
+
+  void add_seen_dq(Mat<T> dq, const T* ds, const Tile& at) const {
+    const auto k = problem_.in.k.head(at.b(), at.hkv);
+    for (Index i = 0; i < dq.rows; ++i) {
+      for (Index j = 0; j < at.keys.size(); ++j) {
+        if (!problem_.sees(*at.sequence, at.h, at.queries.begin + i, at.keys.begin + j)) continue;
+        const T w = ds[j / kPanel<T> * panel_size() + i * kPanel<T> + j % kPanel<T>];
+        for (Index c = 0; c < dq.cols; ++c) dq(i, c) += w * k(at.keys.begin + j, c);
+      }
+    }
+  }
+
+  void add_dbias(const T* ds, const Tile& at) const {
+    for (Index i = 0; i < at.queries.size(); ++i) {
+      T* to = grads_.dbias.row(at.b(), at.h, at.queries.begin + i) + at.keys.begin;
+      for (Index j = 0; j < at.keys.size(); ++j) to[j] += ds[i * kPanel<T> + j];
+    }
+  }
+
+  // Heads and batch rows that share a slice of dbias add to a block of its keys in the order of (b, h).
+  struct BiasTurn {
+    Index place, turn;
+  };
+  BiasTurn bias_turn(const Sequence& s, Index h, const Block& block) const {
+    const bool over_b = grads_.dbias.stride_b == 0, over_h = grads_.dbias.stride_h == 0;
+    const Index slice = (over_b ? 0 : s.b * problem_.heads) + (over_h ? 0 : h);
+    const Index before = over_b ? rows_with_block(s.b, block.number) : 0;
+    const Index turn = before * (over_h ? problem_.heads : 1) + (over_h ? h : 0);
+    const Index number = problem_.in.cu_k.empty() ? block.number : block.first + block.number;
+    return {slice * bias_places_ + number, turn};
+  }
+  // Batch rows before b whose keys reach into block `number`.
+  Index rows_with_block(Index b, Index number) const {
+    return std::count_if(problem_.sequences.begin(), problem_.sequences.end(),
+                         [&](const Sequence& s) { return s.b < b && number * tile_.keys < s.tk; });
+  }
+  void begin_dbias(const Sequence& s, Index h, const Block& block) const {
+    if (!grads_.dbias) return;
+    const BiasTurn t = bias_turn(s, h, block);
+    bias_turns_.wait(t.place, t.turn);
+  }
+  void end_dbias(const Sequence& s, Index h, const Block& block) {
+    if (!grads_.dbias) return;
+    const BiasTurn t = bias_turn(s, h, block);
+    bias_turns_.pass(t.place, t.turn);
   }
 
   AttentionGrads<T> grads_;
-  Heads<const T> dout_;
-  AttentionInputs<T> in_;
-  Heads<const T> out_;
-  const T* lse_;
-  AttentionProblem problem_;
-  Tiling tiling_;
+  Heads<const T> dout_, out_;
+  std::span<const T> lse_, dlse_;
+  const AttentionProblem<T>& problem_;
+  bool plain_;
+  TileSizes tile_;
+  Index panels_;  // in a block of keys
+  std::vector<Block> query_blocks_, key_blocks_;
+  std::vector<Index> first_query_block_;  // of each sequence
+  Turns query_turns_;
+  Index bias_places_;  // blocks of keys of one slice of dbias
+  Turns bias_turns_;
   memory::Block delta_block_;
   T* delta_;  // (B, Hq, Tq)
   Scratch<T> scratch_;
 };
 
-}  // namespace
-
-template <class T>
-void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
-                              const AttentionInputs<T>& in, std::type_identity_t<Heads<const T>> out,
-                              std::span<const std::type_identity_t<T>> lse, const AttentionOptions& options) {
-  FlashBackward<T>(grads, dout, in, out, lse.data(), options).run();
+void backward_f32(const AttentionGrads<float>& grads, Heads<const float> dout, Heads<const float> out,
+                  std::span<const float> lse, std::span<const float> dlse,
+                  const AttentionProblem<float>& problem) {
+  FlashBackward<float>(grads, dout, out, lse, dlse, problem).run();
+}
+void backward_f64(const AttentionGrads<double>& grads, Heads<const double> dout, Heads<const double> out,
+                  std::span<const double> lse, std::span<const double> dlse,
+                  const AttentionProblem<double>& problem) {
+  FlashBackward<double>(grads, dout, out, lse, dlse, problem).run();
 }
 
-#define TILEGRAD_INSTANTIATE(T)                                                                            \
-  template void flash_attention_backward<T>(const AttentionGrads<T>&, Heads<const T>,                      \
-                                            const AttentionInputs<T>&, Heads<const T>, std::span<const T>, \
-                                            const AttentionOptions&);
-TILEGRAD_INSTANTIATE(float)
-TILEGRAD_INSTANTIATE(double)
-#undef TILEGRAD_INSTANTIATE
+}  // namespace
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tilegrad::kernels {
+
+HWY_EXPORT(backward_f32);
+HWY_EXPORT(backward_f64);
+
+template <>
+void flash_attention_backward<float>(const AttentionGrads<float>& grads, Heads<const float> dout,
+                                     const AttentionInputs<float>& in, Heads<const float> out,
+                                     std::span<const float> lse, const AttentionOptions& options,
+                                     std::span<const float> dlse) {
+  HWY_DYNAMIC_DISPATCH(backward_f32)(grads, dout, out, lse, dlse, AttentionProblem<float>(in, options));
+}
+template <>
+void flash_attention_backward<double>(const AttentionGrads<double>& grads, Heads<const double> dout,
+                                      const AttentionInputs<double>& in, Heads<const double> out,
+                                      std::span<const double> lse, const AttentionOptions& options,
+                                      std::span<const double> dlse) {
+  HWY_DYNAMIC_DISPATCH(backward_f64)(grads, dout, out, lse, dlse, AttentionProblem<double>(in, options));
+}
 
 }  // namespace tilegrad::kernels
+#endif

@@ -25,8 +25,11 @@ struct DtypeName {
   Dtype dtype;
   std::string_view name;
 };
-constexpr DtypeName kDtypes[] = {
-    {Dtype::f32, "F32"}, {Dtype::f64, "F64"}, {Dtype::bf16, "BF16"}, {Dtype::i32, "I32"}};
+constexpr DtypeName kDtypes[] = {{Dtype::f32, "F32"},
+                                 {Dtype::f64, "F64"},
+                                 {Dtype::bf16, "BF16"},
+                                 {Dtype::i32, "I32"},
+                                 {Dtype::u8, "BOOL"}};
 
 std::string_view file_name(Dtype dtype) {
   return std::find_if(std::begin(kDtypes), std::end(kDtypes),
@@ -48,6 +51,8 @@ std::span<const char> bytes(const Tensor& t) {
       return of(t.view<bf16>());
     case Dtype::i32:
       return of(t.view<std::int32_t>());
+    case Dtype::u8:
+      return of(t.view<std::uint8_t>());
   }
   return {};
 }
@@ -65,6 +70,8 @@ void fill_bytes(Tensor& t, std::string_view from) {
       return into(t.mut<bf16>());
     case Dtype::i32:
       return into(t.mut<std::int32_t>());
+    case Dtype::u8:
+      return into(t.mut<std::uint8_t>());
   }
 }
 
@@ -104,7 +111,7 @@ Entry parse_entry(const std::string& name, const json& value, const std::string&
   const auto known = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeName& d) {
     return dtype.is_string() && dtype.get_ref<const std::string&>() == d.name;
   });
-  check(known != std::end(kDtypes), "{}: dtype {} is not one of F32, F64, BF16, I32", where,
+  check(known != std::end(kDtypes), "{}: dtype {} is not one of F32, F64, BF16, I32, BOOL", where,
         dtype.dump(-1, ' ', true, json::error_handler_t::replace));
   const json& offsets = value["data_offsets"];
   check(offsets.is_array() && offsets.size() == 2, "{}: data_offsets is not a pair", where);

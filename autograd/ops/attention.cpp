@@ -1,10 +1,11 @@
 #include "kernels/attention.h"
 
 #include "autograd/ops.h"
-#include "autograd/ops/checks.h"
+#include "autograd/ops/attention_checks.h"
 #include "autograd/ops/heads_view.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
+#include "kernels/elementwise.h"
 
 namespace tilegrad {
 
@@ -12,43 +13,128 @@ namespace {
 
 using kernels::AttentionGrads;
 using kernels::AttentionInputs;
+using kernels::Pairs;
 
-// What both rules keep of the inputs.
-struct SavedInputs {
-  Saved q, k, v;
+// Places of the tracked inputs.
+enum Input { kQ, kK, kV, kBias, kSinks };
+
+Saved save_if_defined(const Tensor& t) { return t.defined() ? Saved(t) : Saved(); }
+
+template <class T>
+std::span<const T> view_if_defined(const Tensor& t) {
+  return t.defined() ? t.view<T>() : std::span<const T>();
+}
+
+// A (B or 1, Hq or 1, Tq, Tk) tensor; axes of size 1 are broadcast by a stride of 0.
+template <class T>
+Pairs<T> pairs_view(const Shape& shape, T* data) {
+  const Index rows = shape[2] * shape[3];
+  return {.data = data,
+          .stride_b = shape[0] == 1 ? 0 : shape[1] * rows,
+          .stride_h = shape[1] == 1 ? 0 : rows,
+          .stride_q = shape[3]};
+}
+
+// The tensors that both passes read.
+struct Operands {
+  Tensor q, k, v, bias, sinks, mask, alibi, k_lengths, cu_q, cu_k;
 
   template <class T>
-  AttentionInputs<T> view(std::string_view op) const {
-    return {heads_view<T>(q.get(op, "q")), heads_view<T>(k.get(op, "k")), heads_view<T>(v.get(op, "v"))};
+  AttentionInputs<T> view() const {
+    AttentionInputs<T> in = {heads_view<T>(q), heads_view<T>(k), heads_view<T>(v)};
+    if (bias.defined()) in.bias = pairs_view<const T>(bias.shape(), bias.view<T>().data());
+    if (mask.defined())
+      in.mask = pairs_view<const std::uint8_t>(mask.shape(), mask.view<std::uint8_t>().data());
+    in.sinks = view_if_defined<T>(sinks);
+    in.alibi = view_if_defined<T>(alibi);
+    in.k_lengths = view_if_defined<std::int32_t>(k_lengths);
+    in.cu_q = view_if_defined<std::int32_t>(cu_q);
+    in.cu_k = view_if_defined<std::int32_t>(cu_k);
+    return in;
   }
+};
+
+// What both rules keep of them.
+class SavedOperands {
+ public:
+  explicit SavedOperands(const Operands& o)
+      : q_(o.q),
+        k_(o.k),
+        v_(o.v),
+        bias_(save_if_defined(o.bias)),
+        sinks_(save_if_defined(o.sinks)),
+        mask_(save_if_defined(o.mask)),
+        alibi_(save_if_defined(o.alibi)),
+        k_lengths_(save_if_defined(o.k_lengths)),
+        cu_q_(save_if_defined(o.cu_q)),
+        cu_k_(save_if_defined(o.cu_k)) {}
+
+  Operands get(std::string_view op) const {
+    const auto value = [op](const Saved& saved, std::string_view what) {
+      return saved.defined() ? saved.get(op, what) : Tensor();
+    };
+    return {.q = value(q_, "q"),
+            .k = value(k_, "k"),
+            .v = value(v_, "v"),
+            .bias = value(bias_, "bias"),
+            .sinks = value(sinks_, "sinks"),
+            .mask = value(mask_, "mask"),
+            .alibi = value(alibi_, "alibi"),
+            .k_lengths = value(k_lengths_, "k_lengths"),
+            .cu_q = value(cu_q_, "cu_q"),
+            .cu_k = value(cu_k_, "cu_k")};
+  }
+
+ private:
+  Saved q_, k_, v_, bias_, sinks_, mask_, alibi_, k_lengths_, cu_q_, cu_k_;
 };
 
 template <class T>
 AttentionGrads<T> wanted_grads(InputGrads& dx) {
   AttentionGrads<T> grads;
-  const auto take = [&](int i, kernels::Heads<T>& heads, Write& write) {
+  const auto take_heads = [&](int i, kernels::Heads<T>& heads, Write& write) {
     if (!dx.wanted(i)) return;
     const InputGrads::Slot slot = dx.slot(i);
     heads = mut_heads_view<T>(*slot.grad);
     write = slot.write;
   };
-  take(0, grads.dq, grads.write_q);
-  take(1, grads.dk, grads.write_k);
-  take(2, grads.dv, grads.write_v);
+  take_heads(kQ, grads.dq, grads.write_q);
+  take_heads(kK, grads.dk, grads.write_k);
+  take_heads(kV, grads.dv, grads.write_v);
+  if (dx.wanted(kBias)) {
+    const InputGrads::Slot slot = dx.slot(kBias);
+    grads.dbias = pairs_view<T>(slot.grad->shape(), slot.grad->mut<T>().data());
+    grads.write_bias = slot.write;
+  }
+  if (dx.wanted(kSinks)) {
+    const InputGrads::Slot slot = dx.slot(kSinks);
+    grads.dsinks = slot.grad->mut<T>();
+    grads.write_sinks = slot.write;
+  }
   return grads;
+}
+
+// The gradient of out; zero if only lse is used.
+Tensor out_gradient(std::span<const Tensor> dys, const Shape& shape, Dtype dtype) {
+  return dys[0].defined() ? dys[0] : Tensor::zeros(shape, dtype);
 }
 
 // Keeps the probabilities: memory grows with Tq · Tk.
 struct NaiveAttentionRule {
   static constexpr std::string_view name = "attention (naive)";
-  SavedInputs in;
-  Saved p;  // (B, Hq, Tq, Tk)
+  SavedOperands operands;
+  Saved p;    // (B, Hq, Tq, Tk)
+  Saved lse;  // (B, Hq, Tq)
+  Shape out_shape;
   AttentionOptions options;
 
-  void backward(const Tensor& dout, InputGrads& dx) {
+  void backward(std::span<const Tensor> dys, InputGrads& dx) {
+    const Operands in = operands.get(name);
+    const Tensor dout = out_gradient(dys, out_shape, in.q.dtype());
     with_float_type(name, dout.dtype(), [&]<class T>() {
-      kernels::naive_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(name),
-                                           p.get(name, "p").view<T>(), options);
+      kernels::naive_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(),
+                                           p.get(name, "p").view<T>(), options,
+                                           lse.get(name, "lse").view<T>(), view_if_defined<T>(dys[1]));
     });
   }
 };
@@ -56,70 +142,77 @@ struct NaiveAttentionRule {
 // Keeps the output and one number a row; the probabilities are computed again, tile by tile.
 struct FlashAttentionRule {
   static constexpr std::string_view name = "attention (flash)";
-  SavedInputs in;
+  SavedOperands operands;
   Saved out;  // (B, Tq, Hq, Dv)
   Saved lse;  // (B, Hq, Tq)
   AttentionOptions options;
 
-  void backward(const Tensor& dout, InputGrads& dx) {
+  void backward(std::span<const Tensor> dys, InputGrads& dx) {
+    const Operands in = operands.get(name);
+    const Tensor& out_value = out.get(name, "out");
+    const Tensor dout = out_gradient(dys, out_value.shape(), out_value.dtype());
     with_float_type(name, dout.dtype(), [&]<class T>() {
-      kernels::flash_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(name),
-                                           heads_view<T>(out.get(name, "out")),
-                                           lse.get(name, "lse").view<T>(), options);
+      kernels::flash_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(),
+                                           heads_view<T>(out_value), lse.get(name, "lse").view<T>(), options,
+                                           view_if_defined<T>(dys[1]));
     });
   }
 };
 
-void check_inputs(const Var& q, const Var& k, const Var& v, const AttentionOptions& options) {
-  constexpr std::string_view op = "attention";
-  check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4, "{}: q, k and v are (B, T, H, D), not {}, {} and {}",
-        op, q.shape(), k.shape(), v.shape());
-  check_same_dtype(op, q, k);
-  check_same_dtype(op, q, v);
-  check(q.dim(0) == k.dim(0) && k.shape().with(3, 0) == v.shape().with(3, 0),
-        "{}: batch, length or heads differ: q is {}, k is {}, v is {}", op, q.shape(), k.shape(), v.shape());
-  check(q.dim(3) == k.dim(3), "{}: head sizes differ: q is {}, k is {}", op, q.shape(), k.shape());
-  check(k.dim(2) > 0 && q.dim(2) % k.dim(2) == 0, "{}: {} key/value heads do not divide {} query heads", op,
-        k.dim(2), q.dim(2));
-  check(options.dropout >= 0 && options.dropout < 1, "{}: dropout is {}, not in [0, 1)", op, options.dropout);
-}
+using Outputs = std::array<Tensor, 2>;  // out, lse
 
-Var naive(const Var& q, const Var& k, const Var& v, const AttentionOptions& options, Tensor out, Tensor lse) {
-  Tensor p = Tensor::empty({q.dim(0), q.dim(2), q.dim(1), k.dim(1)}, q.dtype());
-  with_float_type("attention", q.dtype(), [&]<class T>() {
-    const AttentionInputs<T> in = {heads_view<T>(q.value()), heads_view<T>(k.value()),
-                                   heads_view<T>(v.value())};
-    kernels::naive_attention<T>(mut_heads_view<T>(out), lse.mut<T>(), p.mut<T>(), in, options);
+std::array<Var, 2> naive(const Operands& o, std::span<const Var> inputs, const AttentionOptions& options,
+                         Outputs y) {
+  Tensor p = Tensor::empty({o.q.dim(0), o.q.dim(2), o.q.dim(1), o.k.dim(1)}, o.q.dtype());
+  with_float_type("attention", o.q.dtype(), [&]<class T>() {
+    kernels::naive_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<T>(), p.mut<T>(), o.view<T>(), options);
   });
-  return record(out, {q, k, v}, [&] {
-    return NaiveAttentionRule{
-        .in = {Saved(q.value()), Saved(k.value()), Saved(v.value())}, .p = Saved(p), .options = options};
-  });
-}
-
-Var flash(const Var& q, const Var& k, const Var& v, const AttentionOptions& options, Tensor out, Tensor lse) {
-  with_float_type("attention", q.dtype(), [&]<class T>() {
-    const AttentionInputs<T> in = {heads_view<T>(q.value()), heads_view<T>(k.value()),
-                                   heads_view<T>(v.value())};
-    kernels::flash_attention<T>(mut_heads_view<T>(out), lse.mut<T>(), in, options);
-  });
-  return record(out, {q, k, v}, [&] {
-    return FlashAttentionRule{.in = {Saved(q.value()), Saved(k.value()), Saved(v.value())},
-                              .out = Saved(out),
-                              .lse = Saved(lse),
+  return record<2>(y, inputs, [&] {
+    return NaiveAttentionRule{.operands = SavedOperands(o),
+                              .p = Saved(p),
+                              .lse = Saved(y[1]),
+                              .out_shape = y[0].shape(),
                               .options = options};
+  });
+}
+
+std::array<Var, 2> flash(const Operands& o, std::span<const Var> inputs, const AttentionOptions& options,
+                         Outputs y) {
+  with_float_type("attention", o.q.dtype(), [&]<class T>() {
+    kernels::flash_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<T>(), o.view<T>(), options);
+  });
+  return record<2>(y, inputs, [&] {
+    return FlashAttentionRule{
+        .operands = SavedOperands(o), .out = Saved(y[0]), .lse = Saved(y[1]), .options = options};
   });
 }
 
 }  // namespace
 
+AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
+                                   const AttentionOptions& options, const AttentionExtras& extras) {
+  check_attention(q, k, v, options, extras);
+  const Operands operands = {.q = q.value(),
+                             .k = k.value(),
+                             .v = v.value(),
+                             .bias = extras.bias.value(),
+                             .sinks = extras.sinks.value(),
+                             .mask = extras.mask,
+                             .alibi = extras.alibi,
+                             .k_lengths = extras.k_lengths,
+                             .cu_q = extras.cu_q,
+                             .cu_k = extras.cu_k};
+  const std::array<Var, 5> inputs = {q, k, v, extras.bias, extras.sinks};
+  const Outputs y = {Tensor::empty(q.shape().with(3, v.dim(3)), q.dtype()),
+                     Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, q.dtype())};
+  const auto [out, lse] = kernel == AttentionKernel::naive ? naive(operands, inputs, options, y)
+                                                           : flash(operands, inputs, options, y);
+  return {out, lse};
+}
+
 Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
-              const AttentionOptions& options) {
-  check_inputs(q, k, v, options);
-  Tensor out = Tensor::empty(q.shape().with(3, v.dim(3)), q.dtype());
-  Tensor lse = Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, q.dtype());
-  return kernel == AttentionKernel::naive ? naive(q, k, v, options, out, lse)
-                                          : flash(q, k, v, options, out, lse);
+              const AttentionOptions& options, const AttentionExtras& extras) {
+  return attention_with_lse(q, k, v, kernel, options, extras).out;
 }
 
 }  // namespace tilegrad

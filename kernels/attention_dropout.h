@@ -1,0 +1,14 @@
+#pragma once
+
+#include "base/index.h"
+#include "base/random.h"
+
+namespace tilegrad::kernels {
+
+/// The factors that dropout puts on the probabilities of keys [j0, j0 + n) of one row (b, h, i), whose number
+/// is row = (b Hq + h) Tq + i: 1/(1 − p) if word j % 4 of the key's words at counter (j / 4, row) is at least
+/// p 2³², else 0. Nothing but the key and the place decides, so both kernels and both passes drop the same.
+template <class T>
+void dropout_factors(T* factors, Index j0, Index n, Index row, double p, RandomKey key);
+
+}  // namespace tilegrad::kernels

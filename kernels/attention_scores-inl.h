@@ -1,0 +1,269 @@
+// What stands between the product Q Kᵀ and the probabilities: softcap, bias, ALiBi, masks, dropout; forward
+// for panels whose lanes are queries, backward for panels whose lanes are keys. Each step is one walk over a
+// panel that lies in the first-level cache, and is taken only if its option is set: a tile without options,
+// that no mask cuts, never comes here.
+#if defined(TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#else
+#define TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#endif
+
+#include <numbers>
+
+#include "kernels/attention_dropout.h"
+#include "kernels/attention_problem.h"
+#include "kernels/flash_microkernels-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+
+// A part of the score matrix of head h (with key/value head hkv).
+struct Tile {
+  const Sequence* sequence;
+  Index h, hkv;
+  Range queries, keys;
+
+  Index b() const { return sequence->b; }
+  bool cut() const { return !sequence->sees_all(queries, keys); }
+};
+
+// Replaces every row (x0, x1) of a panel by f(row, vector index, x).
+template <class T, class F>
+HWY_INLINE void for_each_vector(T* panel, Range rows, F&& f) {
+  const Tag<T> d;
+  for (Index r = rows.begin; r < rows.end; ++r) {
+    T* row = panel_row(panel, r);
+    for (Index half = 0; half < 2; ++half) {
+      T* x = row + half * kLanes<T>;
+      hn::Store(f(r, half * kLanes<T>, hn::Load(d, x)), d, x);
+    }
+  }
+}
+
+// ---- Forward: panel (keys, lanes = queries), scores in units of log 2.
+
+template <class T>
+struct ForwardScores {
+  const AttentionProblem<T>& problem;
+  T* aux;  // (keys, panel)
+  T* row;  // (keys)
+
+  // What the product must be multiplied by beforehand.
+  static T factor(const AttentionProblem<T>& problem) {
+    return static_cast<T>(problem.softcap > 0 ? problem.scale / problem.softcap
+                                              : problem.scale * std::numbers::log2e);
+  }
+
+  HWY_ATTR void modify(T* s, const Tile& at) const {
+    if (problem.softcap > 0) add_softcap(s, at);
+    if (problem.in.bias) add_bias(s, at);
+    if (!problem.in.alibi.empty()) add_alibi(s, at);
+    if (problem.in.mask) apply_mask(s, at);
+    if (at.cut()) apply_ranges(s, at);
+  }
+
+  // P = P ⊙ M
+  HWY_ATTR void drop(T* p, const Tile& at) const {
+    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
+      dropout_factors(row, at.keys.begin, at.keys.size(), problem.row(at.b(), at.h, i),
+                      problem.options.dropout, problem.options.dropout_key);
+      const Index lane = i - at.queries.begin;
+      for (Index j = 0; j < at.keys.size(); ++j) aux[j * kPanel<T> + lane] = row[j];
+    }
+    for_each_vector(p, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      return hn::Mul(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
+    });
+  }
+
+ private:
+  HWY_ATTR void add_softcap(T* s, const Tile& at) const {
+    const auto cap = hn::Set(Tag<T>(), static_cast<T>(problem.softcap * std::numbers::log2e));
+    for_each_vector(s, {0, at.keys.size()},
+                    [&](Index, Index, Vec<T> x) HWY_ATTR { return hn::Mul(tanh<T>(x), cap); });
+  }
+
+  HWY_ATTR void add_bias(T* s, const Tile& at) const {
+    const Mat<const T> bias(problem.in.bias.row(at.b(), at.h, at.queries.begin) + at.keys.begin,
+                            at.queries.size(), at.keys.size(), problem.in.bias.stride_q);
+    pack_transposed(aux, bias, static_cast<T>(std::numbers::log2e));
+    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      return hn::Add(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
+    });
+  }
+
+  HWY_ATTR void add_alibi(T* s, const Tile& at) const {
+    const Tag<T> d;
+    const double slope = static_cast<double>(problem.in.alibi[static_cast<std::size_t>(at.h)]);
+    const auto down = hn::Set(d, static_cast<T>(-slope * std::numbers::log2e));
+    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      const Index distance = at.queries.begin + lane + at.sequence->shift - (at.keys.begin + j);
+      return hn::MulAdd(down, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
+    });
+  }
+
+  HWY_ATTR void apply_mask(T* s, const Tile& at) const {
+    const Tag<T> d;
+    const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
+    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
+      const std::uint8_t* seen = problem.in.mask.row(at.b(), at.h, i) + at.keys.begin;
+      T* lane = aux + (i - at.queries.begin);
+      for (Index j = 0; j < at.keys.size(); ++j) lane[j * kPanel<T>] = seen[j] != 0 ? T{1} : T{0};
+    }
+    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      return hn::IfThenElse(hn::Eq(hn::Load(d, panel_row(aux, j) + lane), hn::Zero(d)), nothing, x);
+    });
+  }
+
+  // Keys before `all_seen.begin` or from `all_seen.end` on are hidden from some queries of the tile.
+  HWY_ATTR void apply_ranges(T* s, const Tile& at) const {
+    const Tag<T> d;
+    const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
+    HWY_ALIGN T begin[kPanel<T>] = {}, end[kPanel<T>] = {};
+    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
+      const Range keys = at.sequence->keys_of(i);
+      const auto local = [&](Index j) {
+        return static_cast<T>(std::clamp<Index>(j - at.keys.begin, 0, at.keys.size()));
+      };
+      begin[i - at.queries.begin] = local(keys.begin);
+      end[i - at.queries.begin] = local(keys.end);
+    }
+    const auto hide = [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      const auto key = hn::Set(d, static_cast<T>(j));
+      const auto seen = hn::And(hn::Ge(key, hn::Load(d, begin + lane)), hn::Lt(key, hn::Load(d, end + lane)));
+      return hn::IfThenElse(seen, x, nothing);
+    };
+    const auto last = static_cast<Index>(begin[at.queries.size() - 1]), first = static_cast<Index>(end[0]);
+    const Index low = last, high = std::max(first, low);  // keys in [low, high) are seen by all
+    for_each_vector(s, {0, low}, hide);
+    for_each_vector(s, {high, at.keys.size()}, hide);
+  }
+};
+
+// ---- Backward: panel (queries, lanes = keys). Its rows are counted from the tile's first query.
+
+// The first n of a panel's columns from x, and anything behind them.
+template <class T>
+HWY_INLINE const T* padded(const T* x, Index n, T* memory) {
+  if (n == kPanel<T>) return x;
+  std::copy_n(x, n, memory);
+  return memory;
+}
+
+template <class T>
+struct BackwardScores {
+  const AttentionProblem<T>& problem;
+  T* slope;  // (queries, panel): the derivative of the softcap
+  T* keep;   // (queries, panel): M
+
+  // P = exp2(S − LSE) from the product Q Kᵀ, with neg_lse2 = −LSE in units of log 2.
+  HWY_ATTR void probabilities(T* p, const T* neg_lse2, const Tile& at) const {
+    const Tag<T> d;
+    const Range rows = {0, at.queries.size()};
+    const auto scale = hn::Set(d, static_cast<T>(problem.scale));
+    const auto to_log2 = hn::Set(d, static_cast<T>(std::numbers::log2e));
+    for_each_vector(p, rows, [&](Index, Index, Vec<T> x) HWY_ATTR { return hn::Mul(x, scale); });
+    if (problem.softcap > 0) add_softcap(p, rows);
+    if (problem.in.bias) add_bias(p, at);
+    if (!problem.in.alibi.empty()) add_alibi(p, at);
+    for_each_vector(p, rows, [&](Index i, Index, Vec<T> x) HWY_ATTR {
+      return exp2<T>(hn::MulAdd(x, to_log2, hn::Set(d, neg_lse2[i])));
+    });
+  }
+
+  // dS = P ⊙ (M ⊙ dP − delta), in place of dP: the gradient that arrives at the masked, biased score.
+  HWY_ATTR void gradients(T* ds, const T* p, const T* delta, const Tile& at) const {
+    const Tag<T> d;
+    const bool drops = problem.options.dropout > 0;
+    for_each_vector(ds, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+      if (drops) x = hn::Mul(x, hn::Load(d, panel_row(keep, i) + lane));
+      return hn::Mul(hn::Sub(x, hn::Set(d, delta[i])), hn::Load(d, p + i * kPanel<T> + lane));
+    });
+  }
+
+  // From the gradient of the score to that of the product Q Kᵀ: through softcap and scale.
+  HWY_ATTR void through_scale(T* ds, const Tile& at) const {
+    const Tag<T> d;
+    const auto scale = hn::Set(d, static_cast<T>(problem.scale));
+    const bool capped = problem.softcap > 0;
+    for_each_vector(ds, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+      if (capped) x = hn::Mul(x, hn::Load(d, panel_row(slope, i) + lane));
+      return hn::Mul(x, scale);
+    });
+  }
+
+  // Where a query does not see a key, x = 0, whatever stands there.
+  HWY_ATTR void hide(T* x, const Tile& at) const {
+    if (problem.in.mask) hide_masked(x, at);
+    if (!at.cut()) return;
+    const Tag<T> d;
+    for_each_vector(x, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> v) HWY_ATTR {
+      const Range keys = at.sequence->keys_of(at.queries.begin + i);
+      if (keys.begin <= at.keys.begin && keys.end >= at.keys.end) return v;
+      const auto local = [&](Index j) {
+        return static_cast<T>(std::clamp<Index>(j - at.keys.begin, 0, kPanel<T>));
+      };
+      const auto key = hn::Iota(d, static_cast<T>(lane));
+      const auto seen =
+          hn::And(hn::Ge(key, hn::Set(d, local(keys.begin))), hn::Lt(key, hn::Set(d, local(keys.end))));
+      return hn::IfThenElseZero(seen, v);
+    });
+  }
+
+  HWY_ATTR void draw_keep(const Tile& at) const {
+    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
+      dropout_factors(panel_row(keep, i - at.queries.begin), at.keys.begin, at.keys.size(),
+                      problem.row(at.b(), at.h, i), problem.options.dropout, problem.options.dropout_key);
+    }
+  }
+
+ private:
+  HWY_ATTR void add_softcap(T* s, Range rows) const {
+    const Tag<T> d;
+    const auto cap = hn::Set(d, static_cast<T>(problem.softcap));
+    const auto inverse = hn::Set(d, static_cast<T>(1 / problem.softcap)), one = hn::Set(d, T{1});
+    for_each_vector(s, rows, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+      const auto t = tanh<T>(hn::Mul(x, inverse));
+      hn::Store(hn::NegMulAdd(t, t, one), d, panel_row(slope, i) + lane);
+      return hn::Mul(t, cap);
+    });
+  }
+
+  HWY_ATTR void add_bias(T* s, const Tile& at) const {
+    const Tag<T> d;
+    T memory[kPanel<T>] = {};
+    for (Index i = 0; i < at.queries.size(); ++i) {
+      const T* bias = padded(problem.in.bias.row(at.b(), at.h, at.queries.begin + i) + at.keys.begin,
+                             at.keys.size(), memory);
+      for_each_vector(s, {i, i + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
+        return hn::Add(x, hn::LoadU(d, bias + lane));
+      });
+    }
+  }
+
+  HWY_ATTR void add_alibi(T* s, const Tile& at) const {
+    const Tag<T> d;
+    const auto down = hn::Set(d, -problem.in.alibi[static_cast<std::size_t>(at.h)]);
+    for_each_vector(s, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+      const Index distance = at.keys.begin + lane - (at.queries.begin + i + at.sequence->shift);
+      return hn::MulAdd(down, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
+    });
+  }
+
+  HWY_ATTR void hide_masked(T* x, const Tile& at) const {
+    const Tag<T> d;
+    T seen[kPanel<T>] = {};
+    for (Index i = 0; i < at.queries.size(); ++i) {
+      const std::uint8_t* mask = problem.in.mask.row(at.b(), at.h, at.queries.begin + i) + at.keys.begin;
+      for (Index j = 0; j < at.keys.size(); ++j) seen[j] = mask[j] != 0 ? T{1} : T{0};
+      for_each_vector(x, {i, i + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
+        return hn::IfThenElseZero(hn::Ne(hn::LoadU(d, seen + lane), hn::Zero(d)), v);
+      });
+    }
+  }
+};
+
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
