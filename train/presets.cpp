@@ -60,9 +60,9 @@ RunConfig text_preset() {
   config.model.kv_heads = 4;
   config.model.width = 128;
   config.model.context = 64;
-  config.model.tie = true;
-  // Learned positions end at a validation loss of 1.89 on Tiny Shakespeare, rotary ones well below that.
+  // With learned positions the same setting ends at about 1.89, as it does in PyTorch; with these it is 1.77.
   config.model.positions = nn::Positions::rope;
+  config.model.tie = true;
   config.init = InitKind::gpt2;
   config.adamw = {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1, .clip = 1};
   config.lr = 1e-3;
