@@ -32,7 +32,8 @@ void run_tasks(Index tasks, TaskFunction function, void* context);
 /// Calls f(task, thread) once for every task in [0, tasks), on several threads; thread is in [0, threads()).
 /// Tasks are handed out in order, one at a time, to whichever thread is free. What a task computes must not
 /// depend on its thread (which only picks scratch memory): then the result has the same bits for every number
-/// of threads. Nested calls run on the calling thread. `f` must not throw.
+/// of threads. Nested calls, and those of a second caller while a first one is at work, run on the calling
+/// thread alone. `f` must not throw.
 template <class F>
 void parallel_tasks(Index tasks, F&& f) {
   using Fn = std::remove_reference_t<F>;

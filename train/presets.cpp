@@ -16,7 +16,7 @@ Sizes sizes_of(data::TaskKind kind) {
     case data::TaskKind::induction:
       return {.layers = 2, .heads = 2, .width = 64, .steps = 800};
     case data::TaskKind::recall:
-      return {.layers = 2, .heads = 2, .width = 64, .steps = 1000, .lr = 2e-3};
+      return {.layers = 2, .heads = 2, .width = 64, .steps = 1500, .lr = 3e-3};
     case data::TaskKind::copy:
       return {.layers = 2, .heads = 4, .width = 64, .steps = 800};
     case data::TaskKind::reverse:
@@ -33,7 +33,7 @@ RunConfig task_preset(data::TaskKind kind) {
   const Sizes sizes = sizes_of(kind);
   RunConfig config;
   config.task = data::TaskOptions::defaults(kind);
-  // Among random values one seed in five never learns recall; among filler tokens none was seen to fail.
+  // Among random values some seeds never learn recall; among filler tokens every one that was tried did.
   config.task.filler = kind == data::TaskKind::recall;
   config.model.layers = sizes.layers;
   config.model.heads = sizes.heads;
@@ -60,6 +60,8 @@ RunConfig text_preset() {
   config.model.kv_heads = 4;
   config.model.width = 128;
   config.model.context = 64;
+  // With learned positions the same setting ends at about 1.89, as it does in PyTorch; with these it is 1.77.
+  config.model.positions = nn::Positions::rope;
   config.model.tie = true;
   config.init = InitKind::gpt2;
   config.adamw = {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1, .clip = 1};

@@ -88,9 +88,9 @@ TEST_CASE("options: a config file with an unknown setting or a bad value is an e
 }
 
 TEST_CASE("config: JSON and back is the same config, for every preset") {
-  for (const auto& [kind, name] : data::kTasks) {
-    CAPTURE(name);
-    RunConfig config = task_preset(kind);
+  for (const auto& task : data::kTasks) {
+    CAPTURE(task.name);
+    RunConfig config = task_preset(task.kind);
     config.out = "somewhere";
     config.seed = ~std::uint64_t{0};
     config.lr = 1.0 / 3;
