@@ -85,14 +85,25 @@ struct AttentionProblem {
   Index group() const { return heads / kv_heads; }
   /// Where row (b, h, i) stands in lse (B, Hq, Tq).
   Index row(Index b, Index h, Index i) const { return (b * heads + h) * tq + i; }
-  /// Whether scores are more than scaled products, or masked other than by ranges, or probabilities dropped.
+  /// Whether scores are scaled products (so the largest product has the largest score), masked by ranges
+  /// alone, and no probability is dropped: the kernels then skip all steps between the products.
   bool plain() const {
-    return softcap == 0 && !in.bias && !in.mask && in.alibi.empty() && options.dropout == 0;
+    return scale > 0 && softcap == 0 && !in.bias && !in.mask && in.alibi.empty() && options.dropout == 0;
   }
   /// Whether query i sees key j of its sequence.
   bool sees(const Sequence& s, Index h, Index i, Index j) const {
     const Range keys = s.keys_of(i);
     return keys.begin <= j && j < keys.end && (!in.mask || in.mask.row(s.b, h, i)[j] != 0);
+  }
+  /// Whether query i sees no key of its sequence; a bias of −inf hides a key as the mask does. (Scores that
+  /// are all −inf for another reason come from an Inf in q or k and have no softmax.)
+  bool blind(const Sequence& s, Index h, Index i) const {
+    const Range keys = s.keys_of(i);
+    for (Index j = keys.begin; j < keys.end; ++j) {
+      const bool hidden_by_bias = in.bias && in.bias.row(s.b, h, i)[j] == -std::numeric_limits<T>::infinity();
+      if (!hidden_by_bias && sees(s, h, i, j)) return false;
+    }
+    return true;
   }
 
  private:

@@ -41,7 +41,33 @@ HWY_INLINE void for_each_vector(T* panel, Range rows, F&& f) {
   }
 }
 
-// ---- Forward: panel (keys, lanes = queries), scores in units of log 2.
+// What turns a score into a power of two: exp(x) = 2^(x log₂ e). The scores of a plain problem are products
+// that were never scaled. Both passes compute exp(x) from x by the same steps, so that the errors of the
+// forward scores, which are in LSE as well, cancel in the probabilities of the backward pass.
+template <class T>
+T to_log2(const AttentionProblem<T>& problem) {
+  return static_cast<T>((problem.plain() ? problem.scale : 1) * std::numbers::log2e);
+}
+
+// x ← f(scale x) with the softcap f. slope gets f', if it is wanted.
+template <class T>
+HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& problem, T* slope) {
+  const Tag<T> d;
+  const auto scale = hn::Set(d, static_cast<T>(problem.scale));
+  if (problem.softcap == 0) {
+    for_each_vector(x, {0, rows}, [&](Index, Index, Vec<T> s) HWY_ATTR { return hn::Mul(s, scale); });
+    return;
+  }
+  const auto cap = hn::Set(d, static_cast<T>(problem.softcap)), one = hn::Set(d, T{1});
+  const auto inverse = hn::Set(d, static_cast<T>(1 / problem.softcap));
+  for_each_vector(x, {0, rows}, [&](Index i, Index lane, Vec<T> s) HWY_ATTR {
+    const auto t = tanh<T>(hn::Mul(hn::Mul(s, scale), inverse));
+    if (slope != nullptr) hn::Store(hn::NegMulAdd(t, t, one), d, panel_row(slope, i) + lane);
+    return hn::Mul(t, cap);
+  });
+}
+
+// ---- Forward: panel (keys, lanes = queries).
 
 template <class T>
 struct ForwardScores {
@@ -49,14 +75,8 @@ struct ForwardScores {
   T* aux;  // (keys, panel)
   T* row;  // (keys)
 
-  // What the product must be multiplied by beforehand.
-  static T factor(const AttentionProblem<T>& problem) {
-    return static_cast<T>(problem.softcap > 0 ? problem.scale / problem.softcap
-                                              : problem.scale * std::numbers::log2e);
-  }
-
   HWY_ATTR void modify(T* s, const Tile& at) const {
-    if (problem.softcap > 0) add_softcap(s, at);
+    if (!problem.plain()) scale_and_cap<T>(s, at.keys.size(), problem, nullptr);
     if (problem.in.bias) add_bias(s, at);
     if (!problem.in.alibi.empty()) add_alibi(s, at);
     if (problem.in.mask) apply_mask(s, at);
@@ -77,16 +97,10 @@ struct ForwardScores {
   }
 
  private:
-  HWY_ATTR void add_softcap(T* s, const Tile& at) const {
-    const auto cap = hn::Set(Tag<T>(), static_cast<T>(problem.softcap * std::numbers::log2e));
-    for_each_vector(s, {0, at.keys.size()},
-                    [&](Index, Index, Vec<T> x) HWY_ATTR { return hn::Mul(tanh<T>(x), cap); });
-  }
-
   HWY_ATTR void add_bias(T* s, const Tile& at) const {
     const Mat<const T> bias(problem.in.bias.row(at.b(), at.h, at.queries.begin) + at.keys.begin,
                             at.queries.size(), at.keys.size(), problem.in.bias.stride_q);
-    pack_transposed(aux, bias, static_cast<T>(std::numbers::log2e));
+    pack_transposed(aux, bias);
     for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Add(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
     });
@@ -94,8 +108,7 @@ struct ForwardScores {
 
   HWY_ATTR void add_alibi(T* s, const Tile& at) const {
     const Tag<T> d;
-    const double slope = static_cast<double>(problem.in.alibi[static_cast<std::size_t>(at.h)]);
-    const auto down = hn::Set(d, static_cast<T>(-slope * std::numbers::log2e));
+    const auto down = hn::Set(d, -problem.in.alibi[static_cast<std::size_t>(at.h)]);
     for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       const Index distance = at.queries.begin + lane + at.sequence->shift - (at.keys.begin + j);
       return hn::MulAdd(down, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
@@ -156,18 +169,15 @@ struct BackwardScores {
   T* slope;  // (queries, panel): the derivative of the softcap
   T* keep;   // (queries, panel): M
 
-  // P = exp2(S − LSE) from the product Q Kᵀ, with neg_lse2 = −LSE in units of log 2.
-  HWY_ATTR void probabilities(T* p, const T* neg_lse2, const Tile& at) const {
+  // P = exp(S − LSE) from the product Q Kᵀ, with −LSE in units of log 2, and what its rounding lost.
+  HWY_ATTR void probabilities(T* p, const T* neg_lse, const T* neg_lse_rest, const Tile& at) const {
     const Tag<T> d;
-    const Range rows = {0, at.queries.size()};
-    const auto scale = hn::Set(d, static_cast<T>(problem.scale));
-    const auto to_log2 = hn::Set(d, static_cast<T>(std::numbers::log2e));
-    for_each_vector(p, rows, [&](Index, Index, Vec<T> x) HWY_ATTR { return hn::Mul(x, scale); });
-    if (problem.softcap > 0) add_softcap(p, rows);
+    const auto c = hn::Set(d, to_log2(problem));
+    scale_and_cap(p, at.queries.size(), problem, slope);
     if (problem.in.bias) add_bias(p, at);
     if (!problem.in.alibi.empty()) add_alibi(p, at);
-    for_each_vector(p, rows, [&](Index i, Index, Vec<T> x) HWY_ATTR {
-      return exp2<T>(hn::MulAdd(x, to_log2, hn::Set(d, neg_lse2[i])));
+    for_each_vector(p, {0, at.queries.size()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
+      return exp2<T>(hn::Add(hn::MulAdd(x, c, hn::Set(d, neg_lse[i])), hn::Set(d, neg_lse_rest[i])));
     });
   }
 
@@ -218,17 +228,6 @@ struct BackwardScores {
   }
 
  private:
-  HWY_ATTR void add_softcap(T* s, Range rows) const {
-    const Tag<T> d;
-    const auto cap = hn::Set(d, static_cast<T>(problem.softcap));
-    const auto inverse = hn::Set(d, static_cast<T>(1 / problem.softcap)), one = hn::Set(d, T{1});
-    for_each_vector(s, rows, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
-      const auto t = tanh<T>(hn::Mul(x, inverse));
-      hn::Store(hn::NegMulAdd(t, t, one), d, panel_row(slope, i) + lane);
-      return hn::Mul(t, cap);
-    });
-  }
-
   HWY_ATTR void add_bias(T* s, const Tile& at) const {
     const Tag<T> d;
     T memory[kPanel<T>] = {};

@@ -97,8 +97,8 @@ class FlashBackward {
                   panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
                   ceil_div(problem.dim, kPanel<T>) * kPanel<T> * tile_.keys, panel_size() * panels_,
                   panel_size(), plain_ ? 0 : panel_size(), plain_ ? 0 : panel_size(),
-                  tile_.queries * problem.dim, tile_.queries * problem.dim_v, tile_.queries, tile_.queries}) {
-  }
+                  tile_.queries * problem.dim, tile_.queries * problem.dim_v, tile_.queries, tile_.queries,
+                  tile_.queries}) {}
 
   void run() {
     compute_delta();
@@ -109,13 +109,29 @@ class FlashBackward {
   }
 
  private:
-  enum Piece : std::size_t { kKt, kVt, kDkt, kDvt, kK, kDs, kP, kSlope, kKeep, kQ, kDout, kNegLse, kDelta };
+  enum Piece : std::size_t {
+    kKt,
+    kVt,
+    kDkt,
+    kDvt,
+    kK,
+    kDs,
+    kP,
+    kSlope,
+    kKeep,
+    kQ,
+    kDout,
+    kNegLse,
+    kNegLseRest,
+    kDelta
+  };
 
   // A tile of queries against the task's keys: what it reads, in layouts that are good to read.
   struct Rows {
-    Mat<const T> q, dout;      // (nq, D), (nq, Dv)
-    const T *neg_lse, *delta;  // (nq): −LSE in units of log 2; delta, times scale if plain
-    bool finite;               // whether q and dout, and the block's K, hold neither NaN nor Inf
+    Mat<const T> q, dout;             // (nq, D), (nq, Dv)
+    const T *neg_lse, *neg_lse_rest;  // (nq): −LSE in units of log 2, and what its rounding lost
+    const T* delta;                   // (nq): times scale if plain
+    bool finite;                      // whether q and dout, and the block's K, hold neither NaN nor Inf
   };
 
   static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
@@ -271,18 +287,21 @@ class FlashBackward {
                             scratch_.piece(thread, kQ));
     const auto dout = gathered(dout_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size()),
                                scratch_.piece(thread, kDout));
-    T *neg_lse = scratch_.piece(thread, kNegLse), *delta = scratch_.piece(thread, kDelta);
+    T *neg_lse = scratch_.piece(thread, kNegLse), *rest = scratch_.piece(thread, kNegLseRest);
+    T* delta = scratch_.piece(thread, kDelta);
     const T factor = plain_ ? static_cast<T>(problem_.scale) : T{1};
     for (Index i = 0; i < q.rows; ++i) {
       const Index row = problem_.row(at.b(), at.h, at.queries.begin + i);
+      // A rounding here would be a relative error of all probabilities of the row.
+      const double lse = static_cast<double>(lse_[static_cast<std::size_t>(row)]) * std::numbers::log2e;
       // exp2(S − ∞) = 0 in a row that saw nothing, while S + ∞ would not be.
-      neg_lse[i] = -std::abs(lse_[static_cast<std::size_t>(row)]) == -std::numeric_limits<T>::infinity()
-                       ? -std::numeric_limits<T>::infinity()
-                       : -lse_[static_cast<std::size_t>(row)] * std::numbers::log2e_v<T>;
+      const double neg = std::isinf(lse) ? -std::abs(lse) : -lse;
+      neg_lse[i] = static_cast<T>(neg);
+      rest[i] = std::isinf(lse) ? T{0} : static_cast<T>(neg - static_cast<double>(neg_lse[i]));
       delta[i] = delta_[row] * factor;
     }
     const bool exposed = at.cut() || problem_.in.mask;
-    return {q, dout, neg_lse, delta, !exposed || (keys_finite && all_finite(q) && all_finite(dout))};
+    return {q, dout, neg_lse, rest, delta, !exposed || (keys_finite && all_finite(q) && all_finite(dout))};
   }
 
   HWY_ATTR void run_tile(const Tile& at, const Block& block, Index query_block, bool keys_finite,
@@ -312,8 +331,12 @@ class FlashBackward {
     if (seen.empty()) return;
     ds = panel_row(ds, seen.begin);
     T *p = scratch_.piece(thread, kP), *dropped = p;
-    const Rows r = {rows.q.row_block(seen.begin, seen.size()), rows.dout.row_block(seen.begin, seen.size()),
-                    rows.neg_lse + seen.begin, rows.delta + seen.begin, rows.finite};
+    const Rows r = {rows.q.row_block(seen.begin, seen.size()),
+                    rows.dout.row_block(seen.begin, seen.size()),
+                    rows.neg_lse + seen.begin,
+                    rows.neg_lse_rest + seen.begin,
+                    rows.delta + seen.begin,
+                    rows.finite};
     const T *kt = key_panel(thread, kKt, n, r.q.cols), *vt = key_panel(thread, kVt, n, r.dout.cols);
     if (plain_) {
       plain_panel(p, ds, r, kt, vt, at);
@@ -339,16 +362,27 @@ class FlashBackward {
     return {begin, std::clamp(all.end, begin, tile.queries.end)};
   }
 
+  // Q Kᵀ. A gradient that is the sum over many queries averages the errors of their scores; with few queries
+  // the scores themselves must be better.
+  template <class F>
+  HWY_ATTR void score_products(const Rows& r, const T* kt, F&& finish) const {
+    const Natural<T> q = {r.q.data, r.q.stride};
+    if (problem_.tq < kMicroRows) {
+      multiply_in_parts<T>(r.q.rows, r.q.cols, q, kt, finish);
+    } else {
+      multiply<T>(r.q.rows, r.q.cols, q, kt, finish);
+    }
+  }
+
   // P = exp2(c Q Kᵀ − LSE), dS' = P ⊙ (scale dO Vᵀ − scale delta), in the registers of the products.
   HWY_ATTR void plain_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at) const {
     const Tag<T> d;
-    const auto scale = hn::Set(d, static_cast<T>(problem_.scale));
-    const auto c = hn::Set(d, static_cast<T>(problem_.scale * std::numbers::log2e));
-    multiply<T>(r.q.rows, r.q.cols, Natural<T>{r.q.data, r.q.stride}, kt,
-                [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                  const auto neg_lse = hn::Set(d, r.neg_lse[i]);
-                  store_row(p, i, exp2<T>(hn::MulAdd(x0, c, neg_lse)), exp2<T>(hn::MulAdd(x1, c, neg_lse)));
-                });
+    const auto scale = hn::Set(d, static_cast<T>(problem_.scale)), c = hn::Set(d, to_log2(problem_));
+    score_products(r, kt, [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+      const auto neg_lse = hn::Set(d, r.neg_lse[i]), rest = hn::Set(d, r.neg_lse_rest[i]);
+      store_row(p, i, exp2<T>(hn::Add(hn::MulAdd(x0, c, neg_lse), rest)),
+                exp2<T>(hn::Add(hn::MulAdd(x1, c, neg_lse), rest)));
+    });
     const bool cut = at.cut();
     const BackwardScores<T> scores = {problem_, nullptr, nullptr};
     if (cut) scores.hide(p, at);
@@ -370,8 +404,8 @@ class FlashBackward {
     const auto store_in = [](T* panel) {
       return [panel](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(panel, i, x0, x1); };
     };
-    multiply<T>(r.q.rows, r.q.cols, Natural<T>{r.q.data, r.q.stride}, kt, store_in(p));
-    scores.probabilities(p, r.neg_lse, at);
+    score_products(r, kt, store_in(p));
+    scores.probabilities(p, r.neg_lse, r.neg_lse_rest, at);
     scores.hide(p, at);
     multiply<T>(r.dout.rows, r.dout.cols, Natural<T>{r.dout.data, r.dout.stride}, vt, store_in(ds));
     if (problem_.options.dropout > 0) scores.draw_keep(at);

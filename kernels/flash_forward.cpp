@@ -10,14 +10,14 @@
 //   m' = max(m, max_J s_j),   α = exp(m − m'),   l' = α l + Σ_J exp(s_j − m'),   O' = α O + Σ_J exp(s_j − m')
 //   v_j.
 // After the last block o = O / l and LSE = m + log l. A sink is a key without value that comes first:
-// m = sink, l = 1, O = 0. Without it m is the lowest number there is, which α = exp(lowest − m') turns into
-// 0.
+// m = sink, l = 1, O = 0. Without it m = −∞.
 //
-// All scores here are in units of log 2, because 2^x is cheaper than e^x: c = scale · log₂ e goes into Q.
+// 2^x is cheaper than e^x: with c = scale · log₂ e, exp(scale s − scale m) = exp2(c s − c m), one
+// multiplication and addition in one instruction.
 //
 // The lanes of a vector are queries. A task has a block of queries, in panels of two vectors; Sᵀ, Pᵀ and Oᵀ
 // are panels, and so is Qᵀ, transposed once. Then m, l and α are vectors and nothing sums across lanes:
-//   Sᵀ = K (c Q)ᵀ,   Pᵀ = exp2(Sᵀ − m),   Oᵀ = α Oᵀ + Vᵀ Pᵀ.
+//   Sᵀ = K Qᵀ,   Pᵀ = exp2(c Sᵀ − c m),   Oᵀ = α Oᵀ + Vᵀ Pᵀ.
 // K and V are read element by element from their natural layout. The result depends on shapes and options
 // alone, not on threads: a task does all of its queries' work, in a fixed order.
 #include "kernels/attention.h"
@@ -43,6 +43,7 @@ class FlashForward {
         lse_(lse),
         problem_(problem),
         plain_(problem.plain()),
+        c_(to_log2(problem)),
         tile_(tile_sizes(problem)),
         panels_(ceil_div(tile_.queries, kPanel<T>)),
         blocks_(cut(problem.sequences, &Sequence::queries, tile_.queries)),
@@ -56,12 +57,15 @@ class FlashForward {
   }
 
  private:
+  // Sums of sums lose less to rounding than one long sum.
+  static constexpr Index kSumRows = 16;
+
   enum Piece : std::size_t { kQ, kO, kStatistics, kScores, kK, kV, kAux, kRow };
 
   // One panel of queries, with the state of the recurrence.
   struct QueryPanel {
     Range queries, keys;  // the keys that some of the queries see
-    T* q;                 // (D, panel): c Qᵀ
+    T* q;                 // (D, panel): Qᵀ
     T* o;                 // (Dv, panel): Oᵀ
     T* max;               // (panel): m
     T* sum;               // (panel): l
@@ -127,17 +131,14 @@ class FlashForward {
 
   HWY_ATTR void start(const QueryPanel& p, const Tile& block) const {
     pack_transposed<T>(p.q,
-                       problem_.in.q.head(block.b(), block.h).row_block(p.queries.begin, p.queries.size()),
-                       ForwardScores<T>::factor(problem_));
+                       problem_.in.q.head(block.b(), block.h).row_block(p.queries.begin, p.queries.size()));
     std::fill_n(p.o, problem_.dim_v * kPanel<T>, T{0});
-    T max = std::numeric_limits<T>::lowest(), sum = 0;
-    if (!problem_.in.sinks.empty()) {
-      const T sink = problem_.in.sinks[static_cast<std::size_t>(block.h)] * std::numbers::log2e_v<T>;
-      max = std::max(max, sink);
-      sum = std::exp2(sink - max);
-    }
-    std::fill_n(p.max, kPanel<T>, max);
-    std::fill_n(p.sum, kPanel<T>, sum);
+    constexpr T kNothing = -std::numeric_limits<T>::infinity();
+    const T sink = problem_.in.sinks.empty() ? kNothing
+                                             : problem_.in.sinks[static_cast<std::size_t>(block.h)] *
+                                                   (std::numbers::log2e_v<T> / c_);
+    std::fill_n(p.max, kPanel<T>, sink);
+    std::fill_n(p.sum, kPanel<T>, sink == kNothing ? T{0} : T{1});
   }
 
   HWY_ATTR void add_keys(const QueryPanel& p, const Tile& at, Mat<const T> k, Mat<const T> v,
@@ -162,20 +163,33 @@ class FlashForward {
         max1 = hn::Max(hn::Load(d, panel_row(s, j) + kLanes<T>), max1);
       }
     }
-    const auto alpha0 = exp2<T>(hn::Sub(old0, max0)), alpha1 = exp2<T>(hn::Sub(old1, max1));
+    const auto c = hn::Set(d, c_), shift0 = neg_shift(max0), shift1 = neg_shift(max1);
+    const auto alpha0 = exp2<T>(hn::MulAdd(old0, c, shift0)), alpha1 = exp2<T>(hn::MulAdd(old1, c, shift1));
     store_row(p.max, 0, max0, max1);
     auto sum0 = hn::Zero(d), sum1 = hn::Zero(d);
-    for (Index j = 0; j < k.rows; ++j) {  // S becomes P
-      const auto p0 = exp2<T>(hn::Sub(hn::Load(d, panel_row(s, j)), max0));
-      const auto p1 = exp2<T>(hn::Sub(hn::Load(d, panel_row(s, j) + kLanes<T>), max1));
-      store_row(s, j, p0, p1);
-      sum0 = hn::Add(sum0, p0);
-      sum1 = hn::Add(sum1, p1);
+    for (Index begin = 0; begin < k.rows; begin += kSumRows) {  // S becomes P
+      auto part0 = hn::Zero(d), part1 = hn::Zero(d);
+      for (Index j = begin; j < std::min(begin + kSumRows, k.rows); ++j) {
+        const auto p0 = exp2<T>(hn::MulAdd(hn::Load(d, panel_row(s, j)), c, shift0));
+        const auto p1 = exp2<T>(hn::MulAdd(hn::Load(d, panel_row(s, j) + kLanes<T>), c, shift1));
+        store_row(s, j, p0, p1);
+        part0 = hn::Add(part0, p0);
+        part1 = hn::Add(part1, p1);
+      }
+      sum0 = hn::Add(sum0, part0);
+      sum1 = hn::Add(sum1, part1);
     }
     store_row(p.sum, 0, hn::MulAdd(alpha0, hn::Load(d, p.sum), sum0),
               hn::MulAdd(alpha1, hn::Load(d, p.sum + kLanes<T>), sum1));
     if (problem_.options.dropout > 0) scores.drop(s, at);
     add_values(p, at, s, v, alpha0, alpha1);
+  }
+
+  // −c m; 0 as long as nothing was seen, since −∞ − (−∞) is no number.
+  HWY_ATTR Vec<T> neg_shift(Vec<T> max) const {
+    const Tag<T> d;
+    const auto nothing = hn::Eq(max, hn::Set(d, -std::numeric_limits<T>::infinity()));
+    return hn::IfThenZeroElse(nothing, hn::Mul(max, hn::Set(d, -c_)));
   }
 
   // Oᵀ = α Oᵀ + Vᵀ Pᵀ
@@ -211,11 +225,16 @@ class FlashForward {
     }
   }
 
-  // O = Oᵀᵀ / l, LSE = m + log l; a row with l = 0 saw nothing.
+  // O = Oᵀᵀ / l, LSE = scale m + log l; a row that saw nothing has l = 0.
   HWY_ATTR void finish(const QueryPanel& p, const Tile& block) const {
     const Tag<T> d;
     HWY_ALIGN T inverse[kPanel<T>];
-    for (Index lane = 0; lane < kPanel<T>; ++lane) inverse[lane] = p.sum[lane] == 0 ? T{0} : 1 / p.sum[lane];
+    for (Index lane = 0; lane < kPanel<T>; ++lane) {
+      if (p.sum[lane] == 0 && lane < p.queries.size() &&
+          !problem_.blind(*block.sequence, block.h, p.queries.begin + lane))
+        p.sum[lane] = std::numeric_limits<T>::quiet_NaN();
+      inverse[lane] = p.sum[lane] == 0 ? T{0} : 1 / p.sum[lane];
+    }
     for_each_vector(p.o, {0, problem_.dim_v}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Mul(x, hn::Load(d, inverse + lane));
     });
@@ -224,7 +243,7 @@ class FlashForward {
     T* lse = lse_.data() + problem_.row(block.b(), block.h, p.queries.begin);
     for (Index lane = 0; lane < p.queries.size(); ++lane) {
       // In double: a rounding of LSE is a relative error of every probability in the backward pass.
-      const double log2 = static_cast<double>(p.max[lane]) + std::log2(static_cast<double>(p.sum[lane]));
+      const double log2 = static_cast<double>(p.max[lane] * c_) + std::log2(static_cast<double>(p.sum[lane]));
       lse[lane] = static_cast<T>(log2 * std::numbers::ln2);
     }
   }
@@ -233,6 +252,7 @@ class FlashForward {
   std::span<T> lse_;
   const AttentionProblem<T>& problem_;
   bool plain_;
+  T c_;  // scores are c_ times what panels hold, in units of log 2
   TileSizes tile_;
   Index panels_;  // in a block of queries
   std::vector<Block> blocks_;

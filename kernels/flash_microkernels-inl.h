@@ -117,6 +117,12 @@ HWY_INLINE Vec<T> tanh(Vec<T> x) {
   return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
+// The two vectors of row m of a panel.
+template <class T>
+HWY_INLINE T* panel_row(T* panel, Index m) {
+  return panel + m * kPanel<T>;
+}
+
 // The factor that is read element by element: element (m, k) of a matrix, or of a matrix's transpose.
 template <class T>
 struct Natural {
@@ -124,6 +130,7 @@ struct Natural {
   Index stride;
   HWY_INLINE const T& at(Index m, Index k) const { return data[m * stride + k]; }
   HWY_INLINE Natural from_row(Index m) const { return {data + m * stride, stride}; }
+  HWY_INLINE Natural from_col(Index k) const { return {data + k, stride}; }
 };
 template <class T>
 struct Transposed {
@@ -140,6 +147,13 @@ struct Accumulators {
   HWY_INLINE void clear() {
     HWY_UNROLL(16)
     for (Index m = 0; m < M; ++m) v[m][0] = v[m][1] = hn::Zero(Tag<T>());
+  }
+  HWY_INLINE void add(const Accumulators& x) {
+    HWY_UNROLL(16)
+    for (Index m = 0; m < M; ++m) {
+      v[m][0] = hn::Add(v[m][0], x.v[m][0]);
+      v[m][1] = hn::Add(v[m][1], x.v[m][1]);
+    }
   }
   // += a (M, K) · b (K, panel)
   template <class A>
@@ -187,11 +201,25 @@ HWY_INLINE void multiply(Index rows, Index inner, const A& a, const T* b, F&& fi
   });
 }
 
-// The two vectors of row m of a panel.
-template <class T>
-HWY_INLINE T* panel_row(T* panel, Index m) {
-  return panel + m * kPanel<T>;
+// The same, in sums of kPart terms each, which are added at the end: slower, but rounding takes less.
+template <class T, class F>
+HWY_INLINE void multiply_in_parts(Index rows, Index inner, Natural<T> a, const T* b, F&& finish) {
+  constexpr Index kPart = 16;
+  for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
+    constexpr Index kRows = size();
+    Accumulators<T, kRows> c;
+    c.clear();
+    for (Index k = 0; k < inner; k += kPart) {
+      Accumulators<T, kRows> part;
+      part.clear();
+      part.add_product(a.from_row(m).from_col(k), panel_row(b, k), std::min(kPart, inner - k));
+      c.add(part);
+    }
+    HWY_UNROLL(16)
+    for (Index i = 0; i < kRows; ++i) finish(m + i, c.v[i][0], c.v[i][1]);
+  });
 }
+
 template <class T>
 HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
   hn::Store(x0, Tag<T>(), panel_row(panel, m));

@@ -163,7 +163,8 @@ class NaiveForward : NaiveAttention<T> {
     this->hide(row, i, at, -kInfinity);
     const T sink = problem_.in.sinks.empty() ? -kInfinity : problem_.in.sinks[static_cast<std::size_t>(at.h)];
     const T max = std::max(sink, row_max<T>(n, row));
-    const T shift = max == -kInfinity ? T{0} : max;  // −inf − (−inf) would be NaN
+    // −inf − (−inf) is NaN, as it should unless the row sees nothing.
+    const T shift = max == -kInfinity && problem_.blind(*at.sequence, at.h, i) ? T{0} : max;
     const T sum = row_exp<T>(row, n, row, shift) + std::exp(sink - shift);
     lse_[static_cast<std::size_t>(problem_.row(at.b(), at.h, i))] = max + std::log(sum);
     row_scale<T>(row, n, sum == 0 ? T{0} : 1 / sum);
@@ -240,7 +241,7 @@ class NaiveBackward : NaiveAttention<T> {
 
  private:
   using NaiveAttention<T>::problem_;
-  static constexpr Index kTasks = 16;
+  static constexpr Index kTasks = 8;
 
   Index dk_size() const { return problem_.batch * problem_.kv_heads * problem_.tk * problem_.dim; }
   Index kv_size() const {

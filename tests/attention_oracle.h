@@ -121,7 +121,7 @@ class Oracle {
     const double sink = in_.sinks.empty() ? -infinity : in_.sinks[at(h)];
     double max = sink, sum = 0;
     for (const Score& s : scores) max = std::max(max, s.s);
-    if (max == -infinity) {
+    if (scores.empty() && max == -infinity) {
       r_.lse[at(row)] = -infinity;
       return;
     }
