@@ -41,6 +41,13 @@ HWY_INLINE void for_each_vector(T* panel, Range rows, F&& f) {
   }
 }
 
+// Terms of ⟨q_i, k_j⟩ that are summed at once. A gradient that is summed over many queries averages the
+// errors of their scores; with few queries the scores themselves must be better.
+template <class T>
+Index score_part(const AttentionProblem<T>& problem) {
+  return problem.tq < kMicroRows ? 16 : 128;
+}
+
 // What turns a score into a power of two: exp(x) = 2^(x log₂ e). The scores of a plain problem are products
 // that were never scaled. Both passes compute exp(x) from x by the same steps, so that the errors of the
 // forward scores, which are in LSE as well, cancel in the probabilities of the backward pass.

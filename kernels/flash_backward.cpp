@@ -96,9 +96,8 @@ class FlashBackward {
         scratch_({panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
                   panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
                   ceil_div(problem.dim, kPanel<T>) * kPanel<T> * tile_.keys, panel_size() * panels_,
-                  panel_size(), plain_ ? 0 : panel_size(), plain_ ? 0 : panel_size(),
-                  tile_.queries * problem.dim, tile_.queries * problem.dim_v, tile_.queries, tile_.queries,
-                  tile_.queries}) {}
+                  panel_size(), plain_ ? 0 : panel_size(), plain_ ? 0 : panel_size(), tile_.queries,
+                  tile_.queries, tile_.queries}) {}
 
   void run() {
     compute_delta();
@@ -109,22 +108,7 @@ class FlashBackward {
   }
 
  private:
-  enum Piece : std::size_t {
-    kKt,
-    kVt,
-    kDkt,
-    kDvt,
-    kK,
-    kDs,
-    kP,
-    kSlope,
-    kKeep,
-    kQ,
-    kDout,
-    kNegLse,
-    kNegLseRest,
-    kDelta
-  };
+  enum Piece : std::size_t { kKt, kVt, kDkt, kDvt, kK, kDs, kP, kSlope, kKeep, kNegLse, kNegLseRest, kDelta };
 
   // A tile of queries against the task's keys: what it reads, in layouts that are good to read.
   struct Rows {
@@ -283,10 +267,8 @@ class FlashBackward {
   }
 
   HWY_ATTR Rows rows_of(const Tile& at, bool keys_finite, int thread) const {
-    const auto q = gathered(problem_.in.q.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size()),
-                            scratch_.piece(thread, kQ));
-    const auto dout = gathered(dout_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size()),
-                               scratch_.piece(thread, kDout));
+    const auto q = problem_.in.q.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
+    const auto dout = dout_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
     T *neg_lse = scratch_.piece(thread, kNegLse), *rest = scratch_.piece(thread, kNegLseRest);
     T* delta = scratch_.piece(thread, kDelta);
     const T factor = plain_ ? static_cast<T>(problem_.scale) : T{1};
@@ -362,37 +344,28 @@ class FlashBackward {
     return {begin, std::clamp(all.end, begin, tile.queries.end)};
   }
 
-  // Q Kᵀ. A gradient that is the sum over many queries averages the errors of their scores; with few queries
-  // the scores themselves must be better.
-  template <class F>
-  HWY_ATTR void score_products(const Rows& r, const T* kt, F&& finish) const {
-    const Natural<T> q = {r.q.data, r.q.stride};
-    if (problem_.tq < kMicroRows) {
-      multiply_in_parts<T>(r.q.rows, r.q.cols, q, kt, finish);
-    } else {
-      multiply<T>(r.q.rows, r.q.cols, q, kt, finish);
-    }
-  }
-
   // P = exp2(c Q Kᵀ − LSE), dS' = P ⊙ (scale dO Vᵀ − scale delta), in the registers of the products.
   HWY_ATTR void plain_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at) const {
     const Tag<T> d;
     const auto scale = hn::Set(d, static_cast<T>(problem_.scale)), c = hn::Set(d, to_log2(problem_));
-    score_products(r, kt, [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-      const auto neg_lse = hn::Set(d, r.neg_lse[i]), rest = hn::Set(d, r.neg_lse_rest[i]);
-      store_row(p, i, exp2<T>(hn::Add(hn::MulAdd(x0, c, neg_lse), rest)),
-                exp2<T>(hn::Add(hn::MulAdd(x1, c, neg_lse), rest)));
-    });
+    multiply_in_parts<T>(r.q.rows, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
+                         [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                           const auto neg_lse = hn::Set(d, r.neg_lse[i]),
+                                      rest = hn::Set(d, r.neg_lse_rest[i]);
+                           store_row(p, i, exp2<T>(hn::Add(hn::MulAdd(x0, c, neg_lse), rest)),
+                                     exp2<T>(hn::Add(hn::MulAdd(x1, c, neg_lse), rest)));
+                         });
     const bool cut = at.cut();
     const BackwardScores<T> scores = {problem_, nullptr, nullptr};
     if (cut) scores.hide(p, at);
-    multiply<T>(r.dout.rows, r.dout.cols, Natural<T>{r.dout.data, r.dout.stride}, vt,
-                [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                  const auto delta = hn::Set(d, r.delta[i]);
-                  const T* row = panel_row(p, i);
-                  store_row(ds, i, hn::Mul(hn::MulSub(x0, scale, delta), hn::Load(d, row)),
-                            hn::Mul(hn::MulSub(x1, scale, delta), hn::Load(d, row + kLanes<T>)));
-                });
+    multiply_in_parts<T>(r.dout.rows, r.dout.cols, score_part(problem_),
+                         Natural<T>{r.dout.data, r.dout.stride}, vt, ds,
+                         [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                           const auto delta = hn::Set(d, r.delta[i]);
+                           const T* row = panel_row(p, i);
+                           store_row(ds, i, hn::Mul(hn::MulSub(x0, scale, delta), hn::Load(d, row)),
+                                     hn::Mul(hn::MulSub(x1, scale, delta), hn::Load(d, row + kLanes<T>)));
+                         });
     if (cut) scores.hide(ds, at);
   }
 
@@ -404,10 +377,12 @@ class FlashBackward {
     const auto store_in = [](T* panel) {
       return [panel](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(panel, i, x0, x1); };
     };
-    score_products(r, kt, store_in(p));
+    multiply_in_parts<T>(r.q.rows, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
+                         store_in(p));
     scores.probabilities(p, r.neg_lse, r.neg_lse_rest, at);
     scores.hide(p, at);
-    multiply<T>(r.dout.rows, r.dout.cols, Natural<T>{r.dout.data, r.dout.stride}, vt, store_in(ds));
+    multiply_in_parts<T>(r.dout.rows, r.dout.cols, score_part(problem_),
+                         Natural<T>{r.dout.data, r.dout.stride}, vt, ds, store_in(ds));
     if (problem_.options.dropout > 0) scores.draw_keep(at);
     scores.gradients(ds, p, r.delta, at);
     scores.hide(ds, at);

@@ -48,8 +48,8 @@ class FlashForward {
         panels_(ceil_div(tile_.queries, kPanel<T>)),
         blocks_(cut(problem.sequences, &Sequence::queries, tile_.queries)),
         scratch_({panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
-                  2 * panels_ * kPanel<T>, tile_.keys * kPanel<T>, tile_.keys * problem.dim,
-                  tile_.keys * problem.dim_v, plain_ ? 0 : tile_.keys * kPanel<T>, tile_.keys}) {}
+                  2 * panels_ * kPanel<T>, tile_.keys * kPanel<T>, plain_ ? 0 : tile_.keys * kPanel<T>,
+                  tile_.keys}) {}
 
   void run() {
     parallel_tasks(static_cast<Index>(blocks_.size()) * problem_.heads,
@@ -60,7 +60,7 @@ class FlashForward {
   // Sums of sums lose less to rounding than one long sum.
   static constexpr Index kSumRows = 16;
 
-  enum Piece : std::size_t { kQ, kO, kStatistics, kScores, kK, kV, kAux, kRow };
+  enum Piece : std::size_t { kQ, kO, kStatistics, kScores, kAux, kRow };
 
   // One panel of queries, with the state of the recurrence.
   struct QueryPanel {
@@ -100,8 +100,7 @@ class FlashForward {
     const Range keys = block.sequence->keys_of(queries);
     for (Index j = keys.begin; j < keys.end; j += tile_.keys) {
       const Range some = {j, std::min(j + tile_.keys, keys.end)};
-      const auto k = gathered(rows(problem_.in.k, block, some), scratch_.piece(thread, kK));
-      const auto v = gathered(rows(problem_.in.v, block, some), scratch_.piece(thread, kV));
+      const auto k = rows(problem_.in.k, block, some), v = rows(problem_.in.v, block, some);
       for (Index i = queries.begin; i < queries.end; i += kPanel<T>) {
         const QueryPanel p = panel(block, i, thread);
         const Range seen = {std::max(some.begin, p.keys.begin), std::min(some.end, p.keys.end)};
@@ -148,13 +147,13 @@ class FlashForward {
     auto max0 = hn::Load(d, p.max), max1 = hn::Load(d, p.max + kLanes<T>);
     const auto old0 = max0, old1 = max1;
     const bool modified = !plain_ || at.cut();
-    multiply<T>(k.rows, k.cols, Natural<T>{k.data, k.stride}, p.q,
-                [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                  store_row(s, j, x0, x1);
-                  if (modified) return;
-                  max0 = hn::Max(x0, max0);
-                  max1 = hn::Max(x1, max1);
-                });
+    multiply_in_parts<T>(k.rows, k.cols, score_part(problem_), Natural<T>{k.data, k.stride}, p.q, s,
+                         [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                           store_row(s, j, x0, x1);
+                           if (modified) return;
+                           max0 = hn::Max(x0, max0);
+                           max1 = hn::Max(x1, max1);
+                         });
     const ForwardScores<T> scores = {problem_, scratch_.piece(thread, kAux), scratch_.piece(thread, kRow)};
     if (modified) {
       scores.modify(s, at);

@@ -130,7 +130,7 @@ struct Natural {
   Index stride;
   HWY_INLINE const T& at(Index m, Index k) const { return data[m * stride + k]; }
   HWY_INLINE Natural from_row(Index m) const { return {data + m * stride, stride}; }
-  HWY_INLINE Natural from_col(Index k) const { return {data + k, stride}; }
+  HWY_INLINE Natural from_inner(Index k) const { return {data + k, stride}; }
 };
 template <class T>
 struct Transposed {
@@ -147,13 +147,6 @@ struct Accumulators {
   HWY_INLINE void clear() {
     HWY_UNROLL(16)
     for (Index m = 0; m < M; ++m) v[m][0] = v[m][1] = hn::Zero(Tag<T>());
-  }
-  HWY_INLINE void add(const Accumulators& x) {
-    HWY_UNROLL(16)
-    for (Index m = 0; m < M; ++m) {
-      v[m][0] = hn::Add(v[m][0], x.v[m][0]);
-      v[m][1] = hn::Add(v[m][1], x.v[m][1]);
-    }
   }
   // += a (M, K) · b (K, panel)
   template <class A>
@@ -201,29 +194,33 @@ HWY_INLINE void multiply(Index rows, Index inner, const A& a, const T* b, F&& fi
   });
 }
 
-// The same, in sums of kPart terms each, which are added at the end: slower, but rounding takes less.
-template <class T, class F>
-HWY_INLINE void multiply_in_parts(Index rows, Index inner, Natural<T> a, const T* b, F&& finish) {
-  constexpr Index kPart = 16;
-  for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
-    constexpr Index kRows = size();
-    Accumulators<T, kRows> c;
-    c.clear();
-    for (Index k = 0; k < inner; k += kPart) {
-      Accumulators<T, kRows> part;
-      part.clear();
-      part.add_product(a.from_row(m).from_col(k), panel_row(b, k), std::min(kPart, inner - k));
-      c.add(part);
-    }
-    HWY_UNROLL(16)
-    for (Index i = 0; i < kRows; ++i) finish(m + i, c.v[i][0], c.v[i][1]);
-  });
-}
-
 template <class T>
 HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
   hn::Store(x0, Tag<T>(), panel_row(panel, m));
   hn::Store(x1, Tag<T>(), panel_row(panel, m) + kLanes<T>);
+}
+
+// The same for a long inner dimension, in parts: a part of b stays in the first-level cache for all rows, and
+// a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what was summed so
+// far.
+template <class T, class F>
+HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, Natural<T> a, const T* b, T* sums,
+                                  F&& finish) {
+  const Tag<T> d;
+  const auto first = [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(sums, i, x0, x1); };
+  const auto add = [&](Index i, Vec<T> x0, Vec<T> x1, auto&& then) HWY_ATTR {
+    const T* row = panel_row(sums, i);
+    then(i, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
+  };
+  if (inner <= part) return multiply<T>(rows, inner, a, b, finish);
+  multiply<T>(rows, part, a, b, first);
+  Index k = part;
+  for (; k + part < inner; k += part) {
+    multiply<T>(rows, part, a.from_inner(k), panel_row(b, k),
+                [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, first); });
+  }
+  multiply<T>(rows, inner - k, a.from_inner(k), panel_row(b, k),
+              [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, finish); });
 }
 
 // c (rows, panel) += a · b.
@@ -312,15 +309,6 @@ HWY_INLINE void pack_columns(T* panels, Mat<const T> x) {
       std::fill(panels + n, panels + kPanel<T>, T{0});
     }
   }
-}
-
-// x itself if its rows lie behind each other, else a copy that does. Elements that lie a power of two apart
-// compete for the same few places of a cache.
-template <class T>
-HWY_INLINE Mat<const T> gathered(Mat<const T> x, T* memory) {
-  if (x.stride == x.cols) return x;
-  for (Index r = 0; r < x.rows; ++r) std::copy_n(x.row(r), x.cols, memory + r * x.cols);
-  return {memory, x.rows, x.cols};
 }
 
 // Whether x holds neither NaN nor Inf.
