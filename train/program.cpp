@@ -59,8 +59,9 @@ int run(int argc, const char* const* argv, const Console& console) {
   std::string log_level = "info";
   program.add_option("--log-level", log_level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
-  const std::vector<Command> commands = {add_train_command(program), add_compare_command(program),
-                                         add_sample_command(program), add_check_command(program)};
+  const std::vector<Command> commands = {add_train_command(program),     add_compare_command(program),
+                                         add_sample_command(program),    add_check_command(program),
+                                         add_attention_command(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
