@@ -17,14 +17,23 @@ namespace tilegrad::train {
 
 namespace {
 
-// Log lines go to console.err, so that results can be piped.
-void start_log(const Console& console, const std::string& level) {
-  auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(console.err, /*force_flush=*/true);
-  auto logger = std::make_shared<spdlog::logger>("tilegrad", std::move(sink));
-  logger->set_pattern("%l: %v");
-  logger->set_level(spdlog::level::from_str(level));
-  spdlog::set_default_logger(std::move(logger));
-}
+// Log lines go to console.err, so that results can be piped, and only as long as it is sure to be there.
+class LogScope {
+ public:
+  LogScope(const Console& console, const std::string& level) : outer_(spdlog::default_logger()) {
+    auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(console.err, /*force_flush=*/true);
+    auto logger = std::make_shared<spdlog::logger>("tilegrad", std::move(sink));
+    logger->set_pattern("%l: %v");
+    logger->set_level(spdlog::level::from_str(level));
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~LogScope() { spdlog::set_default_logger(outer_); }
+  LogScope(const LogScope&) = delete;
+  LogScope& operator=(const LogScope&) = delete;
+
+ private:
+  std::shared_ptr<spdlog::logger> outer_;
+};
 
 int report(const Console& console, std::string_view message, ExitCode code) {
   console.err << "tilegrad: " << message << std::endl;
@@ -68,7 +77,7 @@ int run(int argc, const char* const* argv, const Console& console) {
     return wrong_command_line(program, error, console);
   }
   try {
-    start_log(console, log_level);
+    const LogScope log(console, log_level);
     spdlog::debug("{} threads, OpenBLAS core {}", kernels::threads(), kernels::blas_core());
     return run_command(commands, console);
   } catch (const std::bad_alloc&) {
