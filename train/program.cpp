@@ -70,7 +70,7 @@ int run(int argc, const char* const* argv, const Console& console) {
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   const std::vector<Command> commands = {add_train_command(program),     add_compare_command(program),
                                          add_sample_command(program),    add_check_command(program),
-                                         add_attention_command(program)};
+                                         add_attention_command(program), add_bench_command(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
