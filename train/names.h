@@ -47,6 +47,9 @@ template <>
 inline constexpr Named<AttentionKernel> kNames<AttentionKernel>[] = {{AttentionKernel::naive, "naive"},
                                                                      {AttentionKernel::flash, "flash"}};
 template <>
+inline constexpr Named<Align> kNames<Align>[] = {{Align::bottom_right, "bottom_right"},
+                                                 {Align::top_left, "top_left"}};
+template <>
 inline constexpr Named<Dtype> kNames<Dtype>[] = {{Dtype::f32, "f32"}, {Dtype::f64, "f64"}};
 template <>
 inline constexpr Named<InitKind> kNames<InitKind>[] = {{InitKind::gpt2, "gpt2"},

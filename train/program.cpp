@@ -17,14 +17,23 @@ namespace tilegrad::train {
 
 namespace {
 
-// Log lines go to console.err, so that results can be piped.
-void start_log(const Console& console, const std::string& level) {
-  auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(console.err, /*force_flush=*/true);
-  auto logger = std::make_shared<spdlog::logger>("tilegrad", std::move(sink));
-  logger->set_pattern("%l: %v");
-  logger->set_level(spdlog::level::from_str(level));
-  spdlog::set_default_logger(std::move(logger));
-}
+// Log lines go to console.err, so that results can be piped, and only as long as it is sure to be there.
+class LogScope {
+ public:
+  LogScope(const Console& console, const std::string& level) : outer_(spdlog::default_logger()) {
+    auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(console.err, /*force_flush=*/true);
+    auto logger = std::make_shared<spdlog::logger>("tilegrad", std::move(sink));
+    logger->set_pattern("%l: %v");
+    logger->set_level(spdlog::level::from_str(level));
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~LogScope() { spdlog::set_default_logger(outer_); }
+  LogScope(const LogScope&) = delete;
+  LogScope& operator=(const LogScope&) = delete;
+
+ private:
+  std::shared_ptr<spdlog::logger> outer_;
+};
 
 int report(const Console& console, std::string_view message, ExitCode code) {
   console.err << "tilegrad: " << message << std::endl;
@@ -59,15 +68,16 @@ int run(int argc, const char* const* argv, const Console& console) {
   std::string log_level = "info";
   program.add_option("--log-level", log_level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
-  const std::vector<Command> commands = {add_train_command(program), add_compare_command(program),
-                                         add_sample_command(program), add_check_command(program)};
+  const std::vector<Command> commands = {add_train_command(program),     add_compare_command(program),
+                                         add_sample_command(program),    add_check_command(program),
+                                         add_attention_command(program), add_bench_command(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return wrong_command_line(program, error, console);
   }
   try {
-    start_log(console, log_level);
+    const LogScope log(console, log_level);
     spdlog::debug("{} threads, OpenBLAS core {}", kernels::threads(), kernels::blas_core());
     return run_command(commands, console);
   } catch (const std::bad_alloc&) {

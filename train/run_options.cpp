@@ -4,6 +4,7 @@
 #include <fstream>
 #include <type_traits>
 
+#include "train/choice.h"
 #include "train/presets.h"
 
 namespace tilegrad::train {
@@ -21,10 +22,7 @@ void RunOptions::add(const Setting& setting, T& field) {
   if constexpr (std::is_same_v<T, bool>) {
     option = command_.add_flag(name + ",!--no-" + std::string(setting.name), field, help);
   } else if constexpr (std::is_enum_v<T>) {
-    const std::string what(setting.name);
-    option = command_.add_option_function<std::string>(
-        name, [&field, what](const std::string& text) { field = value_of<T>(what, text); }, help);
-    option->check(CLI::IsMember(all_names<T>()));
+    option = add_choice<T>(command_, name, field, help);
   } else {
     option = command_.add_option(name, field, help);
   }

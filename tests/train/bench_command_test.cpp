@@ -1,0 +1,347 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "base/memory.h"
+#include "run_program.h"
+#include "train/attention_bench.h"
+#include "train/bench_report.h"
+#include "train/machine.h"
+
+using namespace tilegrad;
+using namespace tilegrad::train;
+
+namespace {
+
+using nlohmann::json;
+
+// A bench that takes no time.
+Output tiny_bench(const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = {"bench", "--q-len", "40", "--d", "8", "--seconds", "0"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_program(arguments);
+}
+
+std::vector<json> lines_of(const Output& output) {
+  CAPTURE(output.err);
+  CHECK(output.code == kSuccess);
+  std::vector<json> lines;
+  std::istringstream in(output.out);
+  for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
+  return lines;
+}
+
+std::set<std::string> keys_of(const json& object) {
+  std::set<std::string> keys;
+  for (const auto& item : object.items()) keys.insert(item.key());
+  return keys;
+}
+
+void check_error(const Output& output, int code, const std::string& line) {
+  CAPTURE(output.err);
+  CAPTURE(line);
+  CHECK(output.code == code);
+  CHECK(output.err.starts_with("tilegrad: "));
+  CHECK(output.err.find(line) != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
+
+// Lowers the memory limit while it lives.
+class MemoryLimit {
+ public:
+  explicit MemoryLimit(Index bytes) : old_(memory::limit()) { memory::set_limit(bytes); }
+  ~MemoryLimit() { memory::set_limit(old_); }
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+
+ private:
+  Index old_;
+};
+
+// Pairs that query by query, key by key are seen.
+Index counted_pairs(Index tq, Index tk, const AttentionOptions& o) {
+  const Index offset = o.align == Align::bottom_right ? tk - tq : 0;
+  Index pairs = 0;
+  for (Index i = 0; i < tq; ++i) {
+    for (Index j = 0; j < tk; ++j) {
+      const bool left = !o.window.left || j >= i + offset - *o.window.left;
+      const bool right = !o.window.right || j <= i + offset + *o.window.right;
+      pairs += left && right && (!o.causal || j <= i + offset);
+    }
+  }
+  return pairs;
+}
+
+// A sweep in which flash wins forward from the second length on, and never with its backward pass.
+std::vector<SweepRow> some_sweep() {
+  return {{.time = 32, .naive_forward = 1, .flash_forward = 2, .naive_backward = 1, .flash_backward = 2},
+          {.time = 64, .naive_forward = 4, .flash_forward = 3, .naive_backward = 4, .flash_backward = 9},
+          {.time = 128, .naive_forward = 9, .flash_forward = 8, .naive_backward = 1, .flash_backward = 9}};
+}
+
+}  // namespace
+
+TEST_CASE("bench: JSON has a line for each type and pass, and every number in it") {
+  const auto lines = lines_of(tiny_bench({"--backward", "--json", "--threads", "2"}));
+  REQUIRE(lines.size() == 4);
+  const std::vector<std::string> types = {"normal", "normal", "flash", "flash"};
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    CAPTURE(i);
+    const json& line = lines[i];
+    CHECK(keys_of(line) == std::set<std::string>{"type", "pass", "threads", "ms", "gflops", "peak_gflops",
+                                                 "fraction", "peak_bytes", "max_abs_diff"});
+    CHECK(line["type"] == types[i]);
+    CHECK(line["pass"] == (i % 2 == 0 ? "forward" : "backward"));
+    CHECK(line["threads"] == 2);
+    CHECK(line["ms"] > 0);
+    CHECK(line["peak_gflops"] > 0);
+    const double flops = (i % 2 == 0 ? 1 : 2.5) * 4.0 * 2 * 40 * 40 * 8;
+    CHECK(line["gflops"].get<double>() == doctest::Approx(1e-6 * flops / line["ms"].get<double>()));
+    CHECK(line["fraction"].get<double>() ==
+          doctest::Approx(line["gflops"].get<double>() / line["peak_gflops"].get<double>()));
+    CHECK(line["max_abs_diff"] < 1e-4);
+    CHECK(line["max_abs_diff"] > 0);
+  }
+  CHECK(lines[0]["max_abs_diff"] == lines[2]["max_abs_diff"]);
+  CHECK(lines[0]["max_abs_diff"] != lines[1]["max_abs_diff"]);
+}
+
+TEST_CASE("bench: one type alone has nothing to differ from") {
+  for (const std::string type : {"flash", "normal"}) {
+    const auto lines = lines_of(tiny_bench({"--type", type, "--json"}));
+    REQUIRE(lines.size() == 1);
+    CHECK(lines[0]["type"] == type);
+    CHECK(lines[0]["pass"] == "forward");
+    CHECK(lines[0]["max_abs_diff"].is_null());
+    CHECK(lines[0]["ms"] > 0);
+  }
+}
+
+TEST_CASE("bench: peak memory is what a pass takes beyond its inputs") {
+  const auto lines = lines_of(tiny_bench({"--q-len", "256", "--d", "4", "--backward", "--json"}));
+  REQUIRE(lines.size() == 4);
+  const Index scores = 2 * 256 * 256 * 4;
+  CHECK(lines[0]["peak_bytes"] >= scores);
+  CHECK(lines[1]["peak_bytes"] >= scores);
+  const Index outputs = 2 * 256 * (4 + 1) * 4;  // out and lse
+  CHECK(lines[2]["peak_bytes"] >= outputs);
+  CHECK(lines[3]["peak_bytes"] >= outputs);
+}
+
+TEST_CASE("bench: the options describe one problem") {
+  const Output output = tiny_bench({"--b", "3", "--h", "4", "--kv-heads", "2", "--kv-len", "50", "--causal",
+                                    "--window", "7", "--mask", "random", "--dtype", "f64"});
+  CAPTURE(output.err);
+  REQUIRE(output.code == kSuccess);
+  CHECK(output.out.find("q (3, 40, 4, 8), k and v (3, 50, 2, 8), f64, causal, 7 keys to the left, a random "
+                        "mask\n") != std::string::npos);
+  CHECK(tiny_bench({"--window", "3"}).out.find("f32, 3 keys to the left, 3 keys to the right\n") !=
+        std::string::npos);
+  CHECK(tiny_bench({"--window", "3,0"}).out.find("f32, 3 keys to the left, 0 keys to the right\n") !=
+        std::string::npos);
+}
+
+TEST_CASE("bench: the table shows the machine, the problem and a row for each type and pass") {
+  const Output output = tiny_bench({"--backward"});
+  for (const char* part :
+       {"FMA peak", "GB/s", "L2", "q (1, 40, 2, 8), k and v (1, 40, 2, 8), f32\n", "half of them in",
+        "of peak", "peak memory", "moved by model", "differs by", "\nnormal forward ", "\nnormal backward ",
+        "\nflash forward ", "\nflash backward "}) {
+    CAPTURE(part);
+    CHECK(output.out.find(part) != std::string::npos);
+  }
+}
+
+TEST_CASE("bench: what does not fit into memory is skipped, or an error if it was asked for by name") {
+  const Index live = memory::usage().live;
+  const std::vector<std::string> size = {"--h", "1", "--q-len", "1024", "--d", "1", "--json"};
+  const MemoryLimit limit(live + (Index{4} << 20) - 1);  // the score matrix alone is 4 MiB
+  const auto with = [&](const std::string& type) {
+    std::vector<std::string> arguments = size;
+    arguments.insert(arguments.end(), {"--type", type});
+    return tiny_bench(arguments);
+  };
+  const Output both = with("both");
+  CAPTURE(both.err);
+  CHECK(both.err.starts_with("warning: normal is skipped: out of memory: 4.0 MiB requested"));
+  CHECK(std::count(both.err.begin(), both.err.end(), '\n') == 1);
+  const auto lines = lines_of(both);
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0]["type"] == "normal");
+  for (const char* key : {"ms", "gflops", "fraction", "peak_bytes", "max_abs_diff"}) {
+    CAPTURE(key);
+    CHECK(lines[0][key].is_null());
+  }
+  CHECK(lines[1]["ms"] > 0);
+  CHECK(lines[1]["max_abs_diff"].is_null());
+  check_error(with("normal"), kFailure, "out of memory: 4.0 MiB requested");
+}
+
+TEST_CASE("bench: a result that is not finite is an error") {
+  BenchCase bench = {.heads = 1, .kv_heads = 1, .tq = 4, .tk = 4, .dim = 2, .seconds = 0};
+  bench.options.scale = std::nan("");
+  CHECK_THROWS_WITH_AS(run_bench(bench), "bench: normal gives a result that is not finite", Error);
+}
+
+TEST_CASE("bench: misuse is an error") {
+  check_error(tiny_bench({"--h", "4", "--kv-heads", "3"}), kFailure, "3 key/value heads do not divide 4");
+  check_error(tiny_bench({"--causal", "--window", "2,1"}), kFailure, "causal sees nothing to the right");
+  check_error(tiny_bench({"--window", "-1"}), kFailure, "the window reaches -1 to the left");
+  check_error(tiny_bench({"--type", "fast"}), kWrongCommandLine, "fast");
+  check_error(tiny_bench({"--d", "0"}), kWrongCommandLine, "--d");
+  check_error(tiny_bench({"--mask", "some"}), kWrongCommandLine, "some");
+  check_error(tiny_bench({"--window", "1,2,3"}), kWrongCommandLine, "");
+  check_error(tiny_bench({"--sweep", "--json"}), kWrongCommandLine, "--json");
+  check_error(tiny_bench({"--out", "x.csv"}), kWrongCommandLine, "--sweep");
+  check_error(tiny_bench({"--q-len", "31", "--sweep"}), kFailure, "a sweep begins at 32, --q-len is 31");
+  check_error(tiny_bench({"--b", "1000000000000"}), kFailure, "of memory");
+  check_error(tiny_bench({"--profile", "/proc/tilegrad/trace.json"}), kFailure, "/proc/tilegrad");
+}
+
+TEST_CASE("bench: a sweep prints a table and a verdict and writes CSV") {
+  const TemporaryFolder folder;
+  const Output output = tiny_bench({"--sweep", "--q-len", "100", "--causal", "--out", folder / "sweep.csv"});
+  CAPTURE(output.err);
+  REQUIRE(output.code == kSuccess);
+  CHECK(output.out.find("\nflash is faster ") != std::string::npos);
+  std::istringstream csv(read_file(folder / "sweep.csv"));
+  std::string line;
+  std::getline(csv, line);
+  CHECK(line == "T,naive_forward_ms,flash_forward_ms,naive_backward_ms,flash_backward_ms");
+  for (const std::string time : {"32", "64"}) {
+    REQUIRE(std::getline(csv, line));
+    CHECK(line.starts_with(time + ","));
+    CHECK(std::count(line.begin(), line.end(), ',') == 4);
+    CHECK(line.find(",,") == std::string::npos);
+  }
+  CHECK_FALSE(std::getline(csv, line));
+}
+
+TEST_CASE("bench: the verdict of a sweep names the length from which on flash always wins") {
+  std::vector<SweepRow> rows = some_sweep();
+  CHECK(sweep_verdict(rows) ==
+        "flash is faster from T = 64 on (forward), at no T up to 128 (forward + backward)");
+  // What naive cannot do at all, flash does faster.
+  rows.push_back({.time = 256, .flash_forward = 100, .flash_backward = 100});
+  CHECK(sweep_verdict(rows) ==
+        "flash is faster from T = 64 on (forward), from T = 256 on (forward + backward)");
+  CHECK(sweep_csv(rows).ends_with("\n256,,100,,100\n"));
+  rows[1].naive_forward = 1;
+  rows.erase(rows.begin());
+  CHECK(sweep_verdict(rows).starts_with("flash is faster from T = 128 on (forward)"));
+}
+
+TEST_CASE("bench: the profile is a trace with an event for each timed call and memory as counters") {
+  const TemporaryFolder folder;
+  const std::string file = folder / "trace.json";
+  REQUIRE(tiny_bench({"--backward", "--profile", file}).code == kSuccess);
+  const json trace = json::parse(read_file(file));
+  std::map<std::string, int> events, counters;
+  double before = 0;
+  for (const json& entry : trace["traceEvents"]) {
+    if (entry["ph"] == "C") ++counters[entry["name"]];
+    if (entry["ph"] != "X") continue;
+    ++events[entry["name"]];
+    CHECK(entry["cat"] == "attention");
+    CHECK(entry["ts"] >= before);  // calls follow each other
+    before = entry["ts"].get<double>() + entry["dur"].get<double>();
+    const std::string name =
+        entry["args"]["kernel"].get<std::string>() + " " + entry["args"]["pass"].get<std::string>();
+    CHECK(entry["name"] == name);
+  }
+  REQUIRE(events.size() == 4);
+  for (const auto& event : events) CHECK(event.second == 3);  // the fewest repetitions
+  CHECK(counters["live bytes"] == 2 * 12);
+  CHECK(counters["peak bytes"] == 12);
+}
+
+TEST_CASE("bench: types take turns") {
+  const BenchReport report =
+      run_bench({.heads = 1, .kv_heads = 1, .tq = 16, .tk = 16, .dim = 4, .seconds = 0});
+  REQUIRE(report.calls.size() == 6);
+  for (std::size_t i = 0; i < 6; ++i) {
+    CHECK(report.calls[i].kernel == (i % 2 == 0 ? AttentionKernel::naive : AttentionKernel::flash));
+    CHECK(report.calls[i].peak_bytes >= report.calls[i].live_after);
+  }
+}
+
+TEST_CASE("bench: median and quartiles") {
+  const Quartiles q = quartiles({5, 1, 4, 2, 3});
+  CHECK(q.first == 2);
+  CHECK(q.median == 3);
+  CHECK(q.third == 4);
+  CHECK(quartiles({7}).third == 7);
+}
+
+TEST_CASE("attention cost: pairs are those that causal and window leave") {
+  const std::vector<AttentionOptions> cases = {{},
+                                               {.causal = true},
+                                               {.causal = true, .align = Align::top_left},
+                                               {.window = {.left = 2, .right = 1}},
+                                               {.align = Align::top_left, .window = {.right = 3}},
+                                               {.causal = true, .window = {.left = 0}}};
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    CAPTURE(i);
+    for (const Index tq : {1, 4, 9}) {
+      for (const Index tk : {1, 5, 9})
+        CHECK(visible_pairs(tq, tk, cases[i]) == counted_pairs(tq, tk, cases[i]));
+    }
+  }
+  CHECK(visible_pairs(4096, 4096, {.causal = true}) == 4096 * 4097 / 2);
+}
+
+TEST_CASE("attention cost: operations and bytes follow the formulas") {
+  const AttentionSizes s = {
+      .batch = 2, .heads = 4, .kv_heads = 2, .tq = 8, .tk = 16, .dim = 32, .pairs = 100};
+  CHECK(attention_flops(s, Pass::forward) == 4.0 * 2 * 4 * 100 * 32);
+  CHECK(attention_flops(s, Pass::backward) == 10.0 * 2 * 4 * 100 * 32);
+  const double tensors = 2.0 * (4 * 8 + 2 * 16) * 32;  // q or out, and k or v
+  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::forward, 4, 4096) == 4 * (2 * tensors + 4 * 800));
+  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::backward, 4, 4096) == 4 * (4 * tensors + 7 * 800));
+  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::forward, 4, 4096) ==
+        4 * (2 * tensors + 2 * 800 * 32 * 32 / 1024.0));
+  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, 8, 4096) ==
+        8 * (4 * tensors + 4 * 800 * 32 * 32 / 512.0));
+}
+
+TEST_CASE("machine: speeds and sizes are those of some machine") {
+  CHECK(fma_gflops<float>() > 0);
+  CHECK(fma_gflops<double>() > 0);
+  CHECK(read_bandwidth(Index{1} << 20) > 0);
+  CHECK(l2_bytes() >= Index{64} << 10);
+  CHECK(l2_bytes() % 1024 == 0);
+  CHECK_FALSE(processor_name().empty());
+}
+
+TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {
+  const TemporaryFolder folder;
+  ChromeTrace trace;
+  trace.process_name("program");
+  trace.thread_name(3, "worker");
+  trace.add({.name = "a \"quoted\" name",
+             .category = "work",
+             .begin_us = 1.5,
+             .duration_us = 2.5,
+             .thread = 3,
+             .details = {{"step", 7}}});
+  trace.counter("bytes", 4, 1024);
+  trace.write(folder / "trace.json");
+  const json entries = json::parse(read_file(folder / "trace.json"))["traceEvents"];
+  REQUIRE(entries.size() == 4);
+  CHECK(entries[0] == json::parse(R"({"ph": "M", "name": "process_name", "pid": 1, "tid": 0,
+                                      "args": {"name": "program"}})"));
+  CHECK(entries[1] == json::parse(R"({"ph": "M", "name": "thread_name", "pid": 1, "tid": 3,
+                                      "args": {"name": "worker"}})"));
+  CHECK(entries[2] == json::parse(R"({"ph": "X", "name": "a \"quoted\" name", "cat": "work", "ts": 1.5,
+                                      "dur": 2.5, "pid": 1, "tid": 3, "args": {"step": 7}})"));
+  CHECK(entries[3] ==
+        json::parse(R"({"ph": "C", "name": "bytes", "ts": 4.0, "pid": 1, "args": {"value": 1024.0}})"));
+}
+
+TEST_CASE("chrome trace: without events it is an empty list") {
+  const TemporaryFolder folder;
+  ChromeTrace().write(folder / "trace.json");
+  CHECK(json::parse(read_file(folder / "trace.json"))["traceEvents"].empty());
+}
