@@ -137,8 +137,8 @@ TEST_CASE("safetensors: a tensor that contradicts itself is refused") {
   };
   CHECK(with(R"("F32")", "[2, 3]", "[0, 24]").empty());
   CHECK(with(R"("F16")", "[2, 6]", "[0, 24]") ==
-        "tensor `a`: dtype \"F16\" is not one of F32, F64, BF16, I32");
-  CHECK(with("7", "[2, 6]", "[0, 24]") == "tensor `a`: dtype 7 is not one of F32, F64, BF16, I32");
+        "tensor `a`: dtype \"F16\" is not one of F32, F64, BF16, I32, BOOL");
+  CHECK(with("7", "[2, 6]", "[0, 24]") == "tensor `a`: dtype 7 is not one of F32, F64, BF16, I32, BOOL");
   CHECK(with(R"("F32")", "6", "[0, 24]") == "tensor `a`: shape is not a list");
   CHECK(with(R"("F32")", "[-2, -3]", "[0, 24]") == "tensor `a`: a size in shape is not a natural number");
   CHECK(with(R"("F32")", "[2.5, 3]", "[0, 24]") == "tensor `a`: a size in shape is not a natural number");
