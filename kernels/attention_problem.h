@@ -90,6 +90,18 @@ struct AttentionProblem {
   bool plain() const {
     return scale > 0 && softcap == 0 && !in.bias && !in.mask && in.alibi.empty() && options.dropout == 0;
   }
+  /// Queries of the longest sequence.
+  Index longest_queries() const {
+    Index longest = 0;
+    for (const Sequence& s : sequences) longest = std::max(longest, s.tq);
+    return longest;
+  }
+  /// Whether each key and value is read for a few rows only, as when a model generates. Then it takes longer
+  /// to read K and V than to multiply.
+  bool decodes() const {
+    constexpr Index kFewRows = 8;
+    return longest_queries() * group() <= kFewRows;
+  }
   /// Whether query i sees key j of its sequence.
   bool sees(const Sequence& s, Index h, Index i, Index j) const {
     const Range keys = s.keys_of(i);

@@ -1,7 +1,7 @@
-// What stands between the product Q Kᵀ and the probabilities: softcap, bias, ALiBi, masks, dropout; forward
-// for panels whose lanes are queries, backward for panels whose lanes are keys. Each step is one walk over a
-// panel that lies in the first-level cache, and is taken only if its option is set: a tile without options,
-// that no mask cuts, never comes here.
+// What stands between the product Q Kᵀ and the probabilities: softcap, bias, ALiBi, masks, dropout; for
+// panels whose lanes are queries and for panels whose lanes are keys. Each step is one walk over a panel that
+// lies in the first-level cache, and is taken only if its option is set: a tile without options, that no mask
+// cuts, never comes here.
 #if defined(TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
 #undef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
@@ -18,14 +18,26 @@
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// A part of the score matrix of head h (with key/value head hkv).
+// A part of the score matrix: some queries against some keys, for `heads` heads from h on that share
+// key/value head hkv.
 struct Tile {
   const Sequence* sequence;
   Index h, hkv;
   Range queries, keys;
+  Index heads = 1;
 
   Index b() const { return sequence->b; }
   bool cut() const { return !sequence->sees_all(queries, keys); }
+  // Rows of the score matrix: the queries of one head after those of the other.
+  Index rows() const { return heads * queries.size(); }
+  // Calls f(row, head, query) for each.
+  template <class F>
+  HWY_INLINE void for_each_row(F&& f) const {
+    Index row = 0;
+    for (Index n = h; n < h + heads; ++n) {
+      for (Index i = queries.begin; i < queries.end; ++i) f(row++, n, i);
+    }
+  }
 };
 
 // Replaces every row (x0, x1) of a panel by f(row, vector index, x).
@@ -74,14 +86,15 @@ HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& probl
   });
 }
 
-// ---- Forward: panel (keys, lanes = queries).
+// ---- Panels (keys, lanes = rows of the tile).
 
 template <class T>
-struct ForwardScores {
+struct QueryLanes {
   const AttentionProblem<T>& problem;
   T* aux;  // (keys, panel)
   T* row;  // (keys)
 
+  // S from the product Q Kᵀ, −∞ where a query does not see a key.
   HWY_ATTR void modify(T* s, const Tile& at) const {
     if (!problem.plain()) scale_and_cap<T>(s, at.keys.size(), problem, nullptr);
     if (problem.in.bias) add_bias(s, at);
@@ -92,12 +105,11 @@ struct ForwardScores {
 
   // P = P ⊙ M
   HWY_ATTR void drop(T* p, const Tile& at) const {
-    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
-      dropout_factors(row, at.keys.begin, at.keys.size(), problem.row(at.b(), at.h, i),
-                      problem.options.dropout, problem.options.dropout_key);
-      const Index lane = i - at.queries.begin;
-      for (Index j = 0; j < at.keys.size(); ++j) aux[j * kPanel<T> + lane] = row[j];
-    }
+    at.for_each_row([&](Index lane, Index h, Index i) {
+      dropout_factors(row, at.keys.begin, at.keys.size(), problem.row(at.b(), h, i), problem.options.dropout,
+                      problem.options.dropout_key);
+      for (Index j = 0; j < at.keys.size(); ++j) panel_row(aux, j)[lane] = row[j];
+    });
     for_each_vector(p, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Mul(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
     });
@@ -105,9 +117,11 @@ struct ForwardScores {
 
  private:
   HWY_ATTR void add_bias(T* s, const Tile& at) const {
-    const Mat<const T> bias(problem.in.bias.row(at.b(), at.h, at.queries.begin) + at.keys.begin,
-                            at.queries.size(), at.keys.size(), problem.in.bias.stride_q);
-    pack_transposed(aux, bias);
+    for (Index n = 0; n < at.heads; ++n) {
+      const T* first = problem.in.bias.row(at.b(), at.h + n, at.queries.begin) + at.keys.begin;
+      transpose(aux + n * at.queries.size(), kPanel<T>, first, problem.in.bias.stride_q, at.queries.size(),
+                at.keys.size());
+    }
     for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Add(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
     });
@@ -115,52 +129,54 @@ struct ForwardScores {
 
   HWY_ATTR void add_alibi(T* s, const Tile& at) const {
     const Tag<T> d;
-    const auto down = hn::Set(d, -problem.in.alibi[static_cast<std::size_t>(at.h)]);
+    HWY_ALIGN T neg_slope[kPanel<T>] = {},
+                position[kPanel<T>] = {};  // of the query, counted from the first key
+    at.for_each_row([&](Index lane, Index h, Index i) {
+      neg_slope[lane] = -problem.in.alibi[static_cast<std::size_t>(h)];
+      position[lane] = static_cast<T>(i + at.sequence->shift - at.keys.begin);
+    });
     for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
-      const Index distance = at.queries.begin + lane + at.sequence->shift - (at.keys.begin + j);
-      return hn::MulAdd(down, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
+      const auto distance = hn::Abs(hn::Sub(hn::Load(d, position + lane), hn::Set(d, static_cast<T>(j))));
+      return hn::MulAdd(hn::Load(d, neg_slope + lane), distance, x);
     });
   }
 
   HWY_ATTR void apply_mask(T* s, const Tile& at) const {
     const Tag<T> d;
     const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
-    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
-      const std::uint8_t* seen = problem.in.mask.row(at.b(), at.h, i) + at.keys.begin;
-      T* lane = aux + (i - at.queries.begin);
-      for (Index j = 0; j < at.keys.size(); ++j) lane[j * kPanel<T>] = seen[j] != 0 ? T{1} : T{0};
-    }
+    at.for_each_row([&](Index lane, Index h, Index i) {
+      const std::uint8_t* seen = problem.in.mask.row(at.b(), h, i) + at.keys.begin;
+      for (Index j = 0; j < at.keys.size(); ++j) panel_row(aux, j)[lane] = seen[j] != 0 ? T{1} : T{0};
+    });
     for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::IfThenElse(hn::Eq(hn::Load(d, panel_row(aux, j) + lane), hn::Zero(d)), nothing, x);
     });
   }
 
-  // Keys before `all_seen.begin` or from `all_seen.end` on are hidden from some queries of the tile.
+  // Keys before `low` or from `high` on are hidden from some queries of the tile.
   HWY_ATTR void apply_ranges(T* s, const Tile& at) const {
     const Tag<T> d;
     const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
+    const auto local = [&](Index j) { return std::clamp<Index>(j - at.keys.begin, 0, at.keys.size()); };
     HWY_ALIGN T begin[kPanel<T>] = {}, end[kPanel<T>] = {};
-    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
+    at.for_each_row([&](Index lane, Index, Index i) {
       const Range keys = at.sequence->keys_of(i);
-      const auto local = [&](Index j) {
-        return static_cast<T>(std::clamp<Index>(j - at.keys.begin, 0, at.keys.size()));
-      };
-      begin[i - at.queries.begin] = local(keys.begin);
-      end[i - at.queries.begin] = local(keys.end);
-    }
+      begin[lane] = static_cast<T>(local(keys.begin));
+      end[lane] = static_cast<T>(local(keys.end));
+    });
     const auto hide = [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       const auto key = hn::Set(d, static_cast<T>(j));
       const auto seen = hn::And(hn::Ge(key, hn::Load(d, begin + lane)), hn::Lt(key, hn::Load(d, end + lane)));
       return hn::IfThenElse(seen, x, nothing);
     };
-    const auto last = static_cast<Index>(begin[at.queries.size() - 1]), first = static_cast<Index>(end[0]);
-    const Index low = last, high = std::max(first, low);  // keys in [low, high) are seen by all
+    const Index low = local(at.sequence->keys_of(at.queries.end - 1).begin);
+    const Index high = std::max(low, local(at.sequence->keys_of(at.queries.begin).end));
     for_each_vector(s, {0, low}, hide);
     for_each_vector(s, {high, at.keys.size()}, hide);
   }
 };
 
-// ---- Backward: panel (queries, lanes = keys). Its rows are counted from the tile's first query.
+// ---- Panels (rows of the tile, lanes = keys).
 
 // The first n of a panel's columns from x, and anything behind them.
 template <class T>
@@ -171,19 +187,23 @@ HWY_INLINE const T* padded(const T* x, Index n, T* memory) {
 }
 
 template <class T>
-struct BackwardScores {
+struct KeyLanes {
   const AttentionProblem<T>& problem;
-  T* slope;  // (queries, panel): the derivative of the softcap
-  T* keep;   // (queries, panel): M
+  T* slope;  // (rows, panel): the derivative of the softcap, if it is wanted
+  T* keep;   // (rows, panel): M
 
-  // P = exp(S − LSE) from the product Q Kᵀ, with −LSE in units of log 2, and what its rounding lost.
+  // S from the product Q Kᵀ, not yet masked.
+  HWY_ATTR void modify(T* s, const Tile& at) const {
+    if (!problem.plain()) scale_and_cap(s, at.rows(), problem, slope);
+    if (problem.in.bias) add_bias(s, at);
+    if (!problem.in.alibi.empty()) add_alibi(s, at);
+  }
+
+  // P = exp(S − LSE), with −LSE in units of log 2, and what its rounding lost.
   HWY_ATTR void probabilities(T* p, const T* neg_lse, const T* neg_lse_rest, const Tile& at) const {
     const Tag<T> d;
     const auto c = hn::Set(d, to_log2(problem));
-    scale_and_cap(p, at.queries.size(), problem, slope);
-    if (problem.in.bias) add_bias(p, at);
-    if (!problem.in.alibi.empty()) add_alibi(p, at);
-    for_each_vector(p, {0, at.queries.size()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
+    for_each_vector(p, {0, at.rows()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
       return exp2<T>(hn::Add(hn::MulAdd(x, c, hn::Set(d, neg_lse[i])), hn::Set(d, neg_lse_rest[i])));
     });
   }
@@ -192,9 +212,9 @@ struct BackwardScores {
   HWY_ATTR void gradients(T* ds, const T* p, const T* delta, const Tile& at) const {
     const Tag<T> d;
     const bool drops = problem.options.dropout > 0;
-    for_each_vector(ds, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(ds, {0, at.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
       if (drops) x = hn::Mul(x, hn::Load(d, panel_row(keep, i) + lane));
-      return hn::Mul(hn::Sub(x, hn::Set(d, delta[i])), hn::Load(d, p + i * kPanel<T> + lane));
+      return hn::Mul(hn::Sub(x, hn::Set(d, delta[i])), hn::Load(d, panel_row(p, i) + lane));
     });
   }
 
@@ -203,69 +223,83 @@ struct BackwardScores {
     const Tag<T> d;
     const auto scale = hn::Set(d, static_cast<T>(problem.scale));
     const bool capped = problem.softcap > 0;
-    for_each_vector(ds, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(ds, {0, at.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
       if (capped) x = hn::Mul(x, hn::Load(d, panel_row(slope, i) + lane));
       return hn::Mul(x, scale);
     });
   }
 
-  // Where a query does not see a key, x = 0, whatever stands there.
-  HWY_ATTR void hide(T* x, const Tile& at) const {
-    if (problem.in.mask) hide_masked(x, at);
-    if (!at.cut()) return;
-    const Tag<T> d;
-    for_each_vector(x, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> v) HWY_ATTR {
-      const Range keys = at.sequence->keys_of(at.queries.begin + i);
-      if (keys.begin <= at.keys.begin && keys.end >= at.keys.end) return v;
-      const auto local = [&](Index j) {
-        return static_cast<T>(std::clamp<Index>(j - at.keys.begin, 0, kPanel<T>));
-      };
-      const auto key = hn::Iota(d, static_cast<T>(lane));
-      const auto seen =
-          hn::And(hn::Ge(key, hn::Set(d, local(keys.begin))), hn::Lt(key, hn::Set(d, local(keys.end))));
-      return hn::IfThenElseZero(seen, v);
-    });
+  // Where a query does not see a key, x = value, whatever stands there.
+  HWY_ATTR void hide(T* x, const Tile& at, T value = 0) const {
+    if (problem.in.mask) hide_masked(x, at, value);
+    if (at.cut()) hide_outside(x, at, value);
   }
 
+  // M
   HWY_ATTR void draw_keep(const Tile& at) const {
-    for (Index i = at.queries.begin; i < at.queries.end; ++i) {
-      dropout_factors(panel_row(keep, i - at.queries.begin), at.keys.begin, at.keys.size(),
-                      problem.row(at.b(), at.h, i), problem.options.dropout, problem.options.dropout_key);
-    }
+    at.for_each_row([&](Index row, Index h, Index i) {
+      dropout_factors(panel_row(keep, row), at.keys.begin, at.keys.size(), problem.row(at.b(), h, i),
+                      problem.options.dropout, problem.options.dropout_key);
+    });
+  }
+  // P = P ⊙ M
+  HWY_ATTR void drop(T* p, const Tile& at) const {
+    for_each_vector(p, {0, at.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+      return hn::Mul(x, hn::Load(Tag<T>(), panel_row(keep, i) + lane));
+    });
   }
 
  private:
   HWY_ATTR void add_bias(T* s, const Tile& at) const {
     const Tag<T> d;
     T memory[kPanel<T>] = {};
-    for (Index i = 0; i < at.queries.size(); ++i) {
-      const T* bias = padded(problem.in.bias.row(at.b(), at.h, at.queries.begin + i) + at.keys.begin,
-                             at.keys.size(), memory);
-      for_each_vector(s, {i, i + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
+    at.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const T* bias = padded(problem.in.bias.row(at.b(), h, i) + at.keys.begin, at.keys.size(), memory);
+      for_each_vector(s, {row, row + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         return hn::Add(x, hn::LoadU(d, bias + lane));
       });
-    }
+    });
   }
 
   HWY_ATTR void add_alibi(T* s, const Tile& at) const {
     const Tag<T> d;
-    const auto down = hn::Set(d, -problem.in.alibi[static_cast<std::size_t>(at.h)]);
-    for_each_vector(s, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
-      const Index distance = at.keys.begin + lane - (at.queries.begin + i + at.sequence->shift);
-      return hn::MulAdd(down, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
+    at.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const auto neg_slope = hn::Set(d, -problem.in.alibi[static_cast<std::size_t>(h)]);
+      for_each_vector(s, {row, row + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
+        const Index distance = at.keys.begin + lane - (i + at.sequence->shift);
+        return hn::MulAdd(neg_slope, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
+      });
     });
   }
 
-  HWY_ATTR void hide_masked(T* x, const Tile& at) const {
+  HWY_ATTR void hide_masked(T* x, const Tile& at, T value) const {
     const Tag<T> d;
+    const auto hidden = hn::Set(d, value);
     T seen[kPanel<T>] = {};
-    for (Index i = 0; i < at.queries.size(); ++i) {
-      const std::uint8_t* mask = problem.in.mask.row(at.b(), at.h, at.queries.begin + i) + at.keys.begin;
+    at.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const std::uint8_t* mask = problem.in.mask.row(at.b(), h, i) + at.keys.begin;
       for (Index j = 0; j < at.keys.size(); ++j) seen[j] = mask[j] != 0 ? T{1} : T{0};
-      for_each_vector(x, {i, i + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
-        return hn::IfThenElseZero(hn::Ne(hn::LoadU(d, seen + lane), hn::Zero(d)), v);
+      for_each_vector(x, {row, row + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
+        return hn::IfThenElse(hn::Eq(hn::LoadU(d, seen + lane), hn::Zero(d)), hidden, v);
       });
-    }
+    });
+  }
+
+  HWY_ATTR void hide_outside(T* x, const Tile& at, T value) const {
+    const Tag<T> d;
+    const auto hidden = hn::Set(d, value);
+    const auto local = [&](Index j) {
+      return hn::Set(d, static_cast<T>(std::clamp<Index>(j - at.keys.begin, 0, kPanel<T>)));
+    };
+    at.for_each_row([&](Index row, Index, Index i) HWY_ATTR {
+      const Range keys = at.sequence->keys_of(i);
+      if (keys.begin <= at.keys.begin && keys.end >= at.keys.end) return;
+      const auto begin = local(keys.begin), end = local(keys.end);
+      for_each_vector(x, {row, row + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
+        const auto key = hn::Iota(d, static_cast<T>(lane));
+        return hn::IfThenElse(hn::And(hn::Ge(key, begin), hn::Lt(key, end)), v, hidden);
+      });
+    });
   }
 };
 

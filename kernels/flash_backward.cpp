@@ -312,7 +312,7 @@ class FlashBackward {
     std::fill(panel_row(ds, seen.end), panel_row(ds, tile.queries.size()), T{0});
     if (seen.empty()) return;
     ds = panel_row(ds, seen.begin);
-    T *p = scratch_.piece(thread, kP), *dropped = p;
+    T* p = scratch_.piece(thread, kP);
     const Rows r = {rows.q.row_block(seen.begin, seen.size()),
                     rows.dout.row_block(seen.begin, seen.size()),
                     rows.neg_lse + seen.begin,
@@ -323,16 +323,16 @@ class FlashBackward {
     if (plain_) {
       plain_panel(p, ds, r, kt, vt, at);
     } else {
-      dropped = general_panel(p, ds, r, kt, vt, at, thread);
+      general_panel(p, ds, r, kt, vt, at, thread);
     }
     T *dkt = key_panel(thread, kDkt, n, r.q.cols), *dvt = key_panel(thread, kDvt, n, r.dout.cols);
     if (!rows.finite) {
-      add_seen(dvt, dropped, r.dout, at);
+      add_seen(dvt, p, r.dout, at);
       add_seen(dkt, ds, r.q, at);
       return;
     }
     if (grads_.dv.data != nullptr)
-      multiply_add(dvt, r.dout.cols, r.dout.rows, Transposed<T>{r.dout.data, r.dout.stride}, dropped);
+      multiply_add(dvt, r.dout.cols, r.dout.rows, Transposed<T>{r.dout.data, r.dout.stride}, p);
     if (grads_.dk.data != nullptr)
       multiply_add(dkt, r.q.cols, r.q.rows, Transposed<T>{r.q.data, r.q.stride}, ds);
   }
@@ -356,7 +356,7 @@ class FlashBackward {
                                      exp2<T>(hn::Add(hn::MulAdd(x1, c, neg_lse), rest)));
                          });
     const bool cut = at.cut();
-    const BackwardScores<T> scores = {problem_, nullptr, nullptr};
+    const KeyLanes<T> scores = {problem_, nullptr, nullptr};
     if (cut) scores.hide(p, at);
     multiply_in_parts<T>(r.dout.rows, r.dout.cols, score_part(problem_),
                          Natural<T>{r.dout.data, r.dout.stride}, vt, ds,
@@ -369,16 +369,16 @@ class FlashBackward {
     if (cut) scores.hide(ds, at);
   }
 
-  // The same with all options, step by step. Returns P ⊙ M.
-  HWY_ATTR T* general_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at,
-                            int thread) const {
-    const BackwardScores<T> scores = {problem_, scratch_.piece(thread, kSlope),
-                                      scratch_.piece(thread, kKeep)};
+  // The same with all options, step by step, and P ⊙ M in place of P.
+  HWY_ATTR void general_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at,
+                              int thread) const {
+    const KeyLanes<T> scores = {problem_, scratch_.piece(thread, kSlope), scratch_.piece(thread, kKeep)};
     const auto store_in = [](T* panel) {
       return [panel](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(panel, i, x0, x1); };
     };
     multiply_in_parts<T>(r.q.rows, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
                          store_in(p));
+    scores.modify(p, at);
     scores.probabilities(p, r.neg_lse, r.neg_lse_rest, at);
     scores.hide(p, at);
     multiply_in_parts<T>(r.dout.rows, r.dout.cols, score_part(problem_),
@@ -389,12 +389,7 @@ class FlashBackward {
     if (grads_.dbias) add_dbias(ds, at);
     scores.through_scale(ds, at);
     scores.hide(ds, at);
-    if (problem_.options.dropout > 0) {
-      for_each_vector(p, {0, at.queries.size()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
-        return hn::Mul(x, hn::Load(Tag<T>(), panel_row(scores.keep, i) + lane));
-      });
-    }
-    return p;
+    if (problem_.options.dropout > 0) scores.drop(p, at);
   }
 
   // dᵀ (dim, panel) += xᵀ w for w (queries, panel), where a NaN in x must not reach keys that its query does

@@ -20,7 +20,13 @@
 //   Sᵀ = K Qᵀ,   Pᵀ = exp2(c Sᵀ − c m),   Oᵀ = α Oᵀ + Vᵀ Pᵀ.
 // K and V are read element by element from their natural layout. The result depends on shapes and options
 // alone, not on threads: a task does all of its queries' work, in a fixed order.
+//
+// In decoding there are few queries, often one, and many keys. Then the query heads that share K and V lie
+// side by side in the lanes of one panel, and if that still leaves too few tasks, the keys are cut into
+// parts. Each part has its own m, l and O, which are merged at the end, in the order of the parts, as if the
+// keys of one part were a single block.
 #include "kernels/attention.h"
+#include "kernels/flash_decode.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/flash_forward.cpp"
@@ -46,129 +52,182 @@ class FlashForward {
         c_(to_log2(problem)),
         tile_(tile_sizes(problem)),
         panels_(ceil_div(tile_.queries, kPanel<T>)),
+        folded_(std::clamp<Index>(kPanel<T> / tile_.queries, 1, problem.group())),
+        head_blocks_(problem.kv_heads * ceil_div(problem.group(), folded_)),
         blocks_(cut(problem.sequences, &Sequence::queries, tile_.queries)),
-        scratch_({panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
-                  2 * panels_ * kPanel<T>, tile_.keys * kPanel<T>, plain_ ? 0 : tile_.keys * kPanel<T>,
-                  tile_.keys}) {}
+        parts_(parts_of_keys()),
+        scratch_({panels_ * problem.dim * kPanel<T>, parts_ > 1 ? 0 : states_size(), tile_.keys * kPanel<T>,
+                  plain_ ? 0 : tile_.keys * kPanel<T>, tile_.keys}),
+        partial_(parts_ > 1 ? tasks() * parts_ * states_size() * static_cast<Index>(sizeof(T)) : 0,
+                 memory::Category::workspace) {}
 
   void run() {
-    parallel_tasks(static_cast<Index>(blocks_.size()) * problem_.heads,
-                   [&](Index task, int thread) { run_task(task, thread); });
+    if (parts_ == 1) {
+      parallel_tasks(tasks(), [&](Index n, int thread) {
+        const Task task = task_of(n);
+        T* states = scratch_.piece(thread, kStates);
+        attend(task, 0, states, thread);
+        for_each_panel(task, states, thread, [&](const QueryPanel& p) { finish(p); });
+      });
+      return;
+    }
+    parallel_tasks(tasks() * parts_,
+                   [&](Index n, int thread) { attend(task_of(n / parts_), n % parts_, partial(n), thread); });
+    parallel_tasks(tasks(), [&](Index n, int thread) {
+      const Task task = task_of(n);
+      for_each_panel(task, partial(n * parts_), thread, [&](const QueryPanel& p) {
+        for (Index part = 1; part < parts_; ++part) merge(p, part * states_size());
+        finish(p);
+      });
+    });
   }
 
  private:
   // Sums of sums lose less to rounding than one long sum.
   static constexpr Index kSumRows = 16;
 
-  enum Piece : std::size_t { kQ, kO, kStatistics, kScores, kAux, kRow };
+  enum Piece : std::size_t { kQ, kStates, kScores, kAux, kRow };
 
-  // One panel of queries, with the state of the recurrence.
+  // Some queries of one block of heads.
+  struct Task {
+    const Sequence* sequence;
+    Range queries;
+    Index head_block;
+  };
+
+  // One panel of rows (the queries of a head, or of several), with the state of the recurrence.
   struct QueryPanel {
-    Range queries, keys;  // the keys that some of the queries see
-    T* q;                 // (D, panel): Qᵀ
-    T* o;                 // (Dv, panel): Oᵀ
-    T* max;               // (panel): m
-    T* sum;               // (panel): l
+    Tile at;  // its keys are those that some of the queries see
+    T* q;     // (D, panel): Qᵀ
+    T* o;     // (Dv, panel): Oᵀ
+    T* max;   // (panel): m
+    T* sum;   // (panel): l
   };
 
   static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
     const TileSizes& wanted = problem.options.tiles;
     const Index keys = wanted.keys > 0 ? wanted.keys : 128;
     const Index queries = wanted.queries > 0 ? wanted.queries : problem.tq <= 256 ? 64 : 128;
-    return {std::min(queries, std::max<Index>(problem.tq, 1)),
+    return {std::min(queries, std::max<Index>(problem.longest_queries(), 1)),
             std::min(keys, std::max<Index>(problem.tk, 1))};
+  }
+
+  Index tasks() const { return static_cast<Index>(blocks_.size()) * head_blocks_; }
+  // m, l and O of one panel, and of all panels of a task.
+  Index state_size() const { return (problem_.dim_v + 2) * kPanel<T>; }
+  Index states_size() const { return panels_ * state_size(); }
+  T* partial(Index n) const { return reinterpret_cast<T*>(partial_.data()) + n * states_size(); }
+
+  // Into how many parts the keys are cut: so that there are enough tasks for any number of threads, and
+  // enough keys in a task. It depends on shapes alone, as the result does.
+  Index parts_of_keys() const {
+    constexpr Index kTasks = 16, kKeys = 128;
+    if (panels_ > 1 || tasks() == 0) return 1;
+    return std::clamp<Index>(std::min(kTasks / tasks(), problem_.tk / kKeys), 1, kTasks);
+  }
+  Range part_of(Range keys, Index n) const {
+    const Index size = std::max<Index>(keys.size(), 0);
+    return {keys.begin + size * n / parts_, keys.begin + size * (n + 1) / parts_};
   }
 
   // The blocks of a head follow each other, because they share K and V. Its last block comes first: under a
   // causal mask it has the most work.
-  void run_task(Index task, int thread) const {
-    const Block& some = blocks_[static_cast<std::size_t>(task / problem_.heads)];
-    const Index number = task - some.first * problem_.heads;
-    const Index h = number / some.count, last_first = some.count - 1 - number % some.count;
+  Task task_of(Index n) const {
+    const Block& some = blocks_[static_cast<std::size_t>(n / head_blocks_)];
+    const Index number = n - some.first * head_blocks_;
+    const Index head_block = number / some.count, last_first = some.count - 1 - number % some.count;
     const Block& block = blocks_[static_cast<std::size_t>(some.first + last_first)];
-    const Tile at = {&problem_.sequences[static_cast<std::size_t>(block.sequence)],
-                     h,
-                     h / problem_.group(),
-                     block.rows,
-                     {}};
-    attend(at, thread);
+    return {&problem_.sequences[static_cast<std::size_t>(block.sequence)], block.rows, head_block};
   }
 
-  HWY_ATTR void attend(const Tile& block, int thread) const {
-    const Range queries = block.queries;
-    for (Index i = queries.begin; i < queries.end; i += kPanel<T>) start(panel(block, i, thread), block);
-    const Range keys = block.sequence->keys_of(queries);
+  // Lets the rows of a task see one part of the keys.
+  HWY_ATTR void attend(const Task& task, Index part, T* states, int thread) const {
+    for_each_panel(task, states, thread, [&](const QueryPanel& p) HWY_ATTR { start(p, part == 0); });
+    const Range keys = part_of(task.sequence->keys_of(task.queries), part);
     for (Index j = keys.begin; j < keys.end; j += tile_.keys) {
       const Range some = {j, std::min(j + tile_.keys, keys.end)};
-      const auto k = rows(problem_.in.k, block, some), v = rows(problem_.in.v, block, some);
-      for (Index i = queries.begin; i < queries.end; i += kPanel<T>) {
-        const QueryPanel p = panel(block, i, thread);
-        const Range seen = {std::max(some.begin, p.keys.begin), std::min(some.end, p.keys.end)};
-        if (seen.empty()) continue;
-        add_keys(p, {block.sequence, block.h, block.hkv, p.queries, seen},
-                 k.row_block(seen.begin - j, seen.size()), v.row_block(seen.begin - j, seen.size()), thread);
-      }
+      for_each_panel(task, states, thread, [&](const QueryPanel& p) HWY_ATTR {
+        Tile at = p.at;
+        at.keys = {std::max(some.begin, p.at.keys.begin), std::min(some.end, p.at.keys.end)};
+        if (!at.keys.empty()) add_keys(p, at, thread);
+      });
     }
-    for (Index i = queries.begin; i < queries.end; i += kPanel<T>) finish(panel(block, i, thread), block);
   }
 
-  static Mat<const T> rows(const Heads<const T>& x, const Tile& at, Range keys) {
-    return x.head(at.b(), at.hkv).row_block(keys.begin, keys.size());
+  template <class F>
+  HWY_ATTR void for_each_panel(const Task& task, T* states, int thread, F&& f) const {
+    const Index blocks_of_group = head_blocks_ / problem_.kv_heads;
+    const Index hkv = task.head_block / blocks_of_group, first = task.head_block % blocks_of_group * folded_;
+    const Index heads = std::min(folded_, problem_.group() - first);
+    T* q = scratch_.piece(thread, kQ);
+    for (Index i = task.queries.begin; i < task.queries.end; i += kPanel<T>) {
+      const Range queries = {i, std::min(i + kPanel<T>, task.queries.end)};
+      const Tile at = {task.sequence, hkv * problem_.group() + first,  hkv,
+                       queries,       task.sequence->keys_of(queries), heads};
+      T *o = states, *max = o + problem_.dim_v * kPanel<T>;
+      f(QueryPanel{at, q, o, max, max + kPanel<T>});
+      states += state_size();
+      q += problem_.dim * kPanel<T>;
+    }
   }
 
-  QueryPanel panel(const Tile& block, Index i, int thread) const {
-    const Index number = (i - block.queries.begin) / kPanel<T>;
-    const Range queries = {i, std::min(i + kPanel<T>, block.queries.end)};
-    T* statistics = scratch_.piece(thread, kStatistics) + 2 * number * kPanel<T>;
-    return {queries,
-            block.sequence->keys_of(queries),
-            scratch_.piece(thread, kQ) + number * problem_.dim * kPanel<T>,
-            scratch_.piece(thread, kO) + number * problem_.dim_v * kPanel<T>,
-            statistics,
-            statistics + kPanel<T>};
-  }
-
-  HWY_ATTR void start(const QueryPanel& p, const Tile& block) const {
-    pack_transposed<T>(p.q,
-                       problem_.in.q.head(block.b(), block.h).row_block(p.queries.begin, p.queries.size()));
-    std::fill_n(p.o, problem_.dim_v * kPanel<T>, T{0});
+  // A sink is part of the recurrence once: where the first keys are.
+  HWY_ATTR void start(const QueryPanel& p, bool first) const {
     constexpr T kNothing = -std::numeric_limits<T>::infinity();
-    const T sink = problem_.in.sinks.empty() ? kNothing
-                                             : problem_.in.sinks[static_cast<std::size_t>(block.h)] *
-                                                   (std::numbers::log2e_v<T> / c_);
-    std::fill_n(p.max, kPanel<T>, sink);
-    std::fill_n(p.sum, kPanel<T>, sink == kNothing ? T{0} : T{1});
+    pack_queries(p);
+    std::fill_n(p.o, problem_.dim_v * kPanel<T>, T{0});
+    std::fill_n(p.max, kPanel<T>, kNothing);
+    std::fill_n(p.sum, kPanel<T>, T{0});
+    if (!first || problem_.in.sinks.empty()) return;
+    p.at.for_each_row([&](Index lane, Index h, Index) {
+      const T sink = problem_.in.sinks[static_cast<std::size_t>(h)];
+      p.max[lane] = sink * (std::numbers::log2e_v<T> / c_);
+      p.sum[lane] = sink == kNothing ? T{0} : T{1};
+    });
   }
 
-  HWY_ATTR void add_keys(const QueryPanel& p, const Tile& at, Mat<const T> k, Mat<const T> v,
-                         int thread) const {
+  HWY_ATTR void pack_queries(const QueryPanel& p) const {
+    const Index n = p.at.queries.size();
+    if (p.at.rows() < kPanel<T>) std::fill_n(p.q, problem_.dim * kPanel<T>, T{0});
+    for (Index i = 0; i < p.at.heads; ++i) {
+      const auto q = problem_.in.q.head(p.at.b(), p.at.h + i).row_block(p.at.queries.begin, n);
+      transpose(p.q + i * n, kPanel<T>, q.data, q.stride, n, q.cols);
+    }
+  }
+
+  // All of a tile's keys or values.
+  static Mat<const T> rows(const Heads<const T>& x, const Tile& at) {
+    return x.head(at.b(), at.hkv).row_block(at.keys.begin, at.keys.size());
+  }
+
+  HWY_ATTR void add_keys(const QueryPanel& p, const Tile& at, int thread) const {
     const Tag<T> d;
     T* s = scratch_.piece(thread, kScores);
+    const Index keys = at.keys.size();
     auto max0 = hn::Load(d, p.max), max1 = hn::Load(d, p.max + kLanes<T>);
     const auto old0 = max0, old1 = max1;
-    const bool modified = !plain_ || at.cut();
-    multiply_in_parts<T>(k.rows, k.cols, score_part(problem_), Natural<T>{k.data, k.stride}, p.q, s,
-                         [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                           store_row(s, j, x0, x1);
-                           if (modified) return;
-                           max0 = hn::Max(x0, max0);
-                           max1 = hn::Max(x1, max1);
-                         });
-    const ForwardScores<T> scores = {problem_, scratch_.piece(thread, kAux), scratch_.piece(thread, kRow)};
-    if (modified) {
+    const QueryLanes<T> scores = {problem_, scratch_.piece(thread, kAux), scratch_.piece(thread, kRow)};
+    if (!plain_ || at.cut()) {
+      multiply_keys(p, at, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(s, j, x0, x1); });
       scores.modify(s, at);
-      for (Index j = 0; j < k.rows; ++j) {
+      for (Index j = 0; j < keys; ++j) {
         max0 = hn::Max(hn::Load(d, panel_row(s, j)), max0);
         max1 = hn::Max(hn::Load(d, panel_row(s, j) + kLanes<T>), max1);
       }
+    } else {
+      multiply_keys(p, at, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+        store_row(s, j, x0, x1);
+        max0 = hn::Max(x0, max0);
+        max1 = hn::Max(x1, max1);
+      });
     }
     const auto c = hn::Set(d, c_), shift0 = neg_shift(max0), shift1 = neg_shift(max1);
     const auto alpha0 = exp2<T>(hn::MulAdd(old0, c, shift0)), alpha1 = exp2<T>(hn::MulAdd(old1, c, shift1));
     store_row(p.max, 0, max0, max1);
     auto sum0 = hn::Zero(d), sum1 = hn::Zero(d);
-    for (Index begin = 0; begin < k.rows; begin += kSumRows) {  // S becomes P
+    for (Index begin = 0; begin < keys; begin += kSumRows) {  // S becomes P
       auto part0 = hn::Zero(d), part1 = hn::Zero(d);
-      for (Index j = begin; j < std::min(begin + kSumRows, k.rows); ++j) {
+      for (Index j = begin; j < std::min(begin + kSumRows, keys); ++j) {
         const auto p0 = exp2<T>(hn::MulAdd(hn::Load(d, panel_row(s, j)), c, shift0));
         const auto p1 = exp2<T>(hn::MulAdd(hn::Load(d, panel_row(s, j) + kLanes<T>), c, shift1));
         store_row(s, j, p0, p1);
@@ -181,7 +240,22 @@ class FlashForward {
     store_row(p.sum, 0, hn::MulAdd(alpha0, hn::Load(d, p.sum), sum0),
               hn::MulAdd(alpha1, hn::Load(d, p.sum + kLanes<T>), sum1));
     if (problem_.options.dropout > 0) scores.drop(s, at);
-    add_values(p, at, s, v, alpha0, alpha1);
+    const auto v = rows(problem_.in.v, at);
+    if ((at.cut() || problem_.in.mask) && !all_finite(v)) {
+      for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
+        return hn::Mul(x, lane == 0 ? alpha0 : alpha1);
+      });
+      add_seen_values(p, at, s);
+    } else {
+      add_values(p, s, v, alpha0, alpha1);
+    }
+  }
+
+  // Sᵀ = K Qᵀ
+  template <class F>
+  HWY_ATTR void multiply_keys(const QueryPanel& p, const Tile& at, T* s, F&& finish) const {
+    const auto k = rows(problem_.in.k, at);
+    multiply_in_parts<T>(k.rows, k.cols, score_part(problem_), Natural<T>{k.data, k.stride}, p.q, s, finish);
   }
 
   // −c m; 0 as long as nothing was seen, since −∞ − (−∞) is no number.
@@ -192,13 +266,9 @@ class FlashForward {
   }
 
   // Oᵀ = α Oᵀ + Vᵀ Pᵀ
-  HWY_ATTR void add_values(const QueryPanel& p, const Tile& at, const T* probabilities, Mat<const T> v,
-                           Vec<T> alpha0, Vec<T> alpha1) const {
+  HWY_ATTR void add_values(const QueryPanel& p, const T* probabilities, Mat<const T> v, Vec<T> alpha0,
+                           Vec<T> alpha1) const {
     const Tag<T> d;
-    if ((at.cut() || problem_.in.mask) && !all_finite(v)) {
-      add_seen_values(p, at, probabilities, v, alpha0, alpha1);
-      return;
-    }
     multiply<T>(v.cols, v.rows, Transposed<T>{v.data, v.stride}, probabilities,
                 [&](Index c, Vec<T> x0, Vec<T> x1) HWY_ATTR {
                   const T* row = panel_row(p.o, c);
@@ -207,43 +277,56 @@ class FlashForward {
                 });
   }
 
-  // The same for values with NaN or Inf, where some queries must not see them: a probability of 0 does not
+  // Oᵀ += Vᵀ Pᵀ for values with NaN or Inf, where some queries must not see them: a probability of 0 does not
   // hide a NaN, since 0 · NaN is NaN. Rare, so in plain loops.
-  HWY_ATTR void add_seen_values(const QueryPanel& p, const Tile& at, const T* probabilities, Mat<const T> v,
-                                Vec<T> alpha0, Vec<T> alpha1) const {
-    for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
-      return hn::Mul(x, lane == 0 ? alpha0 : alpha1);
-    });
+  void add_seen_values(const QueryPanel& p, const Tile& at, const T* probabilities) const {
+    const auto v = rows(problem_.in.v, at);
     for (Index j = 0; j < v.rows; ++j) {
-      for (Index i = at.queries.begin; i < at.queries.end; ++i) {
-        if (!problem_.sees(*at.sequence, at.h, i, at.keys.begin + j)) continue;
-        const Index lane = i - at.queries.begin;
+      at.for_each_row([&](Index lane, Index h, Index i) {
+        if (!problem_.sees(*at.sequence, h, i, at.keys.begin + j)) return;
         for (Index c = 0; c < v.cols; ++c)
-          p.o[c * kPanel<T> + lane] += probabilities[j * kPanel<T> + lane] * v(j, c);
-      }
+          panel_row(p.o, c)[lane] += panel_row(probabilities, j)[lane] * v(j, c);
+      });
+    }
+  }
+
+  // Adds another part's keys to what was seen so far. Its state lies `distance` behind.
+  HWY_ATTR void merge(const QueryPanel& p, Index distance) const {
+    const Tag<T> d;
+    for (Index lane = 0; lane < p.at.rows(); lane += kLanes<T>) {
+      T* m = p.max + lane;
+      const auto mine = hn::Load(d, m), other = hn::Load(d, m + distance), max = hn::Max(mine, other);
+      const auto c = hn::Set(d, c_), shift = neg_shift(max);
+      const auto a = exp2<T>(hn::MulAdd(mine, c, shift)), b = exp2<T>(hn::MulAdd(other, c, shift));
+      const auto add = [&](T* x) HWY_ATTR {
+        hn::Store(hn::MulAdd(b, hn::Load(d, x + distance), hn::Mul(a, hn::Load(d, x))), d, x);
+      };
+      hn::Store(max, d, m);
+      add(p.sum + lane);
+      for (Index i = 0; i < problem_.dim_v; ++i) add(panel_row(p.o, i) + lane);
     }
   }
 
   // O = Oᵀᵀ / l, LSE = scale m + log l; a row that saw nothing has l = 0.
-  HWY_ATTR void finish(const QueryPanel& p, const Tile& block) const {
+  HWY_ATTR void finish(const QueryPanel& p) const {
     const Tag<T> d;
-    HWY_ALIGN T inverse[kPanel<T>];
-    for (Index lane = 0; lane < kPanel<T>; ++lane) {
-      if (p.sum[lane] == 0 && lane < p.queries.size() &&
-          !problem_.blind(*block.sequence, block.h, p.queries.begin + lane))
+    const Tile& at = p.at;
+    HWY_ALIGN T inverse[kPanel<T>] = {};
+    at.for_each_row([&](Index lane, Index h, Index i) {
+      if (p.sum[lane] == 0 && !problem_.blind(*at.sequence, h, i))
         p.sum[lane] = std::numeric_limits<T>::quiet_NaN();
       inverse[lane] = p.sum[lane] == 0 ? T{0} : 1 / p.sum[lane];
-    }
+      // In double: a rounding of LSE is a relative error of every probability in the backward pass.
+      const double log2 = static_cast<double>(p.max[lane] * c_) + std::log2(static_cast<double>(p.sum[lane]));
+      lse_[static_cast<std::size_t>(problem_.row(at.b(), h, i))] = static_cast<T>(log2 * std::numbers::ln2);
+    });
     for_each_vector(p.o, {0, problem_.dim_v}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Mul(x, hn::Load(d, inverse + lane));
     });
-    const Mat<T> out = out_.head(block.b(), block.h).row_block(p.queries.begin, p.queries.size());
-    transpose(out.data, out.stride, p.o, kPanel<T>, problem_.dim_v, p.queries.size());
-    T* lse = lse_.data() + problem_.row(block.b(), block.h, p.queries.begin);
-    for (Index lane = 0; lane < p.queries.size(); ++lane) {
-      // In double: a rounding of LSE is a relative error of every probability in the backward pass.
-      const double log2 = static_cast<double>(p.max[lane] * c_) + std::log2(static_cast<double>(p.sum[lane]));
-      lse[lane] = static_cast<T>(log2 * std::numbers::ln2);
+    const Index n = at.queries.size();
+    for (Index i = 0; i < at.heads; ++i) {
+      const Mat<T> out = out_.head(at.b(), at.h + i).row_block(at.queries.begin, n);
+      transpose(out.data, out.stride, p.o + i * n, kPanel<T>, problem_.dim_v, n);
     }
   }
 
@@ -253,9 +336,13 @@ class FlashForward {
   bool plain_;
   T c_;  // scores are c_ times what panels hold, in units of log 2
   TileSizes tile_;
-  Index panels_;  // in a block of queries
+  Index panels_;       // in a block of queries
+  Index folded_;       // heads that share a panel
+  Index head_blocks_;  // of so many heads, or fewer
   std::vector<Block> blocks_;
+  Index parts_;  // of the keys
   Scratch<T> scratch_;
+  memory::Block partial_;  // (tasks, parts): the states of their panels
 };
 
 void forward_f32(Heads<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
@@ -278,12 +365,16 @@ HWY_EXPORT(forward_f64);
 template <>
 void flash_attention<float>(Heads<float> out, std::span<float> lse, const AttentionInputs<float>& in,
                             const AttentionOptions& options) {
-  HWY_DYNAMIC_DISPATCH(forward_f32)(out, lse, AttentionProblem<float>(in, options));
+  const AttentionProblem<float> problem(in, options);
+  if (problem.decodes()) return flash_decode(out, lse, problem);
+  HWY_DYNAMIC_DISPATCH(forward_f32)(out, lse, problem);
 }
 template <>
 void flash_attention<double>(Heads<double> out, std::span<double> lse, const AttentionInputs<double>& in,
                              const AttentionOptions& options) {
-  HWY_DYNAMIC_DISPATCH(forward_f64)(out, lse, AttentionProblem<double>(in, options));
+  const AttentionProblem<double> problem(in, options);
+  if (problem.decodes()) return flash_decode(out, lse, problem);
+  HWY_DYNAMIC_DISPATCH(forward_f64)(out, lse, problem);
 }
 
 }  // namespace tilegrad::kernels
