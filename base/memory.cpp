@@ -94,6 +94,11 @@ class Allocator {
     shrink_cache(0);
   }
 
+  Observer exchange_observer(Observer observer) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(observer_, std::move(observer));
+  }
+
  private:
   void count(Index bytes, Category category) {
     usage_.live += bytes;
@@ -103,6 +108,7 @@ class Allocator {
       usage_.at_peak = usage_.live_by_category;
       highest_ = std::max(highest_, usage_.peak);
     }
+    if (observer_) observer_(usage_);
   }
 
   std::byte* take_cached(Index size) {
@@ -145,6 +151,7 @@ class Allocator {
   Index limit_ = physical_memory() / 4 * 3;
   Index highest_ = 0;  // the highest peak ever, which reset_peak() does not forget
   Index cached_ = 0;
+  Observer observer_;
   std::map<Index, std::vector<std::byte*>> cache_;
 };
 
@@ -179,6 +186,10 @@ void reset_peak() { allocator().reset_peak(); }
 Index limit() { return allocator().limit(); }
 void set_limit(Index bytes) { allocator().set_limit(bytes); }
 void release_cached() { allocator().release_cached(); }
+
+ObserverScope::ObserverScope(Observer observer)
+    : outer_(allocator().exchange_observer(std::move(observer))) {}
+ObserverScope::~ObserverScope() { allocator().exchange_observer(std::move(outer_)); }
 
 Block::Block(Index bytes, Category category)
     : data_(allocator().allocate(bytes, category)), bytes_(bytes), category_(category) {}

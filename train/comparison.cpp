@@ -8,10 +8,13 @@
 
 #include "base/file.h"
 #include "train/child_process.h"
+#include "train/command_line.h"
 #include "train/comparison_report.h"
 #include "train/dataset.h"
+#include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/run_folder.h"
+#include "train/run_report.h"
 
 namespace tilegrad::train {
 
@@ -25,6 +28,15 @@ Index default_gqa_heads(Index heads) {
     if (heads % kv_heads == 0) return kv_heads;
   }
   return 0;
+}
+
+// What the variants decide is theirs, and shared heads start pooled unless it is said.
+std::string comparison_command(const RunConfig& base, const ComparisonOptions& options) {
+  std::string command = "tilegrad compare" + options_of(base, {"attention", "kv-heads", "kv-init"});
+  command += fmt::format(" --variants {}", fmt::join(options.variants, ","));
+  if (options.gqa_heads > 0) command += fmt::format(" --gqa-heads {}", options.gqa_heads);
+  if (base.kv_init != KvInit::pooled) command += fmt::format(" --kv-init {}", name_of(base.kv_init));
+  return command;
 }
 
 // "mha-flash-ckpt" -> mha, flash, ckpt
@@ -63,13 +75,6 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
   return variant;
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
   const RunFolder folder(variant.config.out);
   folder.start(variant.config);
@@ -84,16 +89,18 @@ VariantResult run_variant(const Variant& variant, const ComparisonOptions& optio
                           .kv_bytes_per_token = model.kv_bytes_per_token(),
                           .peak_rss = child.peak_rss,
                           .metrics = read_metrics(folder.metrics_file())};
-  std::vector<double> ms, tokens;
-  for (const StepReport& step : result.metrics.steps) {
-    ms.push_back(step.ms);
-    tokens.push_back(step.tokens_per_s);
-    result.peak_bytes = std::max(result.peak_bytes, step.peak_bytes);
-  }
-  result.ms_per_step = median(ms);
-  result.tokens_per_s = median(tokens);
-  if (!result.metrics.evaluations.empty()) result.last = result.metrics.evaluations.back();
+  const MetricsSummary summary = summary_of(result.metrics);
+  result.last = summary.last;
+  result.ms_per_step = summary.ms_per_step;
+  result.tokens_per_s = summary.tokens_per_s;
+  result.peak_bytes = summary.highest.peak_bytes;
   return result;
+}
+
+void write_comparison_report(const fs::path& folder) {
+  const Report report = compare_report({folder});
+  for (const std::string& warning : report.warnings) spdlog::warn("{}", warning);
+  write_report(folder / "report.html", report);
 }
 
 // Steps are numbered from 1 in both, so the n-th lines belong together.
@@ -134,6 +141,10 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
   for (const Variant& variant : variants)
     variant.config.model_for(vocabulary);  // before the first one trains
 
+  const fs::path folder(base.out);
+  make_folder(folder);
+  write_environment(RunFolder(folder).environment_file(),
+                    current_environment(comparison_command(with_facts, options)));
   std::vector<VariantResult> results;
   const InterruptScope interrupt;
   for (const Variant& variant : variants) {
@@ -142,10 +153,12 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
     results.push_back(run_variant(variant, options, vocabulary));
     results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
   }
-  const fs::path folder(base.out);
   write_file(folder / "curves.csv", curves_csv(results));
   write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
-  console.out << comparison_table(results) << fmt::format("results: {}\n", base.out) << std::flush;
+  write_comparison_report(folder);
+  console.out << comparison_table(results)
+              << fmt::format("results: {}, report: {}\n", base.out, (folder / "report.html").string())
+              << std::flush;
 
   for (const VariantResult& result : results) {
     const bool fine = result.exit_code == kSuccess || result.exit_code == kInterrupted;

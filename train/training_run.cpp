@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "base/format.h"
+#include "train/command_line.h"
+#include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -47,9 +49,12 @@ class TrainingRun {
       folder_.write_config(trainer_.config());
     } else {
       folder_.start(trainer_.config());
+      write_environment(folder_.environment_file(),
+                        current_environment("tilegrad train" + options_of(trainer_.config())));
     }
   }
 
+  StepReport step();
   void one_step(Outcome& outcome, Progress& progress);
   void evaluate(Outcome& outcome, Progress& progress);
 
@@ -59,8 +64,18 @@ class TrainingRun {
   MetricsWriter metrics_;
 };
 
+// Of the second step, because the first one makes what later ones find: gradients and optimiser state.
+StepReport TrainingRun::step() {
+  const Index number = trainer_.position().step + 1;
+  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step();
+  MemoryTimeline timeline;
+  const StepReport report = trainer_.step(&timeline);
+  write_memory_timeline(folder_.memory_file(), timeline);
+  return report;
+}
+
 void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
-  outcome.last = trainer_.step();
+  outcome.last = step();
   outcome.ms.push_back(outcome.last.ms);
   if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
   metrics_.write(outcome.last);

@@ -1,0 +1,362 @@
+// Draws the report that stands in the page as JSON. Names reach the page as text, never as HTML.
+(() => {
+  "use strict";
+
+  const report = JSON.parse(document.getElementById("report").textContent);
+  const kColors = 6;
+  // Curves that lie on each other show through the gaps of those above.
+  const kDashes = [[], [9, 6], [3, 6], [12, 4, 3, 4], [6, 10], [2, 3]];
+  const kFewPoints = 40;  // are shown as points too
+
+  // --- small helpers ----------------------------------------------------------------------------------
+
+  function element(tag, { parent, text, ...attributes } = {}) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (text !== undefined) node.textContent = text;
+    if (parent) parent.append(node);
+    return node;
+  }
+
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const color = (i) => style(`--series-${(i % kColors) + 1}`);
+
+  // Six significant digits, without trailing zeros.
+  const show = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(6))) : "–");
+
+  // --- tables -----------------------------------------------------------------------------------------
+
+  function addTable(parent, columns, rows) {
+    const table = element("table", { parent: element("div", { parent, class: "scroll" }) });
+    const head = element("tr", { parent: element("thead", { parent: table }) });
+    for (const column of columns) element("th", { parent: head, scope: "col", text: column });
+    const body = element("tbody", { parent: table });
+    for (const row of rows) {
+      const line = element("tr", { parent: body });
+      for (const cell of row) element("td", { parent: line, text: cell });
+    }
+  }
+
+  // A summary that unfolds what `fill` adds; long tables cost nothing until somebody looks at them.
+  function addFolded(parent, attributes, fill) {
+    const details = element("details", { parent, ...attributes });
+    const summary = element("summary", { parent: details });
+    details.addEventListener("toggle", () => fill(details), { once: true });
+    return { details, summary };
+  }
+
+  function chartRows(chart) {
+    if (chart.kind === "bars") {
+      return chart.categories.map((name, x) => [name, ...chart.series.map((s) => show(valueAt(s, x)))]);
+    }
+    const columns = chart.series.map((s) => new Map(s.points));
+    const xs = [...new Set(chart.series.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
+    return xs.map((x) => [show(x), ...columns.map((column) => (column.has(x) ? show(column.get(x)) : ""))]);
+  }
+
+  const valueAt = (series, x) => (series.points.find((p) => p[0] === x) ?? [x, null])[1];
+
+  // --- charts -----------------------------------------------------------------------------------------
+
+  // An exponential moving average without the pull towards its start; it forgets nothing across a gap.
+  function smoothed(points, weight) {
+    let sum = 0;
+    let norm = 0;
+    return points.map(([x, y]) => {
+      if (y === null) return [x, y];
+      sum = weight * sum + (1 - weight) * y;
+      norm = weight * norm + (1 - weight);
+      return [x, sum / norm];
+    });
+  }
+
+  const inside = (ranges, x) => ranges.some(([from, to]) => from <= x && x < to);
+
+  function lineDataset(chart, state, series, i) {
+    const points = state.smoothing > 0 ? smoothed(series.points, state.smoothing) : series.points;
+    const visible = (y) => y !== null && !(state.logarithmic.y && y <= 0);
+    const alone = (k) => !visible(points[k - 1]?.[1] ?? null) && !visible(points[k + 1]?.[1] ?? null);
+    const area = `${color(i)}38`;
+    return {
+      label: series.name,
+      data: points.map(([x, y]) => ({ x, y: visible(y) ? y : NaN })),
+      borderColor: color(i),
+      backgroundColor: color(i),
+      borderWidth: 2,
+      borderDash: kDashes[i % kDashes.length],
+      pointRadius: (context) => (points.length <= kFewPoints || alone(context.dataIndex) ? 2.5 : 0),
+      pointHitRadius: 0,
+      stepped: chart.stepped ? "before" : false,
+      order: -i,
+      fill: series.shaded.length > 0 ? "origin" : false,
+      segment: {
+        backgroundColor: (context) =>
+          inside(series.shaded, (context.p0.parsed.x + context.p1.parsed.x) / 2) ? area : "transparent",
+      },
+    };
+  }
+
+  // A single series shows its categories in the colours that they have as series elsewhere.
+  function barDataset(chart, series, i) {
+    const colors = chart.series.length === 1 ? chart.categories.map((_, c) => color(c)) : color(i);
+    return {
+      label: series.name,
+      data: chart.categories.map((_, x) => valueAt(series, x)),
+      backgroundColor: colors,
+      borderColor: colors,
+      maxBarThickness: 56,
+    };
+  }
+
+  // What lies nearest in x in each series, since their points need not have the same x.
+  Chart.Interaction.modes.nearestOfEach = (chart, event) =>
+    chart.getSortedVisibleDatasetMetas().flatMap((meta) => {
+      const drawn = meta.data
+        .map((point, index) => ({ element: point, datasetIndex: meta.index, index }))
+        .filter((item) => Number.isFinite(item.element.y) && !item.element.skip);
+      const distance = (item) => Math.abs(item.element.x - event.x);
+      return drawn.length > 0 ? [drawn.reduce((a, b) => (distance(b) < distance(a) ? b : a))] : [];
+    });
+
+  const bandsPlugin = {
+    id: "bands",
+    beforeDatasetsDraw({ ctx, chartArea, scales }, _, { bands }) {
+      bands.forEach((band, i) => {
+        const left = scales.x.getPixelForValue(band.from);
+        const right = scales.x.getPixelForValue(band.to);
+        ctx.save();
+        ctx.fillStyle = style("--band");
+        if (i % 2 === 1) ctx.fillRect(left, chartArea.top, right - left, chartArea.height);
+        ctx.fillStyle = style("--quiet");
+        ctx.font = Chart.helpers.toFont(Chart.defaults.font).string;
+        ctx.textAlign = "center";
+        ctx.fillText(band.name, (left + right) / 2, chartArea.bottom + 16);
+        ctx.restore();
+      });
+    },
+  };
+
+  function bandTitle(bands, x) {
+    const band = bands.find((b) => x <= b.to) ?? bands[bands.length - 1];
+    return `${band.name}, ${Math.round((100 * (x - band.from)) / (band.to - band.from))} %`;
+  }
+
+  // A logarithmic axis names 1, 2 and 5 of each decade, or over many decades the powers of ten alone.
+  function logarithmicTick(value, _, ticks) {
+    const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
+    const leading = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
+    return (decades > 2.5 ? [1] : [1, 2, 5]).includes(leading) ? show(value) : "";
+  }
+
+  function scaleOptions(axis, logarithmic) {
+    const ticks = { color: style("--quiet"), maxRotation: 0, autoSkipPadding: 14 };
+    if (logarithmic) ticks.callback = logarithmicTick;
+    return {
+      type: logarithmic ? "logarithmic" : "linear",
+      title: { display: axis.title !== "", text: axis.title, color: style("--quiet") },
+      grid: { color: style("--grid"), borderColor: style("--line") },
+      ticks,
+    };
+  }
+
+  function chartOptions(chart, state) {
+    const bars = chart.kind === "bars";
+    const x = scaleOptions(chart.x, state.logarithmic.x);
+    const y = scaleOptions(chart.y, state.logarithmic.y);
+    x.grid.display = false;
+    if (bars) Object.assign(x, { type: "category", stacked: chart.stacked });
+    if (bars || chart.bands.length > 0) Object.assign(y, { beginAtZero: true });
+    if (bars) y.stacked = chart.stacked;
+    if (chart.bands.length > 0) {
+      Object.assign(x, { min: chart.bands[0].from, max: chart.bands[chart.bands.length - 1].to });
+      x.ticks.color = "transparent";  // the bands' names stand there
+    }
+    const head = (items) => {
+      if (items.length === 0 || bars) return items[0]?.label;
+      const at = items[0].parsed.x;
+      return chart.bands.length > 0 ? bandTitle(chart.bands, at) : `${chart.x.title} ${show(at)}`;
+    };
+    return {
+      animation: false,
+      responsive: true,
+      maintainAspectRatio: false,
+      interaction: { mode: bars ? "index" : "nearestOfEach", intersect: false },
+      scales: { x, y },
+      plugins: {
+        bands: { bands: chart.bands },
+        legend: {
+          display: chart.series.length > 1,
+          align: "start",
+          labels: { color: style("--text"), usePointStyle: !bars, pointStyle: "line", boxWidth: bars ? 12 : 28 },
+        },
+        tooltip: {
+          usePointStyle: !bars,
+          itemSort: (a, b) => a.datasetIndex - b.datasetIndex,
+          callbacks: { title: head, label: (item) => `${item.dataset.label}  ${show(item.parsed.y)}` },
+        },
+      },
+    };
+  }
+
+  function chartConfig(chart, state) {
+    const bars = chart.kind === "bars";
+    const dataset = (series, i) => (bars ? barDataset(chart, series, i) : lineDataset(chart, state, series, i));
+    return {
+      type: bars ? "bar" : "line",
+      data: { labels: bars ? chart.categories : undefined, datasets: chart.series.map(dataset) },
+      options: chartOptions(chart, state),
+      plugins: [bandsPlugin],
+    };
+  }
+
+  // --- what was drawn ---------------------------------------------------------------------------------
+
+  function rgb(hex) {
+    return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  }
+
+  function hasColor(pixels, hex) {
+    const wanted = rgb(hex);
+    const kNear = 12;
+    const kOpaque = 128;
+    for (let i = 0; i < pixels.length; i += 4) {
+      const near = wanted.every((part, c) => Math.abs(pixels[i + c] - part) <= kNear);
+      if (near && pixels[i + 3] >= kOpaque) return true;
+    }
+    return false;
+  }
+
+  // Whether a series stands on the canvas: its elements have a place, and its colour is among the pixels. Bars
+  // that are less than two pixels high cannot be seen.
+  function isDrawn(drawn, pixels, i) {
+    const elements = drawn.getDatasetMeta(i).data.filter((e) => Number.isFinite(e.x) && Number.isFinite(e.y));
+    const large = elements.filter((e) => e.height === undefined || Math.abs(e.height) >= 2);
+    const colors = [drawn.data.datasets[i].borderColor].flat();
+    return elements.length > 0 && (large.length === 0 || colors.some((hex) => hasColor(pixels, hex)));
+  }
+
+  // Leaves on each canvas how many series have something to show, and how many of them it shows.
+  function inspect({ canvas, drawn }) {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const all = drawn.data.datasets.map((_, i) => i);
+    const full = all.filter((i) => drawn.data.datasets[i].data.some((p) => Number.isFinite(p?.y ?? p)));
+    canvas.dataset.series = full.length;
+    canvas.dataset.drawn = full.filter((i) => isDrawn(drawn, pixels, i)).length;
+  }
+
+  // --- the page ---------------------------------------------------------------------------------------
+
+  const views = [];
+
+  function draw(view) {
+    view.drawn?.destroy();
+    view.drawn = new Chart(view.canvas, chartConfig(view.chart, view.state));
+  }
+
+  function addSwitch(view, parent, axis) {
+    if (!view.chart[axis].switchable) return;
+    const label = element("label", { parent });
+    const box = element("input", { parent: label, type: "checkbox" });
+    label.append(`log ${axis}`);
+    box.checked = view.state.logarithmic[axis];
+    box.addEventListener("change", () => {
+      view.state.logarithmic[axis] = box.checked;
+      draw(view);
+    });
+  }
+
+  function addSmoothing(view, parent) {
+    if (!view.chart.smoothable) return;
+    const label = element("label", { parent, text: "smooth" });
+    const slider = element("input", { parent: label, type: "range", min: 0, max: 0.98, step: 0.02, value: 0 });
+    slider.addEventListener("input", () => {
+      view.state.smoothing = Number(slider.value);
+      draw(view);
+    });
+  }
+
+  function addChart(parent, chart) {
+    const wide = chart.smoothable || chart.bands.length > 0;
+    const figure = element("figure", { parent, class: wide ? "card wide" : "card" });
+    const head = element("div", { parent: figure, class: "head" });
+    element("h2", { parent: head, text: chart.title });
+    const controls = element("div", { parent: head, class: "controls" });
+    if (chart.note !== "") element("p", { parent: figure, class: "note", text: chart.note });
+    const frame = element("div", { parent: figure, class: "canvas" });
+    const names = chart.series.map((s) => s.name).join(", ");
+    const label = `${chart.title}: ${names}. The table below has the numbers.`;
+    const canvas = element("canvas", { parent: frame, role: "img", "aria-label": label });
+    const logarithmic = { x: chart.x.logarithmic, y: chart.y.logarithmic };
+    const view = { chart, canvas, state: { logarithmic, smoothing: 0 } };
+    addSmoothing(view, controls);
+    addSwitch(view, controls, "x");
+    addSwitch(view, controls, "y");
+    const columns = [chart.kind === "bars" ? "" : chart.x.title, ...chart.series.map((s) => s.name)];
+    const { summary } = addFolded(figure, {}, (details) => addTable(details, columns, chartRows(chart)));
+    summary.textContent = `table: ${chart.y.title}`;
+    views.push(view);
+    draw(view);
+  }
+
+  function addFacts(parent) {
+    if (report.facts.length === 0) return;
+    const list = element("dl", { parent: element("section", { parent, class: "card" }) });
+    for (const [name, value] of report.facts) {
+      element("dt", { parent: list, text: name });
+      element("dd", { parent: list, text: value, class: name === "command" ? "command" : "" });
+    }
+  }
+
+  function addReportTable(parent, { title, columns, rows, folded }) {
+    if (folded) {
+      const { summary } = addFolded(element("section", { parent }), { class: "card" }, (details) =>
+        addTable(details, columns, rows));
+      element("h2", { parent: summary, text: title });
+      return;
+    }
+    const section = element("section", { parent, class: "card" });
+    element("h2", { parent: section, text: title });
+    addTable(section, columns, rows);
+  }
+
+  function setDefaults() {
+    Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
+    Chart.defaults.font.size = 12;
+    Chart.defaults.color = style("--quiet");
+  }
+
+  function addPage() {
+    const page = document.getElementById("page");
+    element("h1", { parent: page, text: report.title });
+    if (report.finding !== "") element("p", { parent: page, class: "finding", text: report.finding });
+    for (const text of report.warnings) element("p", { parent: page, class: "warning", text });
+    for (const table of report.tables.filter((t) => !t.folded)) addReportTable(page, table);
+    const charts = element("section", { parent: page, class: "charts" });
+    for (const chart of report.charts) addChart(charts, chart);
+    addFacts(page);
+    for (const table of report.tables.filter((t) => t.folded)) addReportTable(page, table);
+  }
+
+  function redraw() {
+    setDefaults();
+    views.forEach(draw);
+  }
+
+  // report.html#tables unfolds every table.
+  function unfold() {
+    if (location.hash !== "#tables") return;
+    for (const details of document.querySelectorAll("details")) details.open = true;
+  }
+
+  setDefaults();
+  addPage();
+  unfold();
+  addEventListener("hashchange", unfold);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  // Chart.js draws as soon as it knows its size, which is before the second frame.
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      views.forEach(inspect);
+      document.documentElement.dataset.ready = "";
+    }));
+})();
