@@ -149,11 +149,10 @@ Facts facts(const ReportedRuns& all) {
 }
 
 ReportTable results_table(const Runs& runs) {
-  ReportTable table = {
-      .title = "Results",
-      .columns = {"run", "parameters", "steps", "train loss", "validation loss", "accuracy, %",
-                  "ms a step (median)", "tokens/s (median)", "peak tracked, MiB", "peak RSS, MiB"},
-      .rows = {}};
+  ReportTable table = {.title = "Results",
+                       .columns = {"run", "parameters", "steps", "train loss", "validation loss",
+                                   "accuracy, %", "ms a step", "tokens/s", "peak, MiB", "peak RSS, MiB"},
+                       .rows = {}};
   for (const ReportedRun& run : runs) {
     const MetricsSummary& s = run.summary;
     const auto evaluated = [&](double value) { return s.last.step > 0 ? fmt::format("{:.6g}", value) : "–"; };
@@ -225,7 +224,8 @@ Chart loss_differences(const Runs& runs) {
   std::map<Index, double> first;
   for (const StepReport& s : runs[0].metrics.steps) first[s.step] = s.loss;
   const Runs others(runs.begin() + 1, runs.end());
-  return curves(fmt::format("Training loss: difference from {}", runs[0].name), "",
+  return curves(fmt::format("Training loss: difference from {}", runs[0].name),
+                "Where two losses are equal to the last bit, a logarithmic axis has no point.",
                 {.title = "|difference|, nats", .logarithmic = true, .switchable = true}, others,
                 [&](const ReportedRun& run) {
                   std::vector<std::pair<double, double>> points;
@@ -276,15 +276,15 @@ std::vector<Chart> charts(const Runs& runs) {
   charts.push_back(evaluations("Accuracy", {.title = "accuracy, %"}, runs, &EvaluationLine::accuracy, 100));
   if (runs.size() > 1) charts.push_back(loss_differences(runs));
   charts.push_back(peak_memory(runs));
-  charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms a step",
-                        [](const ReportedRun& run) { return run.summary.ms_per_step; }));
-  charts.push_back(bars("Speed", {.title = "median, tokens/s"}, runs, "tokens/s",
-                        [](const ReportedRun& run) { return run.summary.tokens_per_s; }));
   std::vector<std::pair<std::string, MemoryTimeline>> timelines;
   for (const ReportedRun& run : runs) {
     if (!run.memory.empty()) timelines.emplace_back(run.name, run.memory);
   }
   if (!timelines.empty()) charts.push_back(memory_chart(timelines));
+  charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms a step",
+                        [](const ReportedRun& run) { return run.summary.ms_per_step; }));
+  charts.push_back(bars("Speed", {.title = "median, tokens/s"}, runs, "tokens/s",
+                        [](const ReportedRun& run) { return run.summary.tokens_per_s; }));
   return charts;
 }
 
@@ -293,7 +293,7 @@ std::string title_of(const Runs& runs) {
   if (runs.size() == 1) return fmt::format("{}: a run on {}", runs[0].name, data);
   const bool same = std::all_of(runs.begin(), runs.end(),
                                 [&](const ReportedRun& run) { return run.config.data_name() == data; });
-  return fmt::format("{} runs{} side by side", runs.size(), same ? " on " + data : "");
+  return fmt::format("{} runs{}, side by side", runs.size(), same ? " on " + data : "");
 }
 
 }  // namespace

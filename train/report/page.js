@@ -83,7 +83,7 @@
       borderColor: color(i),
       backgroundColor: color(i),
       borderWidth: 2,
-      borderDash: kDashes[i % kDashes.length],
+      borderDash: chart.stepped ? [] : kDashes[i % kDashes.length],
       pointRadius: (context) => (points.length <= kFewPoints || alone(context.dataIndex) ? 2.5 : 0),
       pointHitRadius: 0,
       stepped: chart.stepped ? "before" : false,
@@ -104,7 +104,7 @@
       data: chart.categories.map((_, x) => valueAt(series, x)),
       backgroundColor: colors,
       borderColor: colors,
-      maxBarThickness: 56,
+      maxBarThickness: 30,
     };
   }
 
@@ -145,7 +145,8 @@
   function logarithmicTick(value, _, ticks) {
     const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
     const leading = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
-    return (decades > 2.5 ? [1] : [1, 2, 5]).includes(leading) ? show(value) : "";
+    if (!(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
+    return value < 1e-3 ? value.toExponential(0) : show(value);
   }
 
   function scaleOptions(axis, logarithmic) {
@@ -159,40 +160,64 @@
     };
   }
 
-  function chartOptions(chart, state) {
-    const bars = chart.kind === "bars";
+  // Bars lie, so that there is room for the names of their categories.
+  function barScales(chart, state) {
+    const x = { ...scaleOptions(chart.y, state.logarithmic.y), stacked: chart.stacked, beginAtZero: true };
+    const y = { ...scaleOptions(chart.x, false), stacked: chart.stacked, type: "category" };
+    y.grid.display = false;
+    y.ticks.autoSkip = false;
+    return { x, y };
+  }
+
+  function lineScales(chart, state) {
     const x = scaleOptions(chart.x, state.logarithmic.x);
     const y = scaleOptions(chart.y, state.logarithmic.y);
     x.grid.display = false;
-    if (bars) Object.assign(x, { type: "category", stacked: chart.stacked });
-    if (bars || chart.bands.length > 0) Object.assign(y, { beginAtZero: true });
-    if (bars) y.stacked = chart.stacked;
     if (chart.bands.length > 0) {
       Object.assign(x, { min: chart.bands[0].from, max: chart.bands[chart.bands.length - 1].to });
       x.ticks.color = "transparent";  // the bands' names stand there
+      y.beginAtZero = true;
     }
-    const head = (items) => {
-      if (items.length === 0 || bars) return items[0]?.label;
-      const at = items[0].parsed.x;
-      return chart.bands.length > 0 ? bandTitle(chart.bands, at) : `${chart.x.title} ${show(at)}`;
-    };
+    return { x, y };
+  }
+
+  function tooltipTitle(chart, items) {
+    if (items.length === 0 || chart.kind === "bars") return items[0]?.label;
+    const x = items[0].parsed.x;
+    return chart.bands.length > 0 ? bandTitle(chart.bands, x) : `${chart.x.title} ${show(x)}`;
+  }
+
+  function chartOptions(chart, state) {
+    const bars = chart.kind === "bars";
+    const value = (item) => (bars ? item.parsed.x : item.parsed.y);
     return {
       animation: false,
       responsive: true,
       maintainAspectRatio: false,
-      interaction: { mode: bars ? "index" : "nearestOfEach", intersect: false },
-      scales: { x, y },
+      indexAxis: bars ? "y" : "x",
+      interaction: { mode: bars ? "index" : "nearestOfEach", axis: bars ? "y" : "x", intersect: false },
+      scales: bars ? barScales(chart, state) : lineScales(chart, state),
       plugins: {
         bands: { bands: chart.bands },
         legend: {
           display: chart.series.length > 1,
           align: "start",
-          labels: { color: style("--text"), usePointStyle: !bars, pointStyle: "line", boxWidth: bars ? 12 : 28 },
+          labels: {
+            color: style("--text"),
+            usePointStyle: !bars,
+            pointStyle: "line",
+            pointStyleWidth: 28,
+            boxWidth: 12,
+            sort: (a, b) => a.datasetIndex - b.datasetIndex,
+          },
         },
         tooltip: {
           usePointStyle: !bars,
           itemSort: (a, b) => a.datasetIndex - b.datasetIndex,
-          callbacks: { title: head, label: (item) => `${item.dataset.label}  ${show(item.parsed.y)}` },
+          callbacks: {
+            title: (items) => tooltipTitle(chart, items),
+            label: (item) => `${item.dataset.label}  ${show(value(item))}`,
+          },
         },
       },
     };
@@ -227,10 +252,10 @@
   }
 
   // Whether a series stands on the canvas: its elements have a place, and its colour is among the pixels. Bars
-  // that are less than two pixels high cannot be seen.
+  // that are less than two pixels long cannot be seen.
   function isDrawn(drawn, pixels, i) {
     const elements = drawn.getDatasetMeta(i).data.filter((e) => Number.isFinite(e.x) && Number.isFinite(e.y));
-    const large = elements.filter((e) => e.height === undefined || Math.abs(e.height) >= 2);
+    const large = elements.filter((e) => e.width === undefined || Math.abs(e.width) >= 2);
     const colors = [drawn.data.datasets[i].borderColor].flat();
     return elements.length > 0 && (large.length === 0 || colors.some((hex) => hasColor(pixels, hex)));
   }
