@@ -75,12 +75,25 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
   return variant;
 }
 
+// How the process of a variant is started: its lines of progress begin with its name, and stand below each
+// other.
+std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOptions& options) {
+  std::size_t longest = 0;
+  for (const std::string& name : options.variants) longest = std::max(longest, name.size());
+  const std::string label = options.json ? variant.name : fmt::format("{:<{}}", variant.name, longest);
+  std::vector<std::string> arguments = {
+      "train",   "--repeat",    RunFolder(variant.config.out).config_file().string(),
+      "--label", label,         "--log-level",
+      "warn",    "--no-summary"};
+  if (options.quiet) arguments.push_back("--quiet");
+  if (options.json) arguments.push_back("--json");
+  return arguments;
+}
+
 VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
   const RunFolder folder(variant.config.out);
   folder.start(variant.config);
-  std::vector<std::string> arguments = {"train", "--repeat", folder.config_file().string(), "--no-summary"};
-  if (options.quiet) arguments.insert(arguments.end(), {"--quiet", "--log-level", "warn"});
-  const ChildResult child = run_child(options.program, arguments);
+  const ChildResult child = run_child(options.program, arguments_of(variant, options));
 
   const nn::TransformerConfig model = variant.config.model_for(vocabulary);
   VariantResult result = {.name = variant.name,
@@ -110,6 +123,18 @@ double largest_difference(const Metrics& a, const Metrics& b) {
     largest = std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss));
   }
   return largest;
+}
+
+void show_results(const std::vector<VariantResult>& results, const fs::path& folder, bool json,
+                  const Console& console) {
+  if (json) {
+    for (const auto& row : comparison_json(results)) console.out << row.dump() << "\n";
+    console.out << std::flush;
+    return;
+  }
+  console.out << comparison_table(results)
+              << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())
+              << std::flush;
 }
 
 }  // namespace
@@ -149,16 +174,13 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
   const InterruptScope interrupt;
   for (const Variant& variant : variants) {
     if (InterruptScope::requested()) break;
-    if (!options.quiet) spdlog::info("variant {}", variant.name);
     results.push_back(run_variant(variant, options, vocabulary));
     results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
   }
   write_file(folder / "curves.csv", curves_csv(results));
   write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
   write_comparison_report(folder);
-  console.out << comparison_table(results)
-              << fmt::format("results: {}, report: {}\n", base.out, (folder / "report.html").string())
-              << std::flush;
+  show_results(results, base.out, options.json, console);
 
   for (const VariantResult& result : results) {
     const bool fine = result.exit_code == kSuccess || result.exit_code == kInterrupted;

@@ -88,14 +88,14 @@ void add_line(Metrics& metrics, const ordered_json& json) {
   }
 }
 
+}  // namespace
+
 double median(std::vector<double> values) {
   if (values.empty()) return 0;
   const auto middle = values.begin() + std::ssize(values) / 2;
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
-
-}  // namespace
 
 MetricsSummary summary_of(const Metrics& metrics) {
   MetricsSummary summary;
