@@ -71,6 +71,15 @@ std::string finding_of_one(const ReportedRun& run) {
                      format_bytes(s.highest.peak_bytes));
 }
 
+std::string data_of(const ReportedRun& run) {
+  return run.config.is_text() ? "text " + run.config.text : std::string(run.config.data_name());
+}
+
+bool learn_the_same(const Runs& runs) {
+  return std::all_of(runs.begin(), runs.end(),
+                     [&](const ReportedRun& run) { return data_of(run) == data_of(runs[0]); });
+}
+
 std::string finding(const Runs& runs) {
   if (runs.size() == 1) return finding_of_one(runs[0]);
   // Losses that look the same in a table are the same here.
@@ -80,7 +89,7 @@ std::string finding(const Runs& runs) {
     return static_cast<double>(run.summary.highest.peak_bytes);
   };
   std::string text;
-  if (const Best best = best_of(runs, loss); !best.names.empty()) {
+  if (const Best best = best_of(runs, loss); learn_the_same(runs) && !best.names.empty()) {
     text += fmt::format("Lowest validation loss: {:.4f} ({}). ", best.value, best.names);
   }
   if (const Best best = best_of(runs, memory); !best.names.empty()) {
@@ -95,10 +104,6 @@ std::string finding(const Runs& runs) {
 }
 
 // --- facts and tables ---------------------------------------------------------------------------------
-
-std::string data_of(const ReportedRun& run) {
-  return run.config.is_text() ? "text " + run.config.text : std::string(run.config.data_name());
-}
 
 std::string model_of(const ReportedRun& run) {
   const nn::TransformerConfig& m = run.config.model;
@@ -225,7 +230,7 @@ Chart loss_differences(const Runs& runs) {
   for (const StepReport& s : runs[0].metrics.steps) first[s.step] = s.loss;
   const Runs others(runs.begin() + 1, runs.end());
   return curves(fmt::format("Training loss: difference from {}", runs[0].name),
-                "Where two losses are equal to the last bit, a logarithmic axis has no point.",
+                "A logarithmic axis has no point where two losses are the same.",
                 {.title = "|difference|, nats", .logarithmic = true, .switchable = true}, others,
                 [&](const ReportedRun& run) {
                   std::vector<std::pair<double, double>> points;
@@ -252,7 +257,7 @@ Chart bars(std::string title, Axis y, const Runs& runs, const std::string& name,
 
 Chart peak_memory(const Runs& runs) {
   Chart chart = {.title = "Peak of tracked memory",
-                 .note = "What was live at the highest point of any step, by what it was used for.",
+                 .note = "What was live then, by what it was used for.",
                  .kind = Chart::Kind::bars,
                  .y = {.title = "memory, MiB"},
                  .series = {},
@@ -271,16 +276,16 @@ Chart peak_memory(const Runs& runs) {
 
 std::vector<Chart> charts(const Runs& runs) {
   std::vector<Chart> charts = {training_loss(runs)};
-  charts.push_back(evaluations("Validation loss", {.title = "loss, nats", .switchable = true}, runs,
-                               &EvaluationLine::val_loss, 1));
-  charts.push_back(evaluations("Accuracy", {.title = "accuracy, %"}, runs, &EvaluationLine::accuracy, 100));
-  if (runs.size() > 1) charts.push_back(loss_differences(runs));
-  charts.push_back(peak_memory(runs));
   std::vector<std::pair<std::string, MemoryTimeline>> timelines;
   for (const ReportedRun& run : runs) {
     if (!run.memory.empty()) timelines.emplace_back(run.name, run.memory);
   }
   if (!timelines.empty()) charts.push_back(memory_chart(timelines));
+  charts.push_back(evaluations("Validation loss", {.title = "loss, nats", .switchable = true}, runs,
+                               &EvaluationLine::val_loss, 1));
+  charts.push_back(evaluations("Accuracy", {.title = "accuracy, %"}, runs, &EvaluationLine::accuracy, 100));
+  if (runs.size() > 1) charts.push_back(loss_differences(runs));
+  charts.push_back(peak_memory(runs));
   charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms a step",
                         [](const ReportedRun& run) { return run.summary.ms_per_step; }));
   charts.push_back(bars("Speed", {.title = "median, tokens/s"}, runs, "tokens/s",
@@ -291,9 +296,7 @@ std::vector<Chart> charts(const Runs& runs) {
 std::string title_of(const Runs& runs) {
   const std::string data(runs[0].config.data_name());
   if (runs.size() == 1) return fmt::format("{}: a run on {}", runs[0].name, data);
-  const bool same = std::all_of(runs.begin(), runs.end(),
-                                [&](const ReportedRun& run) { return run.config.data_name() == data; });
-  return fmt::format("{} runs{}, side by side", runs.size(), same ? " on " + data : "");
+  return fmt::format("{} runs{}, side by side", runs.size(), learn_the_same(runs) ? " on " + data : "");
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ TEST_CASE(
   CHECK(value_of(report, "command of flash").find("--checkpoint block --steps 12") != std::string::npos);
   CHECK_FALSE(value_of(report, "openblas").empty());
   REQUIRE(report.charts.size() == 8);
-  const Chart& memory = report.charts[5];
+  const Chart& memory = report.charts[1];
   CHECK(memory.series[0].shaded.empty());
   CHECK(memory.series[1].shaded.size() == 2);  // one for each block
 }

@@ -20,6 +20,15 @@
 
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const color = (i) => style(`--series-${(i % kColors) + 1}`);
+  // Where colours come again, they come with other dashes.
+  const dashes = (i) => kDashes[(i + Math.floor(i / kColors)) % kDashes.length];
+
+  // What has a name keeps its place among the colours and dashes, from chart to chart.
+  const places = new Map();
+  for (const { name } of report.charts.filter((c) => c.kind === "line").flatMap((c) => c.series)) {
+    if (!places.has(name)) places.set(name, places.size);
+  }
+  const placeOf = (name, otherwise) => places.get(name) ?? otherwise;
 
   // Six significant digits, without trailing zeros.
   const show = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(6))) : "–");
@@ -72,19 +81,24 @@
 
   const inside = (ranges, x) => ranges.some(([from, to]) => from <= x && x < to);
 
+  // Points of curves that lie on each other become rings.
+  const pointRadius = (chart, i) => 2 + 0.6 * (chart.series.length - 1 - i);
+
   function lineDataset(chart, state, series, i) {
     const points = state.smoothing > 0 ? smoothed(series.points, state.smoothing) : series.points;
     const visible = (y) => y !== null && !(state.logarithmic.y && y <= 0);
     const alone = (k) => !visible(points[k - 1]?.[1] ?? null) && !visible(points[k + 1]?.[1] ?? null);
-    const area = `${color(i)}38`;
+    const place = placeOf(series.name, i);
+    const area = `${color(place)}38`;
     return {
       label: series.name,
       data: points.map(([x, y]) => ({ x, y: visible(y) ? y : NaN })),
-      borderColor: color(i),
-      backgroundColor: color(i),
+      borderColor: color(place),
+      backgroundColor: color(place),
       borderWidth: 2,
-      borderDash: chart.stepped ? [] : kDashes[i % kDashes.length],
-      pointRadius: (context) => (points.length <= kFewPoints || alone(context.dataIndex) ? 2.5 : 0),
+      borderDash: chart.stepped ? [] : dashes(place),
+      clip: 8,
+      pointRadius: (context) => (points.length <= kFewPoints || alone(context.dataIndex) ? pointRadius(chart, i) : 0),
       pointHitRadius: 0,
       stepped: chart.stepped ? "before" : false,
       order: -i,
@@ -98,7 +112,10 @@
 
   // A single series shows its categories in the colours that they have as series elsewhere.
   function barDataset(chart, series, i) {
-    const colors = chart.series.length === 1 ? chart.categories.map((_, c) => color(c)) : color(i);
+    const single = chart.series.length === 1;
+    const colors = single
+      ? chart.categories.map((name, c) => color(placeOf(name, c)))
+      : color(placeOf(series.name, i));
     return {
       label: series.name,
       data: chart.categories.map((_, x) => valueAt(series, x)),
@@ -173,6 +190,10 @@
     const x = scaleOptions(chart.x, state.logarithmic.x);
     const y = scaleOptions(chart.y, state.logarithmic.y);
     x.grid.display = false;
+    if (!state.logarithmic.x) {
+      x.max = Math.max(...chart.series.map((s) => s.points[s.points.length - 1]?.[0] ?? 0));
+      x.ticks.includeBounds = false;  // round numbers only
+    }
     if (chart.bands.length > 0) {
       Object.assign(x, { min: chart.bands[0].from, max: chart.bands[chart.bands.length - 1].to });
       x.ticks.color = "transparent";  // the bands' names stand there
@@ -262,7 +283,9 @@
 
   // Leaves on each canvas how many series have something to show, and how many of them it shows.
   function inspect({ canvas, drawn }) {
-    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const { left, top, width, height } = drawn.chartArea;  // without the legend, which has the colours too
+    const area = [left, top, width, height].map((length) => Math.round(length * drawn.currentDevicePixelRatio));
+    const pixels = canvas.getContext("2d").getImageData(...area).data;
     const all = drawn.data.datasets.map((_, i) => i);
     const full = all.filter((i) => drawn.data.datasets[i].data.some((p) => Number.isFinite(p?.y ?? p)));
     canvas.dataset.series = full.length;
