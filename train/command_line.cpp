@@ -56,14 +56,12 @@ std::string shell_quoted(const std::string& word) {
 
 std::string options_of(const RunConfig& config, const Names& without) {
   const Names derived = derived_settings();
-  Names given = without;
   RunConfig implied = preset_of(config);
   std::string options =
       config.is_text() ? option_of("text", config.text) : option_of("task", config.task.kind);
   const auto say_what_differs = [&](const Setting& setting, auto& now, const auto& wanted) {
-    if (setting.name == "out" || given.contains(setting.name) || now == wanted) return;
+    if (setting.name == "out" || without.contains(setting.name) || now == wanted) return;
     options += option_of(setting.name, wanted);
-    given.insert(setting.name);
     now = wanted;
   };
   for_each_setting(
@@ -72,7 +70,7 @@ std::string options_of(const RunConfig& config, const Names& without) {
         say_what_differs(setting, now, wanted);
       },
       implied, config);
-  derive_settings(implied, [&](std::string_view setting) { return given.contains(setting); });
+  derive_settings(implied, [&](std::string_view setting) { return without.contains(setting); });
   for_each_setting(
       [&](const Setting& setting, auto& now, const auto& wanted) {
         if (derived.contains(setting.name)) say_what_differs(setting, now, wanted);
