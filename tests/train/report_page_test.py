@@ -127,6 +127,9 @@ def check_numbers(page, folder, variants):
             differences = {l["step"]: abs(l["loss"] - first[l["step"]]) for l in steps}
             differing += any(differences.values())
             check_cells(name, column(f"Training loss: difference from {variants[0]}"), differences)
+        heights = [float(page.column("Live memory through one training step", name)[f"{phase}, highest"])
+                   for phase in ("forward", "backward", "update")]
+        check(same(max(heights), steps[1]["peak_bytes"] / 2**20), f"{name}: the timeline's heights are {heights}")
         highest = max(steps, key=lambda l: l["peak_bytes"])
         head, *rows = page.tables["Peak of tracked memory"]
         row = next(row for row in rows if row[0] == name)

@@ -54,10 +54,28 @@
     return { details, summary };
   }
 
+  // Every tenth of each band, and the highest value in it: the points themselves are too many, and each
+  // series has its own.
+  function bandRows(chart) {
+    const valueBefore = ({ points }, x) => (points.filter((p) => p[0] <= x).pop() ?? [x, null])[1];
+    const highest = ({ points }, { from, to }) =>
+      Math.max(...points.filter(([x]) => from <= x && x <= to).map((p) => p[1]));
+    const row = (name, valueOf) => [name, ...chart.series.map((s) => show(valueOf(s)))];
+    const tenths = [...Array(10).keys()];
+    return chart.bands.flatMap((band) => [
+      ...tenths.map((i) => {
+        const x = band.from + (i / 10) * (band.to - band.from);
+        return row(`${band.name}, ${10 * i} %`, (s) => valueBefore(s, x));
+      }),
+      row(`${band.name}, highest`, (s) => highest(s, band)),
+    ]);
+  }
+
   function chartRows(chart) {
     if (chart.kind === "bars") {
       return chart.categories.map((name, x) => [name, ...chart.series.map((s) => show(valueAt(s, x)))]);
     }
+    if (chart.bands.length > 0) return bandRows(chart);
     const columns = chart.series.map((s) => new Map(s.points));
     const xs = [...new Set(chart.series.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
     return xs.map((x) => [show(x), ...columns.map((column) => (column.has(x) ? show(column.get(x)) : ""))]);
@@ -137,7 +155,7 @@
 
   const bandsPlugin = {
     id: "bands",
-    beforeDatasetsDraw({ ctx, chartArea, scales }, _, { bands }) {
+    beforeDatasetsDraw({ ctx, chartArea, scales, width }, _, { bands }) {
       bands.forEach((band, i) => {
         const left = scales.x.getPixelForValue(band.from);
         const right = scales.x.getPixelForValue(band.to);
@@ -147,7 +165,8 @@
         ctx.fillStyle = style("--quiet");
         ctx.font = Chart.helpers.toFont(Chart.defaults.font).string;
         ctx.textAlign = "center";
-        ctx.fillText(band.name, (left + right) / 2, chartArea.bottom + 16);
+        const furthest = width - ctx.measureText(band.name).width / 2;
+        ctx.fillText(band.name, Math.min((left + right) / 2, furthest), chartArea.bottom + 16);
         ctx.restore();
       });
     },
@@ -158,11 +177,12 @@
     return `${band.name}, ${Math.round((100 * (x - band.from)) / (band.to - band.from))} %`;
   }
 
-  // A logarithmic axis names 1, 2 and 5 of each decade, or over many decades the powers of ten alone.
+  // A logarithmic axis names 1, 2 and 5 of each decade; over many decades the powers of ten alone, and within
+  // one decade every tick.
   function logarithmicTick(value, _, ticks) {
     const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
     const leading = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
-    if (!(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
+    if (decades > 1 && !(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
     return value < 1e-3 ? value.toExponential(0) : show(value);
   }
 
@@ -171,6 +191,7 @@
     if (logarithmic) ticks.callback = logarithmicTick;
     return {
       type: logarithmic ? "logarithmic" : "linear",
+      bounds: logarithmic ? "data" : "ticks",
       title: { display: axis.title !== "", text: axis.title, color: style("--quiet") },
       grid: { color: style("--grid"), borderColor: style("--line") },
       ticks,
