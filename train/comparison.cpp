@@ -168,6 +168,7 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
 
   const fs::path folder(base.out);
   make_folder(folder);
+  fs::remove(folder / "compare.json");  // of an earlier comparison, whose variants are no longer meant
   write_environment(RunFolder(folder).environment_file(),
                     current_environment(comparison_command(with_facts, options)));
   std::vector<VariantResult> results;
@@ -179,7 +180,7 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
   }
   write_file(folder / "curves.csv", curves_csv(results));
   write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
-  write_comparison_report(folder);
+  if (!results.empty()) write_comparison_report(folder);
   show_results(results, base.out, options.json, console);
 
   for (const VariantResult& result : results) {

@@ -48,18 +48,16 @@ std::vector<Place> places_in_comparison(const fs::path& folder, std::vector<std:
   return places;
 }
 
-// Runs that compare.json does not know, as of a comparison that is still at work, stand behind those that it
-// does, by name.
-void add_other_runs(const fs::path& folder, std::vector<Place>& places) {
-  std::vector<Place> others;
+// What there is of a comparison that is still at work, by name.
+std::vector<Place> places_by_name(const fs::path& folder) {
+  std::vector<Place> places;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const bool known =
-        std::any_of(places.begin(), places.end(), [&](const Place& place) { return place.name == name; });
-    if (!known && holds_run(entry.path())) others.push_back({.name = name, .path = entry.path()});
+    if (holds_run(entry.path())) {
+      places.push_back({.name = entry.path().filename().string(), .path = entry.path()});
+    }
   }
-  std::sort(others.begin(), others.end(), [](const Place& a, const Place& b) { return a.name < b.name; });
-  places.insert(places.end(), others.begin(), others.end());
+  std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.name < b.name; });
+  return places;
 }
 
 std::vector<Place> places_in(const fs::path& folder, std::vector<std::string>& damage) {
@@ -67,7 +65,7 @@ std::vector<Place> places_in(const fs::path& folder, std::vector<std::string>& d
         fs::exists(folder) ? "is not a folder" : "no such folder");
   if (holds_run(folder)) return {{.name = folder_name(folder), .path = folder}};
   std::vector<Place> places = places_in_comparison(folder, damage);
-  add_other_runs(folder, places);
+  if (places.empty()) places = places_by_name(folder);
   check(!places.empty(), "report: {}: holds no run: neither config.json nor folders with one",
         folder.string());
   return places;

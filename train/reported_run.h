@@ -29,8 +29,8 @@ struct ReportedRuns {
   std::vector<std::string> damage = {};
 };
 
-/// Reads the runs of each folder, in the order of compare.json where there is one. Throws if a folder holds
-/// none.
+/// Reads the runs of each folder: its own, or those that its compare.json names, or those of the folders in
+/// it. Throws if a folder holds none.
 ReportedRuns read_runs(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace tilegrad::train

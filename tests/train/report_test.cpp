@@ -195,6 +195,19 @@ TEST_CASE("report: a run of a comparison that cannot be read is left out and tol
   CHECK(report.warnings[1].ends_with("b/config.json: is not a JSON object"));
 }
 
+TEST_CASE(
+    "report: of a comparison stands what compare.json names, with its peak RSS, and not an older variant") {
+  const TemporaryFolder folder;
+  REQUIRE(run_program(tiny_training(folder / "all/new")).code == kSuccess);
+  REQUIRE(run_program(tiny_training(folder / "all/old")).code == kSuccess);
+  CHECK(compare_report({folder / "all"}).tables[0].rows.size() == 2);
+  write_file(folder / "all/compare.json", R"([{"variant": "new", "peak_rss": 3145728}])");
+  const Report report = compare_report({folder / "all"});
+  REQUIRE(report.tables[0].rows.size() == 1);
+  CHECK(report.tables[0].rows[0].front() == "new");
+  CHECK(report.tables[0].rows[0].back() == "3.0");
+}
+
 TEST_CASE("report: a folder without a run and a file that cannot be written are errors of one line") {
   const TemporaryFolder folder;
   const auto check_error = [](const Output& output, const std::string& line) {
