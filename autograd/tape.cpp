@@ -97,6 +97,14 @@ Tape* Tape::recording() {
   return tape == nullptr || tape->used_ || tape->pause_ != nullptr ? nullptr : tape;
 }
 
+Tape::Pass Tape::pass() {
+  if (innermost == nullptr) return Pass::forward;
+  if (innermost->used_) return Pass::backward;
+  const Tape* outer = innermost->outer_;
+  while (outer != nullptr && !outer->used_) outer = outer->outer_;
+  return outer != nullptr ? Pass::recompute : Pass::forward;
+}
+
 bool Tape::on_stack(std::uint64_t id) const {
   for (const Tape* tape = this; tape != nullptr; tape = tape->outer_) {
     if (tape->id_ == id) return true;

@@ -125,6 +125,11 @@ class Tape {
     bool skipped_ = false;
   };
 
+  /// What this thread is about: forward, unless a tape walks back; and inside of that walk, forward once more
+  /// on a tape of its own, as checkpoint() does.
+  enum class Pass { forward, backward, recompute };
+  static Pass pass();
+
   /// The tape that would record now: nullptr if there is none, it is paused, or it has been used.
   static Tape* recording();
 

@@ -92,6 +92,11 @@ class Allocator {
     shrink_cache(0);
   }
 
+  Observer exchange_observer(Observer observer) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(observer_, std::move(observer));
+  }
+
  private:
   [[noreturn]] void refuse(Index bytes, std::string_view why) const {
     throw OutOfMemory(fmt::format("out of memory: {} requested, {} live, {}", format_bytes(bytes),
@@ -106,6 +111,7 @@ class Allocator {
       usage_.at_peak = usage_.live_by_category;
       highest_ = std::max(highest_, usage_.peak);
     }
+    if (observer_) observer_(usage_);
   }
 
   std::byte* take_cached(Index size) {
@@ -148,6 +154,7 @@ class Allocator {
   Index limit_ = physical_memory() / 4 * 3;
   Index highest_ = 0;  // the highest peak ever, which reset_peak() does not forget
   Index cached_ = 0;
+  Observer observer_;
   std::map<Index, std::vector<std::byte*>> cache_;
 };
 
@@ -182,6 +189,10 @@ void reset_peak() { allocator().reset_peak(); }
 Index limit() { return allocator().limit(); }
 void set_limit(Index bytes) { allocator().set_limit(bytes); }
 void release_cached() { allocator().release_cached(); }
+
+ObserverScope::ObserverScope(Observer observer)
+    : outer_(allocator().exchange_observer(std::move(observer))) {}
+ObserverScope::~ObserverScope() { allocator().exchange_observer(std::move(outer_)); }
 
 Block::Block(Index bytes, Category category)
     : data_(allocator().allocate(bytes, category)), bytes_(bytes), category_(category) {}

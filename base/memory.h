@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
 #include <string_view>
 
 #include "base/error.h"
@@ -33,6 +34,23 @@ void reset_peak();
 /// too large gets an Error before the system begins to swap.
 Index limit();
 void set_limit(Index bytes);
+
+/// Called after every allocation and release, on the thread that did it and inside the allocator's lock: it
+/// must be quick, and may not touch tracked memory itself.
+using Observer = std::function<void(const Usage& usage)>;
+
+/// While it lives, `observer` sees every change of the live bytes, of all threads. Of nested scopes only the
+/// innermost one sees anything.
+class ObserverScope {
+ public:
+  explicit ObserverScope(Observer observer);
+  ~ObserverScope();
+  ObserverScope(const ObserverScope&) = delete;
+  ObserverScope& operator=(const ObserverScope&) = delete;
+
+ private:
+  Observer outer_;
+};
 
 /// Gives freed blocks that wait for reuse back to the system.
 void release_cached();

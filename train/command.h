@@ -20,5 +20,6 @@ Command add_sample_command(CLI::App& program);
 Command add_check_command(CLI::App& program);
 Command add_attention_command(CLI::App& program);
 Command add_bench_command(CLI::App& program);
+Command add_report_command(CLI::App& program);
 
 }  // namespace tilegrad::train

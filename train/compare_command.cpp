@@ -17,6 +17,7 @@ struct CompareOptions {
     app.add_option("--gqa-heads", comparison.gqa_heads, "key/value heads of gqa; half of the heads if 0")
         ->check(CLI::NonNegativeNumber);
     app.add_flag("--quiet", comparison.quiet, "show no progress");
+    app.add_flag("--json", comparison.json, "show progress and results as JSON, an object a line");
   }
 
   RunConfig resolve() {

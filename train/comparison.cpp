@@ -8,10 +8,13 @@
 
 #include "base/file.h"
 #include "train/child_process.h"
+#include "train/command_line.h"
 #include "train/comparison_report.h"
 #include "train/dataset.h"
+#include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/run_folder.h"
+#include "train/run_report.h"
 
 namespace tilegrad::train {
 
@@ -25,6 +28,15 @@ Index default_gqa_heads(Index heads) {
     if (heads % kv_heads == 0) return kv_heads;
   }
   return 0;
+}
+
+// What the variants decide is theirs, and shared heads start pooled unless it is said.
+std::string comparison_command(const RunConfig& base, const ComparisonOptions& options) {
+  std::string command = "tilegrad compare" + options_of(base, {"attention", "kv-heads", "kv-init"});
+  command += fmt::format(" --variants {}", fmt::join(options.variants, ","));
+  if (options.gqa_heads > 0) command += fmt::format(" --gqa-heads {}", options.gqa_heads);
+  if (base.kv_init != KvInit::pooled) command += fmt::format(" --kv-init {}", name_of(base.kv_init));
+  return command;
 }
 
 // "mha-flash-ckpt" -> mha, flash, ckpt
@@ -63,19 +75,25 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
   return variant;
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+// How the process of a variant is started: its lines of progress begin with its name, and stand below each
+// other.
+std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOptions& options) {
+  std::size_t longest = 0;
+  for (const std::string& name : options.variants) longest = std::max(longest, name.size());
+  const std::string label = options.json ? variant.name : fmt::format("{:<{}}", variant.name, longest);
+  std::vector<std::string> arguments = {
+      "train",   "--repeat",    RunFolder(variant.config.out).config_file().string(),
+      "--label", label,         "--log-level",
+      "warn",    "--no-summary"};
+  if (options.quiet) arguments.push_back("--quiet");
+  if (options.json) arguments.push_back("--json");
+  return arguments;
 }
 
 VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
   const RunFolder folder(variant.config.out);
   folder.start(variant.config);
-  std::vector<std::string> arguments = {"train", "--repeat", folder.config_file().string(), "--no-summary"};
-  if (options.quiet) arguments.insert(arguments.end(), {"--quiet", "--log-level", "warn"});
-  const ChildResult child = run_child(options.program, arguments);
+  const ChildResult child = run_child(options.program, arguments_of(variant, options));
 
   const nn::TransformerConfig model = variant.config.model_for(vocabulary);
   VariantResult result = {.name = variant.name,
@@ -84,16 +102,18 @@ VariantResult run_variant(const Variant& variant, const ComparisonOptions& optio
                           .kv_bytes_per_token = model.kv_bytes_per_token(),
                           .peak_rss = child.peak_rss,
                           .metrics = read_metrics(folder.metrics_file())};
-  std::vector<double> ms, tokens;
-  for (const StepReport& step : result.metrics.steps) {
-    ms.push_back(step.ms);
-    tokens.push_back(step.tokens_per_s);
-    result.peak_bytes = std::max(result.peak_bytes, step.peak_bytes);
-  }
-  result.ms_per_step = median(ms);
-  result.tokens_per_s = median(tokens);
-  if (!result.metrics.evaluations.empty()) result.last = result.metrics.evaluations.back();
+  const MetricsSummary summary = summary_of(result.metrics);
+  result.last = summary.last;
+  result.ms_per_step = summary.ms_per_step;
+  result.tokens_per_s = summary.tokens_per_s;
+  result.peak_bytes = summary.highest.peak_bytes;
   return result;
+}
+
+void write_comparison_report(const fs::path& folder) {
+  const Report report = compare_report({folder});
+  for (const std::string& warning : report.warnings) spdlog::warn("{}", warning);
+  write_report(folder / "report.html", report);
 }
 
 // Steps are numbered from 1 in both, so the n-th lines belong together.
@@ -103,6 +123,18 @@ double largest_difference(const Metrics& a, const Metrics& b) {
     largest = std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss));
   }
   return largest;
+}
+
+void show_results(const std::vector<VariantResult>& results, const fs::path& folder, bool json,
+                  const Console& console) {
+  if (json) {
+    for (const auto& row : comparison_json(results)) console.out << row.dump() << "\n";
+    console.out << std::flush;
+    return;
+  }
+  console.out << comparison_table(results)
+              << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())
+              << std::flush;
 }
 
 }  // namespace
@@ -134,18 +166,22 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
   for (const Variant& variant : variants)
     variant.config.model_for(vocabulary);  // before the first one trains
 
+  const fs::path folder(base.out);
+  make_folder(folder);
+  fs::remove(folder / "compare.json");  // of an earlier comparison, whose variants are no longer meant
+  write_environment(RunFolder(folder).environment_file(),
+                    current_environment(comparison_command(with_facts, options)));
   std::vector<VariantResult> results;
   const InterruptScope interrupt;
   for (const Variant& variant : variants) {
     if (InterruptScope::requested()) break;
-    if (!options.quiet) spdlog::info("variant {}", variant.name);
     results.push_back(run_variant(variant, options, vocabulary));
     results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
   }
-  const fs::path folder(base.out);
   write_file(folder / "curves.csv", curves_csv(results));
   write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
-  console.out << comparison_table(results) << fmt::format("results: {}\n", base.out) << std::flush;
+  if (!results.empty()) write_comparison_report(folder);
+  show_results(results, base.out, options.json, console);
 
   for (const VariantResult& result : results) {
     const bool fine = result.exit_code == kSuccess || result.exit_code == kInterrupted;

@@ -22,7 +22,8 @@ struct ComparisonOptions {
   std::vector<std::string> variants = {"mha-naive", "mha-flash", "mha-flash-ckpt", "gqa", "mqa"};
   Index gqa_heads = 0;    ///< key/value heads of gqa; 0: half of the heads, or what comes closest
   bool keep_all = false;  ///< a variant that makes no sense for the model is an error, not left out
-  bool quiet = false;
+  bool quiet = false;     ///< show no progress
+  bool json = false;      ///< progress and results are JSON objects, one a line
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which runs each variant
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <ostream>
 
 namespace tilegrad::train {
@@ -10,6 +11,7 @@ struct Console {
   std::ostream& out;
   std::ostream& err;
   bool terminal = false;
+  std::size_t columns = 80;  ///< of the terminal
 };
 
 /// What the program returns to its caller.

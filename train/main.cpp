@@ -1,3 +1,4 @@
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <iostream>
@@ -5,6 +6,9 @@
 #include "train/program.h"
 
 int main(int argc, char** argv) {
-  const bool terminal = isatty(STDOUT_FILENO) != 0;
-  return tilegrad::train::run(argc, argv, {.out = std::cout, .err = std::cerr, .terminal = terminal});
+  tilegrad::train::Console console = {.out = std::cout, .err = std::cerr};
+  winsize size = {};
+  console.terminal = isatty(STDOUT_FILENO) != 0;
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) console.columns = size.ws_col;
+  return tilegrad::train::run(argc, argv, console);
 }

@@ -1,18 +1,25 @@
 #include "train/metrics.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "train/json_lines.h"
 
 namespace tilegrad::train {
 
 namespace {
 
 using nlohmann::ordered_json;
+
+bool has_step(const ordered_json& json) {
+  return json.is_object() && json.contains("step") && json["step"].is_number_integer();
+}
 
 // Calls f(text, json) for every complete line; what follows the last line break was written by half.
 void for_each_line(const std::filesystem::path& file,
@@ -25,20 +32,84 @@ void for_each_line(const std::filesystem::path& file,
     const std::string_view text = rest.substr(0, end + 1);
     rest.remove_prefix(end + 1);
     const ordered_json json = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-    check(json.is_object() && json.contains("step") && json["step"].is_number_integer(),
-          "{}: line {} is not a JSON object with a step", file.string(), number);
+    check(has_step(json), "{}: line {} is not a JSON object with a step", file.string(), number);
     f(text, json);
   }
 }
 
-// A number of a line; 0 if it is missing or null, as a NaN is written.
-template <class T>
-T number(const ordered_json& json, const char* key) {
+// A number of a line; NaN, which is written as null, if there is none.
+double number(const ordered_json& json, const char* key) {
   const auto found = json.find(key);
-  return found != json.end() && found->is_number() ? found->get<T>() : T{};
+  return found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
+}
+
+// A number of bytes; 0 if there is none.
+Index bytes(const ordered_json& json, std::string_view key) {
+  const auto found = json.find(key);
+  return found != json.end() && found->is_number_integer() ? found->get<Index>() : 0;
+}
+
+ordered_json by_category(const memory::ByCategory& bytes_of) {
+  ordered_json json;
+  for (std::size_t i = 0; i < memory::kCategories; ++i) {
+    json[memory::name(static_cast<memory::Category>(i))] = bytes_of[i];
+  }
+  return json;
+}
+
+memory::ByCategory by_category(const ordered_json& line, const char* key) {
+  memory::ByCategory result{};
+  const auto found = line.find(key);
+  if (found == line.end() || !found->is_object()) return result;
+  for (std::size_t i = 0; i < memory::kCategories; ++i) {
+    result[i] = bytes(*found, memory::name(static_cast<memory::Category>(i)));
+  }
+  return result;
+}
+
+void add_line(Metrics& metrics, const ordered_json& json) {
+  const auto step = json["step"].get<Index>();
+  if (json.contains("val_loss")) {
+    metrics.evaluations.push_back({.step = step,
+                                   .train_loss = number(json, "train_loss"),
+                                   .val_loss = number(json, "val_loss"),
+                                   .accuracy = number(json, "accuracy"),
+                                   .exact = number(json, "exact")});
+  } else {
+    metrics.steps.push_back({.step = step,
+                             .loss = number(json, "loss"),
+                             .lr = number(json, "lr"),
+                             .grad_norm = number(json, "grad_norm"),
+                             .ms = number(json, "ms"),
+                             .tokens_per_s = number(json, "tokens_per_s"),
+                             .live_bytes = bytes(json, "live_bytes"),
+                             .peak_bytes = bytes(json, "peak_bytes"),
+                             .at_peak = by_category(json, "at_peak")});
+  }
 }
 
 }  // namespace
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+MetricsSummary summary_of(const Metrics& metrics) {
+  MetricsSummary summary;
+  std::vector<double> ms, tokens;
+  for (const StepReport& step : metrics.steps) {
+    if (std::isfinite(step.ms)) ms.push_back(step.ms);
+    if (std::isfinite(step.tokens_per_s)) tokens.push_back(step.tokens_per_s);
+    if (step.peak_bytes > summary.highest.peak_bytes) summary.highest = step;
+  }
+  summary.ms_per_step = median(std::move(ms));
+  summary.tokens_per_s = median(std::move(tokens));
+  if (!metrics.evaluations.empty()) summary.last = metrics.evaluations.back();
+  return summary;
+}
 
 MetricsWriter::MetricsWriter(const std::filesystem::path& file, Start start)
     : file_(file), out_(file, start == Start::append ? std::ios::app : std::ios::trunc) {
@@ -60,7 +131,8 @@ void MetricsWriter::write(const StepReport& r) {
               {"ms", r.ms},
               {"tokens_per_s", r.tokens_per_s},
               {"live_bytes", r.live_bytes},
-              {"peak_bytes", r.peak_bytes}});
+              {"peak_bytes", r.peak_bytes},
+              {"at_peak", by_category(r.at_peak)}});
 }
 
 void MetricsWriter::write(Index step, double train_loss, const Evaluation& e) {
@@ -83,25 +155,19 @@ void keep_metrics_until(const std::filesystem::path& file, Index step) {
 Metrics read_metrics(const std::filesystem::path& file) {
   Metrics metrics;
   if (!std::filesystem::exists(file)) return metrics;
-  for_each_line(file, [&](std::string_view, const ordered_json& json) {
-    const auto step = json["step"].get<Index>();
-    if (json.contains("val_loss")) {
-      metrics.evaluations.push_back({.step = step,
-                                     .train_loss = number<double>(json, "train_loss"),
-                                     .val_loss = number<double>(json, "val_loss"),
-                                     .accuracy = number<double>(json, "accuracy"),
-                                     .exact = number<double>(json, "exact")});
-    } else {
-      metrics.steps.push_back({.step = step,
-                               .loss = number<double>(json, "loss"),
-                               .lr = number<double>(json, "lr"),
-                               .grad_norm = number<double>(json, "grad_norm"),
-                               .ms = number<double>(json, "ms"),
-                               .tokens_per_s = number<double>(json, "tokens_per_s"),
-                               .live_bytes = number<Index>(json, "live_bytes"),
-                               .peak_bytes = number<Index>(json, "peak_bytes")});
-    }
-  });
+  for_each_line(file, [&](std::string_view, const ordered_json& json) { add_line(metrics, json); });
+  return metrics;
+}
+
+Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& damage) {
+  Metrics metrics;
+  read_json_lines(
+      file,
+      [&](std::string_view, const ordered_json& json) {
+        if (has_step(json)) add_line(metrics, json);
+        return has_step(json);
+      },
+      damage);
   return metrics;
 }
 

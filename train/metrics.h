@@ -8,7 +8,8 @@
 #include "train/trainer.h"
 
 /// metrics.jsonl: one JSON object a line, in the order of things.
-///   a step         step, loss, lr, grad_norm, ms, tokens_per_s, live_bytes, peak_bytes
+///   a step         step, loss, lr, grad_norm, ms, tokens_per_s, live_bytes, peak_bytes, and
+///                  at_peak, which splits the peak by what it was used for
 ///   an evaluation  step, train_loss, val_loss, accuracy, exact
 namespace tilegrad::train {
 
@@ -44,8 +45,23 @@ struct Metrics {
   std::vector<StepReport> steps;
   std::vector<EvaluationLine> evaluations;
 };
+
+/// The middle one of the values (the upper one of two), 0 if there is none.
+double median(std::vector<double> values);
+
+/// What a table says of a run; zeros where there is nothing yet.
+struct MetricsSummary {
+  EvaluationLine last = {};  ///< evaluation
+  double ms_per_step = 0;    ///< median
+  double tokens_per_s = 0;   ///< median
+  StepReport highest = {};   ///< the first of the steps that needed most memory
+};
+MetricsSummary summary_of(const Metrics& metrics);
+
 /// All complete lines; none if the file is missing. Throws Error "<file>: line 3 ..." if one is not what it
 /// should be.
 Metrics read_metrics(const std::filesystem::path& file);
+/// The same, but of a file that exists, and with damaged lines left out and told in `damage`.
+Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& damage);
 
 }  // namespace tilegrad::train

@@ -68,9 +68,11 @@ int run(int argc, const char* const* argv, const Console& console) {
   std::string log_level = "info";
   program.add_option("--log-level", log_level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
-  const std::vector<Command> commands = {add_train_command(program),     add_compare_command(program),
-                                         add_sample_command(program),    add_check_command(program),
-                                         add_attention_command(program), add_bench_command(program)};
+  const std::vector<Command> commands = {
+      add_train_command(program), add_compare_command(program),   add_report_command(program),
+      add_lab_command(program),   add_sample_command(program),    add_check_command(program),
+      add_bench_command(program), add_attention_command(program),
+  };
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

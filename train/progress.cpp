@@ -1,6 +1,8 @@
 #include "train/progress.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/format.h"
 
@@ -19,8 +21,8 @@ std::string format_count(double n) {
   return fmt::format("{:.1f}M", n / 1e6);
 }
 
-Progress::Progress(const Console& console, Index steps, bool quiet)
-    : console_(console), steps_(steps), quiet_(quiet) {}
+Progress::Progress(const Console& console, ProgressOptions options)
+    : console_(console), options_(std::move(options)), overwrite_(console.terminal && !options_.json) {}
 
 Progress::~Progress() {
   if (width_ > 0) console_.out << '\n';
@@ -30,33 +32,77 @@ void Progress::step(const StepReport& report) {
   constexpr double kOld = 0.95;
   mean_ms_ = mean_ms_ == 0 ? report.ms : kOld * mean_ms_ + (1 - kOld) * report.ms;
   last_ = report;
-  const auto pause = console_.terminal ? std::chrono::milliseconds(100) : std::chrono::seconds(10);
-  show(Clock::now() - shown_ >= pause);
+  show_after(overwrite_ ? Clock::duration(std::chrono::milliseconds(100)) : std::chrono::seconds(10));
 }
 
 void Progress::evaluation(const Evaluation& evaluation) {
   evaluation_ = evaluation;
-  show(true);
+  const bool at_once = overwrite_ || last_.step == options_.steps;
+  show_after(at_once ? Clock::duration(0) : std::chrono::seconds(1));
 }
 
-std::string Progress::line() const {
-  std::string text = fmt::format("step {}/{}  loss {:.4f}", last_.step, steps_, last_.loss);
-  if (evaluation_) {
+double Progress::seconds_left() const {
+  return mean_ms_ / 1e3 * static_cast<double>(options_.steps - last_.step);
+}
+
+std::string Progress::line(bool with_evaluation) const {
+  std::string text = fmt::format("step {}/{}  loss {:.4f}", last_.step, options_.steps, last_.loss);
+  if (evaluation_ && with_evaluation) {
     text += fmt::format("  val {:.4f}  acc {:.1f} %", evaluation_->loss, 100 * evaluation_->accuracy);
   }
-  const double left = mean_ms_ / 1e3 * static_cast<double>(steps_ - last_.step);
-  return text + fmt::format("  {} tok/s  {}  {} left", format_count(last_.tokens_per_s),
-                            format_bytes(last_.peak_bytes), format_duration(left));
+  text += fmt::format("  {} tok/s  {}", format_count(last_.tokens_per_s), format_bytes(last_.peak_bytes));
+  const bool done = last_.step == options_.steps;
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+  return text + (done ? fmt::format("  done in {}", format_duration(elapsed))
+                      : fmt::format("  {} left", format_duration(seconds_left())));
 }
 
-void Progress::show(bool now) {
-  if (quiet_ || !now) return;
+// The bar takes what the numbers leave of the line; where they leave nothing, the evaluation gives way. What
+// still does not fit is cut off: a line that breaks could not be written over.
+std::string Progress::line_with_bar() const {
+  constexpr std::size_t kLongest = 24, kShortest = 4, kFrame = 3;
+  const std::string label = options_.label.empty() ? "" : options_.label + "  ";
+  std::string text, bar;
+  std::size_t room = 0;
+  for (const bool with_evaluation : {true, false}) {
+    text = line(with_evaluation);
+    room = console_.columns - std::min(console_.columns, 1 + label.size() + text.size());
+    if (room >= kShortest + kFrame) break;
+  }
+  if (room >= kShortest + kFrame) {
+    const std::size_t length = std::min(room - kFrame, kLongest);
+    const double share = static_cast<double>(last_.step) / static_cast<double>(options_.steps);
+    const auto done = static_cast<std::size_t>(share * static_cast<double>(length));
+    bar = fmt::format("[{}{}] ", std::string(done, '='), std::string(length - done, ' '));
+  }
+  return (label + bar + text).substr(0, console_.columns - 1);
+}
+
+std::string Progress::json() const {
+  nlohmann::ordered_json line;
+  if (!options_.label.empty()) line["run"] = options_.label;
+  line["step"] = last_.step;
+  line["steps"] = options_.steps;
+  line["loss"] = last_.loss;
+  if (evaluation_) {
+    line["val_loss"] = evaluation_->loss;
+    line["accuracy"] = evaluation_->accuracy;
+  }
+  line["tokens_per_s"] = last_.tokens_per_s;
+  line["peak_bytes"] = last_.peak_bytes;
+  line["seconds_left"] = seconds_left();
+  return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+void Progress::show_after(Clock::duration pause) {
+  if (options_.quiet || Clock::now() - shown_ < pause) return;
   shown_ = Clock::now();
-  const std::string text = line();
-  if (!console_.terminal) {
-    console_.out << text << std::endl;
+  if (!overwrite_) {
+    const std::string label = options_.label.empty() ? "" : options_.label + "  ";
+    console_.out << (options_.json ? json() : label + line(true)) << std::endl;
     return;
   }
+  const std::string text = line_with_bar();
   console_.out << '\r' << fmt::format("{:<{}}", text, width_) << std::flush;
   width_ = text.size();
 }

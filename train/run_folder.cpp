@@ -1,7 +1,11 @@
 #include "train/run_folder.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 #include "base/file.h"
 #include "nn/safetensors.h"
@@ -58,11 +62,18 @@ void about_file(const fs::path& file, F&& f) {
 
 }  // namespace
 
-void RunFolder::start(const RunConfig& config) const {
+void make_folder(const fs::path& folder) {
   std::error_code error;
-  fs::create_directories(path_, error);
-  check(!error, "{}: cannot be made: {}", path_.string(), error.message());
-  for (const fs::path& file : {state_file(), model_file()}) {
+  fs::create_directories(folder, error);
+  check(!error, "{}: cannot be made: {}", folder.string(), error.message());
+  check(::access(folder.c_str(), W_OK) == 0, "{}: cannot be written to: {}", folder.string(),
+        std::strerror(errno));
+}
+
+void RunFolder::start(const RunConfig& config) const {
+  make_folder(path_);
+  std::error_code error;
+  for (const fs::path& file : {state_file(), model_file(), memory_file()}) {
     fs::remove(file, error);
     check(!error, "{}: cannot be replaced: {}", file.string(), error.message());
   }

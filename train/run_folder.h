@@ -7,9 +7,14 @@
 
 namespace tilegrad::train {
 
+/// Makes a folder for results, and those around it. Throws if that cannot be done or it is not writable.
+void make_folder(const std::filesystem::path& folder);
+
 /// The files of a run.
 ///   config.json        every setting, complete
 ///   metrics.jsonl      one object a step and one an evaluation (train/metrics.h)
+///   memory.jsonl       the live bytes through one step (train/memory_timeline.h)
+///   environment.json   the machine, the program and the command (train/environment.h)
 ///   model.safetensors  the weights, for whoever wants to use them
 ///   state.safetensors  weights, moments of the optimiser, and the position: all that --resume needs, so that
 ///                      a crash between the writes of the two files costs nothing
@@ -20,6 +25,8 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config_file() const { return path_ / "config.json"; }
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path memory_file() const { return path_ / "memory.jsonl"; }
+  std::filesystem::path environment_file() const { return path_ / "environment.json"; }
   std::filesystem::path model_file() const { return path_ / "model.safetensors"; }
   std::filesystem::path state_file() const { return path_ / "state.safetensors"; }
 

@@ -18,6 +18,8 @@ struct TrainOptions {
     app.add_option("--stop-after", control.stop_after, "stop and save after this many steps, as Ctrl-C would")
         ->check(CLI::NonNegativeNumber);
     app.add_flag("--quiet", control.quiet, "show no progress");
+    app.add_flag("--json", control.json, "show progress and summary as JSON, an object a line");
+    app.add_option("--label", control.label, "stands before each line of progress");
     app.add_flag("!--no-summary", control.summary, "print no summary at the end");
   }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <numbers>
+#include <optional>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
@@ -108,9 +109,11 @@ Var Trainer::forward(const data::Batch& batch, const nn::Mode& mode) const {
   return model_(tokens_of(batch), mode);
 }
 
-StepReport Trainer::step() {
+StepReport Trainer::step(MemoryTimeline* timeline) {
   const auto start = Clock::now();
   memory::reset_peak();
+  std::optional<MemoryRecorder> recorder;
+  if (timeline != nullptr) recorder.emplace(*timeline);
   const Index step = position_.step;
   const data::Batch batch = data_->train(step, config_.batch);
   const nn::Mode mode = {
@@ -123,6 +126,7 @@ StepReport Trainer::step() {
     report.loss = loss.value().item();
     tape.backward(loss);
   }
+  if (recorder) recorder->update();
   report.live_bytes = memory::usage().live;
   report.lr = learning_rate(config_, step);
   report.grad_norm = optimizer_.step(report.lr);

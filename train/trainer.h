@@ -6,6 +6,7 @@
 #include "data/batch.h"
 #include "nn/adamw.h"
 #include "nn/transformer.h"
+#include "train/memory_timeline.h"
 #include "train/run_config.h"
 
 namespace tilegrad::train {
@@ -50,7 +51,8 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  StepReport step();
+  /// One step; how its live bytes rise and fall is added to `timeline` if there is one.
+  StepReport step(MemoryTimeline* timeline = nullptr);
 
   /// Over the first examples of the held-out set, at most `examples` of them (rounded up to whole batches);
   /// 0: all.

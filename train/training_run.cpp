@@ -3,9 +3,12 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "base/format.h"
+#include "train/command_line.h"
+#include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -47,9 +50,12 @@ class TrainingRun {
       folder_.write_config(trainer_.config());
     } else {
       folder_.start(trainer_.config());
+      write_environment(folder_.environment_file(),
+                        current_environment("tilegrad train" + options_of(trainer_.config())));
     }
   }
 
+  StepReport step();
   void one_step(Outcome& outcome, Progress& progress);
   void evaluate(Outcome& outcome, Progress& progress);
 
@@ -59,8 +65,18 @@ class TrainingRun {
   MetricsWriter metrics_;
 };
 
+// Of the second step, because the first one makes what later ones find: gradients and optimiser state.
+StepReport TrainingRun::step() {
+  const Index number = trainer_.position().step + 1;
+  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step();
+  MemoryTimeline timeline;
+  const StepReport report = trainer_.step(&timeline);
+  write_memory_timeline(folder_.memory_file(), timeline);
+  return report;
+}
+
 void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
-  outcome.last = trainer_.step();
+  outcome.last = step();
   outcome.ms.push_back(outcome.last.ms);
   if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
   metrics_.write(outcome.last);
@@ -86,7 +102,8 @@ Outcome TrainingRun::run(const Console& console) {
   Outcome outcome;
   Index saved = -1;
   const InterruptScope interrupt;
-  Progress progress(console, c.steps, control_.quiet);
+  Progress progress(
+      console, {.steps = c.steps, .label = control_.label, .quiet = control_.quiet, .json = control_.json});
   for (Index step = first; step < end && !InterruptScope::requested(); ++step) {
     one_step(outcome, progress);
     if (c.save_every > 0 && outcome.last.step % c.save_every == 0) {
@@ -109,7 +126,7 @@ std::string describe_peak(const StepReport& report) {
   return text;
 }
 
-void print_summary(std::ostream& out, Trainer& trainer, Outcome outcome) {
+void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) {
   const RunConfig& c = trainer.config();
   const nn::TransformerConfig& m = trainer.model().config;
   const auto line = [&](std::string_view what, const std::string& value) {
@@ -127,14 +144,32 @@ void print_summary(std::ostream& out, Trainer& trainer, Outcome outcome) {
          fmt::format("{:.2f} % of the answers, {:.2f} % of the sequences", 100 * e.accuracy, 100 * e.exact));
   }
   if (!outcome.ms.empty()) {
-    auto middle = outcome.ms.begin() + std::ssize(outcome.ms) / 2;
-    std::nth_element(outcome.ms.begin(), middle, outcome.ms.end());
-    line("speed", fmt::format("{:.2f} ms a step (median), {} tokens/s", *middle,
-                              format_count(outcome.last.tokens_per_s * outcome.last.ms / *middle)));
+    const double ms = median(outcome.ms);
+    line("speed", fmt::format("{:.2f} ms a step (median), {} tokens/s", ms,
+                              format_count(outcome.last.tokens_per_s * outcome.last.ms / ms)));
     line("peak memory", describe_peak(outcome.highest));
   }
   line("results", c.out);
   out << std::flush;
+}
+
+// The same as one JSON object; what is not known is null.
+std::string summary_json(Trainer& trainer, const Outcome& outcome) {
+  const RunConfig& c = trainer.config();
+  const double unknown = std::nan("");
+  const auto e =
+      outcome.evaluation.value_or(Evaluation{.loss = unknown, .accuracy = unknown, .exact = unknown});
+  const nlohmann::ordered_json json = {{"out", c.out},
+                                       {"step", trainer.position().step},
+                                       {"interrupted", outcome.interrupted},
+                                       {"parameters", nn::count(nn::parameters(trainer.model()))},
+                                       {"train_loss", outcome.evaluation ? outcome.train_loss : unknown},
+                                       {"val_loss", e.loss},
+                                       {"accuracy", e.accuracy},
+                                       {"exact", e.exact},
+                                       {"ms_per_step", outcome.ms.empty() ? unknown : median(outcome.ms)},
+                                       {"peak_bytes", outcome.highest.peak_bytes}};
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace
@@ -146,7 +181,8 @@ int run_training(const RunConfig& config, const RunControl& control, const Conso
                trainer.config().data_name(), nn::count(nn::parameters(trainer.model())),
                trainer.position().step, trainer.config().out);
   const Outcome outcome = run.run(console);
-  if (control.summary) print_summary(console.out, trainer, outcome);
+  if (control.summary && control.json) console.out << summary_json(trainer, outcome) << std::flush;
+  if (control.summary && !control.json) print_summary(console.out, trainer, outcome);
   return outcome.interrupted ? kInterrupted : kSuccess;
 }
 

@@ -193,3 +193,26 @@ TEST_CASE("checkpoint: an input modified before backward is an error") {
   value.mut<double>()[0] = 1;
   CHECK_THROWS_WITH_AS(tape.backward(y), doctest::Contains("checkpoint: saved `x` (4) was modified"), Error);
 }
+
+TEST_CASE("checkpoint: the tape tells forward, backward and recomputation apart") {
+  using Pass = Tape::Pass;
+  std::vector<Pass> seen;
+  const auto layer = [&](const Var& x) {
+    seen.push_back(Tape::pass());
+    return scale(x, 2);
+  };
+  CHECK(Tape::pass() == Pass::forward);
+  const Var x = Var::leaf(Tensor::full({}, Dtype::f64, 1));
+  Tape tape;
+  tape.observe([&](const Node&, std::span<const Tensor>) { seen.push_back(Tape::pass()); });
+  const auto nested = [&](const Var& in) { return checkpoint(layer, layer(in)); };
+  tape.backward(checkpoint(nested, layer(x)));
+  const std::vector<Pass> expected = {Pass::forward,   Pass::forward,
+                                      Pass::forward,                     // the layers, once each
+                                      Pass::backward,                    // of the outer checkpoint
+                                      Pass::recompute, Pass::recompute,  // all that lies inside
+                                      Pass::recompute,                   // the inner one's layer
+                                      Pass::backward};                   // of the first layer
+  CHECK(seen == expected);
+  CHECK(Tape::pass() == Pass::backward);  // the tape is used up
+}

@@ -156,6 +156,22 @@ TEST_CASE("memory: a category scope holds on its own thread until it ends") {
   CHECK(current_category() == Category::activations);
 }
 
+TEST_CASE("memory: an observer sees every change while its scope lasts, the inner one of two alone") {
+  std::vector<Index> outer_saw, inner_saw;
+  const Block before(64, Category::parameters);
+  {
+    const ObserverScope outer([&](const Usage& now) { outer_saw.push_back(now.live); });
+    const Block block(100, Category::activations);
+    {
+      const ObserverScope inner([&](const Usage& now) { inner_saw.push_back(now.live); });
+      const Block hidden(1000, Category::workspace);
+    }
+  }
+  const Block after(10, Category::activations);
+  CHECK(outer_saw == std::vector<Index>{164, 64});
+  CHECK(inner_saw == std::vector<Index>{1164, 164});
+}
+
 TEST_CASE("memory: threads may allocate and free at the same time") {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {

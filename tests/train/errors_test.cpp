@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -105,6 +106,14 @@ TEST_CASE("errors: a folder that cannot be written to") {
   check_error(tiny_training(folder / "file"), kFailure, "cannot be made");
   check_error(tiny_training(folder / "file/run"), kFailure, "cannot be made");
   check_error(tiny_training("/proc/tilegrad"), kFailure, "cannot be made");
+  check_error({"compare", "--task", "copy", "--out", folder / "file"}, kFailure, "cannot be made");
+  if (geteuid() != 0) {  // root may write everywhere
+    std::filesystem::create_directory(folder / "locked");
+    std::filesystem::permissions(folder / "locked",
+                                 std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+    check_error(tiny_training(folder / "locked"), kFailure,
+                "locked: cannot be written to: Permission denied");
+  }
 }
 
 TEST_CASE("errors: a full disk while metrics are written is told, and the model saved before stays whole") {

@@ -1,0 +1,18 @@
+# cmake -DOUTPUT=<file.cpp> -DHEADER=<header> -DNAMESPACE=<namespace> -P embed.cmake -- kName=file...
+# Writes a C++ source that holds each file as a std::string_view. The header declares them.
+set(content "#include \"${HEADER}\"\n\nnamespace ${NAMESPACE} {\n\n")
+math(EXPR last "${CMAKE_ARGC} - 1")
+set(reading_files NO)
+foreach(i RANGE ${last})
+  set(argument "${CMAKE_ARGV${i}}")
+  if(reading_files)
+    string(REGEX MATCH "^([^=]+)=(.*)$" matched "${argument}")
+    set(name "${CMAKE_MATCH_1}")
+    file(READ "${CMAKE_MATCH_2}" text)
+    string(APPEND content "const std::string_view ${name} = R\"embedded(${text})embedded\";\n\n")
+  elseif(argument STREQUAL "--")
+    set(reading_files YES)
+  endif()
+endforeach()
+string(APPEND content "}  // namespace ${NAMESPACE}\n")
+file(WRITE "${OUTPUT}" "${content}")

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace tilegrad::train {
+
+/// environment.json: what besides the settings decides how fast a run was, and the command that repeats it.
+struct Environment {
+  std::string command = {};
+  std::string processor = {};
+  std::string memory = {};
+  std::string system = {};
+  std::string simd = {};      ///< the vector instructions that the kernels chose
+  std::string openblas = {};  ///< the processor that OpenBLAS chose its kernels for
+  std::string compiler = {};
+  std::string tilegrad = {};  ///< version and commit
+};
+
+/// Of this machine and this program.
+Environment current_environment(std::string command);
+
+/// As names and values, for a report; what is not known is left out.
+std::vector<std::pair<std::string, std::string>> facts_of(const Environment& environment);
+
+void write_environment(const std::filesystem::path& file, const Environment& environment);
+
+/// What is known: nothing if the file is missing. If it is damaged that is told in `damage`.
+Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& damage);
+
+}  // namespace tilegrad::train

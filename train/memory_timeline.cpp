@@ -1,0 +1,97 @@
+#include "train/memory_timeline.h"
+
+#include <array>
+#include <optional>
+
+#include "autograd/tape.h"
+#include "base/file.h"
+#include "train/json_lines.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::array kPhases = {Phase::forward, Phase::backward, Phase::recompute, Phase::update};
+
+std::optional<MemoryEvent> event_of(const ordered_json& json) {
+  const auto ms = json.find("ms"), phase = json.find("phase"), live = json.find("live_bytes");
+  const bool complete = ms != json.end() && ms->is_number() && phase != json.end() && phase->is_string() &&
+                        live != json.end() && live->is_number_integer();
+  if (!complete) return std::nullopt;
+  for (const Phase candidate : kPhases) {
+    if (phase->get<std::string>() != name_of(candidate)) continue;
+    return MemoryEvent{.ms = ms->get<double>(), .phase = candidate, .live_bytes = live->get<Index>()};
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string_view name_of(Phase phase) {
+  switch (phase) {
+    case Phase::forward:
+      return "forward";
+    case Phase::backward:
+      return "backward";
+    case Phase::recompute:
+      return "recompute";
+    case Phase::update:
+      return "update";
+  }
+  return "?";
+}
+
+MemoryRecorder::MemoryRecorder(MemoryTimeline& timeline)
+    : timeline_(timeline), observer_([this](const memory::Usage& usage) { record(usage.live); }) {
+  record(memory::usage().live);
+}
+
+void MemoryRecorder::update() { phase_ = Phase::update; }
+
+void MemoryRecorder::record(Index live_bytes) {
+  // Scratch of the kernels' threads belongs to the phase that the owner is in.
+  if (std::this_thread::get_id() == owner_) phase_ = current_phase();
+  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start_).count();
+  timeline_.push_back({.ms = ms, .phase = phase_, .live_bytes = live_bytes});
+}
+
+Phase MemoryRecorder::current_phase() const {
+  if (phase_ == Phase::update) return Phase::update;
+  switch (Tape::pass()) {
+    case Tape::Pass::forward:
+      return Phase::forward;
+    case Tape::Pass::backward:
+      return Phase::backward;
+    case Tape::Pass::recompute:
+      return Phase::recompute;
+  }
+  return phase_;
+}
+
+void write_memory_timeline(const std::filesystem::path& file, const MemoryTimeline& timeline) {
+  std::string content;
+  for (const MemoryEvent& event : timeline) {
+    const ordered_json line = {
+        {"ms", event.ms}, {"phase", name_of(event.phase)}, {"live_bytes", event.live_bytes}};
+    content += line.dump() + "\n";
+  }
+  write_file(file, content);
+}
+
+MemoryTimeline read_memory_timeline(const std::filesystem::path& file, std::vector<std::string>& damage) {
+  MemoryTimeline timeline;
+  if (!std::filesystem::exists(file)) return timeline;
+  read_json_lines(
+      file,
+      [&](std::string_view, const ordered_json& json) {
+        const auto event = event_of(json);
+        if (event) timeline.push_back(*event);
+        return event.has_value();
+      },
+      damage);
+  return timeline;
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string_view>
+
+/// The files that a report is made of, embedded into the program when it is built (cmake/embed.cmake).
+namespace tilegrad::train {
+
+extern const std::string_view kPageHtml;  ///< train/report/page.html, with a {{mark}} for each of the others
+extern const std::string_view kPageCss;   ///< train/report/page.css
+extern const std::string_view kPageJs;    ///< train/report/page.js
+extern const std::string_view kChartJs;   ///< Chart.js
+
+}  // namespace tilegrad::train
