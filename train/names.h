@@ -47,6 +47,10 @@ template <>
 inline constexpr Named<AttentionKernel> kNames<AttentionKernel>[] = {{AttentionKernel::naive, "naive"},
                                                                      {AttentionKernel::flash, "flash"}};
 template <>
+inline constexpr Named<nn::Recompute> kNames<nn::Recompute>[] = {{nn::Recompute::attention, "attention"},
+                                                                 {nn::Recompute::mlp, "mlp"},
+                                                                 {nn::Recompute::elementwise, "elementwise"}};
+template <>
 inline constexpr Named<Dtype> kNames<Dtype>[] = {{Dtype::f32, "f32"}, {Dtype::f64, "f64"}};
 template <>
 inline constexpr Named<InitKind> kNames<InitKind>[] = {{InitKind::gpt2, "gpt2"},
