@@ -18,5 +18,6 @@ Command add_train_command(CLI::App& program);
 Command add_compare_command(CLI::App& program);
 Command add_sample_command(CLI::App& program);
 Command add_check_command(CLI::App& program);
+Command add_lab_command(CLI::App& program);
 
 }  // namespace tilegrad::train

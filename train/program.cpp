@@ -60,7 +60,8 @@ int run(int argc, const char* const* argv, const Console& console) {
   program.add_option("--log-level", log_level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   const std::vector<Command> commands = {add_train_command(program), add_compare_command(program),
-                                         add_sample_command(program), add_check_command(program)};
+                                         add_sample_command(program), add_check_command(program),
+                                         add_lab_command(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

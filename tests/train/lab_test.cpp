@@ -1,0 +1,112 @@
+#include "train/labs/lab.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "base/error.h"
+#include "run_program.h"
+#include "train/labs/checkpoint.h"
+
+using namespace tilegrad;
+using namespace tilegrad::train;
+
+namespace {
+
+LabOptions options_in(const std::string& out) {
+  const auto tests = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  return {.out = out, .program = tests.parent_path() / "tilegrad"};
+}
+
+// What a lab left in its folder; its last lines are the finding and the folder.
+struct LabOutput {
+  int code = 0;
+  std::string text, csv, html;
+  Json json;
+
+  const Json& row(std::size_t i) const { return json.at("rows").at(i); }
+};
+
+template <class RunLab>
+LabOutput run_lab(const std::string& folder, const std::string& name, RunLab&& run) {
+  std::ostringstream out, err;
+  const int code = run(options_in(folder), Console{.out = out, .err = err});
+  return {.code = code,
+          .text = out.str(),
+          .csv = read_file(folder + "/" + name + ".csv"),
+          .html = read_file(folder + "/report.html"),
+          .json = Json::parse(read_file(folder + "/" + name + ".json"))};
+}
+
+// The finding closes the output and is in the files; the CSV has a line for each row.
+void check_published(const LabOutput& output, std::size_t rows) {
+  const auto finding = output.json.at("finding").get<std::string>();
+  CHECK(output.code == kSuccess);
+  CHECK(output.json.at("rows").size() == rows);
+  CHECK(output.text.find(finding + "\nresults: ") != std::string::npos);
+  CHECK(output.html.starts_with("<!"));
+  CHECK(static_cast<std::size_t>(std::count(output.csv.begin(), output.csv.end(), '\n')) == rows + 1);
+}
+
+void check_refused(const std::vector<std::string>& arguments, int code, const std::string& line) {
+  std::vector<std::string> words = {"lab"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  const Output output = run_program(words);
+  CAPTURE(output.err);
+  CHECK(output.code == code);
+  CHECK(output.err.find(line) != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
+
+}  // namespace
+
+TEST_CASE("lab: rows of equal keys become lines of a CSV") {
+  CHECK(csv_of(Json::array({{{"name", "a"}, {"n", 1}}, {{"name", "b"}, {"n", 2.5}}})) ==
+        "name,n\na,1\nb,2.5\n");
+  CHECK(csv_of(Json::array()).empty());
+}
+
+TEST_CASE("lab: the median of several times and the distance of their quartiles") {
+  const Timing timing = timing_of({5.0, 1.0, 2.0, 9.0, 4.0});
+  CHECK(timing.ms == 4);
+  CHECK(timing.spread_ms == 3);
+  CHECK(timing_of({7.0}).ms == 7);
+}
+
+TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that was predicted") {
+  const TemporaryFolder folder;
+  const CheckpointLab lab = {.layers = 4, .seq = 48, .d = 32, .heads = 2, .batch = 2, .repeats = 1};
+  const LabOutput output = run_lab(
+      folder / "lab", "checkpoint",
+      [&](const auto& options, const auto& console) { return run_checkpoint_lab(lab, options, console); });
+  check_published(output, 7);
+  const auto budget = output.json.at("configuration").at("budget_bytes").get<Index>();
+  for (const Json& row : output.json.at("rows")) {
+    CAPTURE(row.dump());
+    CHECK(row.at("same_bits") == true);
+    const auto peak = row.at("peak_bytes").get<double>();
+    CHECK(row.at("predicted_peak_bytes").get<double>() == doctest::Approx(peak).epsilon(0.05));
+    CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
+    CHECK((row.at("variant") == "none") == (peak == output.row(0).at("peak_bytes")));
+    CHECK((row.at("variant") == "none") == (row.at("recomputed_ops") == 0));
+    if (row.at("variant") == "budget") CHECK(peak <= static_cast<double>(budget));
+  }
+}
+
+TEST_CASE("lab checkpoint: misuse is told in one line") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "lab";
+  check_refused({"checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
+  check_refused({"checkpoint", "--heads", "3", "--out", out}, kFailure, "heads 3 does not divide width 128");
+  check_refused({"checkpoint", "--budget", "much", "--out", out}, kFailure,
+                "`much` is not a number of bytes");
+  check_refused({"frobnicate"}, kWrongCommandLine, "frobnicate");
+  check_refused({}, kWrongCommandLine, "A subcommand is required");
+  write_file(folder / "file", "in the way");
+  check_refused({"checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
+  std::ostringstream out_stream, err;
+  const CheckpointLab tight = {.layers = 2, .seq = 16, .d = 16, .heads = 2, .batch = 1, .budget = 1000};
+  CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),
+                       doctest::Contains("(1000 bytes) is below the minimum"), Error);
+}
