@@ -47,12 +47,10 @@ class Allocator {
  public:
   std::byte* allocate(Index bytes, Category category) {
     const std::lock_guard lock(mutex_);
-    check(bytes <= limit_ - usage_.live, "out of memory: {} requested, {} live, limit {}",
-          format_bytes(bytes), format_bytes(usage_.live), format_bytes(limit_));
+    if (bytes > limit_ - usage_.live) refuse(bytes, "limit " + format_bytes(limit_));
     std::byte* data = take_cached(rounded(bytes));
     if (data == nullptr) data = from_system(rounded(bytes));
-    check(data != nullptr, "out of memory: {} requested, {} live, the system has no more",
-          format_bytes(bytes), format_bytes(usage_.live));
+    if (data == nullptr) refuse(bytes, "the system has no more");
     count(bytes, category);
     return data;
   }
@@ -95,6 +93,11 @@ class Allocator {
   }
 
  private:
+  [[noreturn]] void refuse(Index bytes, std::string_view why) const {
+    throw OutOfMemory(fmt::format("out of memory: {} requested, {} live, {}", format_bytes(bytes),
+                                  format_bytes(usage_.live), why));
+  }
+
   void count(Index bytes, Category category) {
     usage_.live += bytes;
     usage_.live_by_category[static_cast<std::size_t>(category)] += bytes;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string_view>
 
+#include "base/error.h"
 #include "base/index.h"
 
 /// The one allocator of tilegrad: tensors and the kernels' scratch come from here, so that memory can be
@@ -36,8 +37,14 @@ void set_limit(Index bytes);
 /// Gives freed blocks that wait for reuse back to the system.
 void release_cached();
 
-/// Owns an uninitialised block, aligned to 64 bytes. Throws Error with the requested and the live bytes if it
-/// would not fit.
+/// What a block that would not fit throws, so that who has another way can go on.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Owns an uninitialised block, aligned to 64 bytes. Throws OutOfMemory with the requested and the live bytes
+/// if it would not fit.
 class Block {
  public:
   Block() = default;
