@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "run_program.h"
 #include "train/labs/checkpoint.h"
+#include "train/labs/flash.h"
+#include "train/labs/heads.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -109,4 +111,111 @@ TEST_CASE("lab checkpoint: misuse is told in one line") {
   const CheckpointLab tight = {.layers = 2, .seq = 16, .d = 16, .heads = 2, .batch = 1, .budget = 1000};
   CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),
                        doctest::Contains("(1000 bytes) is below the minimum"), Error);
+}
+
+TEST_CASE("lab flash: the kernels agree, and flash needs less memory by the score matrix at least") {
+  const TemporaryFolder folder;
+  const FlashLab lab = {.seq = 192, .d = 16, .heads = 2, .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "flash", [&](const auto& options, const auto& console) {
+    return run_flash_lab(lab, options, console);
+  });
+  check_published(output, 4);
+  const Index scores = 4 * lab.heads * lab.seq * lab.seq;
+  for (const std::size_t pass : {0, 1}) {
+    const Json &naive = output.row(pass), &flash = output.row(pass + 2);
+    CHECK(naive.at("kernel") == "naive");
+    CHECK(flash.at("pass") == naive.at("pass"));
+    CHECK(naive.at("peak_bytes").get<Index>() - flash.at("peak_bytes").get<Index>() > scores / 2);
+    CHECK(naive.at("operations") == flash.at("operations"));
+    CHECK(naive.at("moved_bytes") > flash.at("moved_bytes"));
+    CHECK(flash.at("peak_rss_bytes") > flash.at("peak_bytes"));
+  }
+  const Json& accuracy = output.json.at("details").at("accuracy");
+  REQUIRE(accuracy.size() == 4);
+  for (const Json& row : accuracy) {
+    CHECK(row.at("max_rel_difference") < 1e-5);
+    CHECK(row.at("flash_error").get<double>() <= 3 * row.at("naive_error").get<double>());
+  }
+  CHECK(output.json.at("finding").get<std::string>().find("less memory") != std::string::npos);
+}
+
+TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in a line") {
+  const TemporaryFolder folder;
+  const FlashLab lab = {.seq = 64,
+                        .d = 8,
+                        .heads = 2,
+                        .causal = true,
+                        .dtype = Dtype::f64,
+                        .sweep = true,
+                        .memory_limit = Index{3} << 20,
+                        .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "flash", [&](const auto& options, const auto& console) {
+    return run_flash_lab(lab, options, console);
+  });
+  CHECK(output.code == kSuccess);
+  const auto finding = output.json.at("finding").get<std::string>();
+  CHECK(finding.find("naive needs more than 3.0 MiB at T = ") != std::string::npos);
+  Index longest = 0;
+  for (const Json& row : output.json.at("rows")) {
+    if (row.at("kernel") == "naive") longest = std::max(longest, row.at("seq").get<Index>());
+  }
+  CHECK(output.json.at("rows").back().at("seq") > longest);
+  CHECK(longest > 64);
+}
+
+TEST_CASE("lab flash: misuse is told in one line") {
+  const TemporaryFolder folder;
+  check_refused({"flash", "--seq", "0"}, kWrongCommandLine, "--seq");
+  check_refused({"flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
+  check_refused({"flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
+                "not a number of bytes");
+}
+
+TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
+  const TemporaryFolder folder;
+  const HeadsLab lab = {.seq = 48,
+                        .d = 8,
+                        .heads = 4,
+                        .groups = 2,
+                        .layers = 2,
+                        .tokens = 8,
+                        .steps = 20,
+                        .convert = true,
+                        .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "heads", [&](const auto& options, const auto& console) {
+    return run_heads_lab(lab, options, console);
+  });
+  check_published(output, 3);
+  const Json &mha = output.row(0), &gqa = output.row(1), &mqa = output.row(2);
+  CHECK(mha.at("kv_bytes_per_token") == 2 * gqa.at("kv_bytes_per_token").get<Index>());
+  CHECK(mha.at("kv_bytes_per_token") == 4 * mqa.at("kv_bytes_per_token").get<Index>());
+  for (const char* number : {"parameters", "peak_bytes", "decoding_peak_bytes"}) {
+    CAPTURE(number);
+    CHECK(mha.at(number) > gqa.at(number));
+    CHECK(gqa.at(number) > mqa.at(number));
+  }
+  for (const Json& row : output.json.at("rows")) {
+    CHECK(row.at("sharing_difference") == 0);
+    CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
+    CHECK(row.at("accuracy") > 0);
+    CHECK(row.at("accuracy") <= 1);
+  }
+  const Json& conversions = output.json.at("details").at("conversions");
+  REQUIRE(conversions.size() == 2);
+  for (const Json& conversion : conversions) {
+    const Json& losses = conversion.at("losses");
+    REQUIRE(losses.size() == 5);
+    CHECK(losses[0] == conversions[0].at("losses")[0]);  // the same MHA
+    CHECK(losses[1] != losses[0]);
+    CHECK(losses[2] != losses[1]);
+  }
+}
+
+TEST_CASE("lab heads: misuse is told in one line") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "lab";
+  check_refused({"heads", "--gqa-groups", "3", "--out", out}, kFailure, "3 groups do not divide 8 heads");
+  check_refused({"heads", "--seq", "64", "--out", out}, kFailure,
+                "64 tokens to decode, must be from 2 to seq - 1");
+  CHECK_FALSE(std::filesystem::exists(out));
 }

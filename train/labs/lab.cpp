@@ -19,7 +19,11 @@ namespace {
 namespace fs = std::filesystem;
 
 const std::map<std::string, Probe>& probes() {
-  static const std::map<std::string, Probe> all = {{"stages", probe_stages}, {"schedule", probe_schedule}};
+  static const std::map<std::string, Probe> all = {
+      {"stages", probe_stages},        {"schedule", probe_schedule}, {"attention", probe_attention},
+      {"accuracy", probe_accuracy},    {"machine", probe_machine},   {"training", probe_training},
+      {"decoding", probe_decoding},    {"sharing", probe_sharing},   {"learning", probe_learning},
+      {"conversion", probe_conversion}};
   return all;
 }
 
@@ -129,8 +133,10 @@ std::string csv_of(const Json& rows) {
 
 void publish(const LabOptions& options, const LabResult& result, const Console& console) {
   const fs::path folder = options.out;
-  const Json json = {
-      {"configuration", result.configuration}, {"rows", result.rows}, {"finding", result.report.finding}};
+  const Json json = {{"configuration", result.configuration},
+                     {"rows", result.rows},
+                     {"details", result.details},
+                     {"finding", result.report.finding}};
   write_file(folder / (result.name + ".json"), json.dump(2) + "\n");
   write_file(folder / (result.name + ".csv"), csv_of(result.rows));
   write_report(folder / "report.html", result.report);

@@ -57,6 +57,7 @@ struct LabResult {
   std::string name;    ///< of the files: <name>.json, <name>.csv and report.html
   Json configuration;  ///< what was asked for
   Json rows;           ///< the numbers, unrounded; objects of equal keys, a line of the CSV each
+  Json details = {};   ///< more numbers, for the JSON alone
   Report report;
 };
 /// Prints the tables and the finding, and writes the files.
