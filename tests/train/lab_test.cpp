@@ -103,7 +103,7 @@ TEST_CASE("lab checkpoint: misuse is told in one line") {
   check_refused({"checkpoint", "--heads", "3", "--out", out}, kFailure, "heads 3 does not divide width 128");
   check_refused({"checkpoint", "--budget", "much", "--out", out}, kFailure,
                 "`much` is not a number of bytes");
-  check_refused({"frobnicate"}, kWrongCommandLine, "frobnicate");
+  check_refused({"frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
   check_refused({}, kWrongCommandLine, "A subcommand is required");
   write_file(folder / "file", "in the way");
   check_refused({"checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");

@@ -49,25 +49,18 @@ Tensor random_tokens(Index count, RandomKey key) {
   return ids;
 }
 
-// Repeats each head's rows of a key or value projection for all query heads that share it.
-void repeat_heads(Tensor& to, const Tensor& from, Index heads, Index kv_heads) {
-  const Index head = to.size() / heads, group = heads / kv_heads;
-  const auto source = from.view<float>();
-  const auto target = to.mut<float>();
-  for (Index h = 0; h < heads; ++h) {
-    std::copy_n(source.begin() + h / group * head, head, target.begin() + h * head);
+// x (1, T, Hkv, D) with each head repeated for all query heads that share it: (1, T, Hq, D).
+Tensor repeat_heads(const Tensor& x, Index heads) {
+  const Index time = x.dim(1), kv_heads = x.dim(2), size = x.dim(3), group = heads / kv_heads;
+  Tensor y = Tensor::empty({1, time, heads, size}, x.dtype());
+  const auto source = x.view<float>().begin();
+  const auto target = y.mut<float>().begin();
+  for (Index t = 0; t < time; ++t) {
+    for (Index h = 0; h < heads; ++h) {
+      std::copy_n(source + (t * kv_heads + h / group) * size, size, target + (t * heads + h) * size);
+    }
   }
-}
-
-// Gives an MHA model the weights of a model with fewer key/value heads, so that both compute the same.
-void share_by_construction(nn::Transformer& mha, nn::Transformer& shared) {
-  const auto targets = nn::parameters(mha), sources = nn::parameters(shared);
-  for (std::size_t i = 0; i < targets.size(); ++i) {
-    Tensor& to = targets[i].parameter->value();
-    const Tensor& from = sources[i].parameter->value();
-    const bool same_shape = to.shape() == from.shape();
-    repeat_heads(to, from, same_shape ? 1 : shared.config.heads, same_shape ? 1 : shared.config.kv_heads);
-  }
+  return y;
 }
 
 double largest_difference(const Tensor& a, const Tensor& b) {
@@ -129,12 +122,24 @@ Json probe_decoding(const Json& task) {
   return {{"peak", memory::usage().peak}, {"token_ms", ms}};
 }
 
+// MHA whose key and value weights are the shared ones, repeated, has the shared keys and values, repeated.
+// They are repeated here and not the weights, since a matrix product of another width may round otherwise.
 Json probe_sharing(const Json& task) {
-  nn::Transformer shared(model_of(task, task.at("kv_heads").get<Index>()), key_of(task).fold(0));
-  nn::Transformer mha(model_of(task, task.at("heads").get<Index>()), key_of(task).fold(0));
-  share_by_construction(mha, shared);
-  const Tensor tokens = random_tokens(shared.config.context, key_of(task).fold(1));
-  return {{"difference", largest_difference(mha(tokens, {}).value(), shared(tokens, {}).value())}};
+  const nn::TransformerConfig config = model_of(task, task.at("kv_heads").get<Index>());
+  const nn::Transformer model(config, key_of(task).fold(0));
+  const nn::Attention& layer = model.blocks[0].attention;
+  const Var x = Tensor::normal({1, config.context, config.width}, config.dtype, key_of(task).fold(1));
+  const auto heads_of = [&](const nn::Linear& linear, Index heads) {
+    return linear(x).value().reshape({1, config.context, heads, layer.config.head_size()});
+  };
+  const Tensor q = heads_of(layer.query, config.heads);
+  const Tensor k = heads_of(layer.key, config.kv_heads), v = heads_of(layer.value, config.kv_heads);
+  const auto attend = [&](const Tensor& keys, const Tensor& values) {
+    return attention(q, keys, values, config.attention, {.causal = true}).value();
+  };
+  const Tensor shared = attend(k, v),
+               repeated = attend(repeat_heads(k, config.heads), repeat_heads(v, config.heads));
+  return {{"difference", largest_difference(shared, repeated)}};
 }
 
 Json probe_learning(const Json& task) {
@@ -172,7 +177,7 @@ struct Row {
   Index peak = 0, peak_rss = 0;  // bytes, of forward and backward
   Timing token = {};
   Index decoding_peak = 0, decoding_peak_rss = 0;  // bytes
-  double difference = 0;                           // of the logits, from an MHA with repeated heads
+  double difference = 0;                           // of attention's output, from MHA with repeated heads
   double accuracy = 0;                             // on the toy task
 
   double tokens_per_s() const { return 1e3 / token.ms; }
