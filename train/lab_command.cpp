@@ -39,7 +39,7 @@ Command add_flash_lab(CLI::App& labs) {
   app->add_option("--dtype", options->dtype, "f32 or f64")
       ->check(CLI::IsMember(all_names<Dtype>()))
       ->capture_default_str();
-  app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until naive meets a limit");
+  app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
   app->add_option("--time-limit", options->lab.time_limit,
                   "seconds a forward and backward of the sweep may take")
       ->check(CLI::PositiveNumber)

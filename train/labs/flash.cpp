@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
-#include <optional>
+#include <iterator>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
@@ -271,25 +270,33 @@ struct Sweep {
   std::string end;  // why it ended
 };
 
+// Naive attention comes first and ends the sweep in nearly all cases; the reason that came first stays.
+void add_length(const FlashLab& lab, AttentionKernel kernel, Index seq, const Json& result, Index l2,
+                Sweep& sweep) {
+  std::string end;
+  if (!result.at("fits").get<bool>()) {
+    end =
+        fmt::format("{} needs more than {} at T = {}", name_of(kernel), format_bytes(lab.memory_limit), seq);
+  } else {
+    for (const Row& row : rows_of(lab, kernel, seq, result, l2)) sweep.rows.push_back(row);
+    if (sweep.rows.back().time.ms > 1e3 * lab.time_limit) {
+      end = fmt::format("{} takes more than {} s at T = {}", name_of(kernel), lab.time_limit, seq);
+    }
+  }
+  if (sweep.end.empty()) sweep.end = end;
+}
+
 Sweep sweep_lengths(const FlashLab& lab, const LabOptions& options, Index l2) {
   constexpr Index kShortest = 64;
   Sweep sweep;
   for (Index seq = kShortest; sweep.end.empty(); seq = next_length(seq)) {
+    std::vector<Json> tasks;
     for (const AttentionKernel kernel : kKernels) {
-      Json task = attention_task(lab, kernel, seq);
-      task["memory_limit"] = lab.memory_limit;
-      const Json result = measure_apart(options, task);
-      if (!result.at("fits").get<bool>()) {
-        sweep.end = fmt::format("{} needs more than {} at T = {}", name_of(kernel),
-                                format_bytes(lab.memory_limit), seq);
-        if (kernel == AttentionKernel::flash) break;
-        continue;
-      }
-      for (const Row& row : rows_of(lab, kernel, seq, result, l2)) sweep.rows.push_back(row);
-      if (sweep.rows.back().time.ms > 1e3 * lab.time_limit && sweep.end.empty()) {
-        sweep.end = fmt::format("{} takes more than {} s at T = {}", name_of(kernel), lab.time_limit, seq);
-      }
+      tasks.push_back(attention_task(lab, kernel, seq));
+      tasks.back()["memory_limit"] = lab.memory_limit;
     }
+    const std::vector<Json> results = measure_by_turns(options, tasks);
+    for (std::size_t i = 0; i < results.size(); ++i) add_length(lab, kKernels[i], seq, results[i], l2, sweep);
   }
   return sweep;
 }
@@ -299,28 +306,34 @@ const Row& row_with(const std::vector<Row>& rows, AttentionKernel kernel) {
                        [&](const Row& r) { return r.kernel == kernel && r.backward; });
 }
 
-// The length from which on flash is faster at every length that both have; 0 if there is none.
-Index crossing(const std::vector<Row>& rows) {
-  Index from = 0;
+// The lengths at which both were measured, and whether flash was the faster one.
+std::vector<std::pair<Index, bool>> races_of(const std::vector<Row>& rows) {
+  std::vector<std::pair<Index, bool>> races;
   for (const Row& naive : rows) {
     if (naive.kernel != AttentionKernel::naive || !naive.backward) continue;
-    const auto flash = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
-      return r.kernel == AttentionKernel::flash && r.backward && r.seq == naive.seq;
-    });
-    if (flash == rows.end()) continue;
-    if (flash->time.ms >= naive.time.ms) from = 0;
-    if (flash->time.ms < naive.time.ms && from == 0) from = naive.seq;
+    for (const Row& flash : rows) {
+      if (flash.kernel != AttentionKernel::flash || !flash.backward || flash.seq != naive.seq) continue;
+      races.emplace_back(naive.seq, flash.time.ms < naive.time.ms);
+    }
   }
-  return from;
+  return races;
+}
+
+std::string finding_of_races(const std::vector<std::pair<Index, bool>>& races) {
+  // The first length from which on flash won every race.
+  auto first = races.end();
+  while (first != races.begin() && std::prev(first)->second) --first;
+  if (first == races.end()) return "naive was faster at the longest length that both had";
+  const bool lost_all_before =
+      std::none_of(races.begin(), first, [](const auto& race) { return race.second; });
+  return first != races.begin() && lost_all_before
+             ? fmt::format("naive was faster below T = {}", first->first)
+             : fmt::format("flash was faster from T = {} on", first->first);
 }
 
 std::string finding_of_sweep(const Sweep& sweep) {
-  if (sweep.rows.empty()) return "; " + sweep.end;
-  const Index from = crossing(sweep.rows), shortest = sweep.rows.front().seq;
-  const std::string faster = from == 0          ? "naive was faster at the longest length that both had"
-                             : from == shortest ? fmt::format("flash was faster from T = {} on", from)
-                                                : fmt::format("naive was faster below T = {}", from);
-  return "; " + faster + "; " + sweep.end;
+  const auto races = races_of(sweep.rows);
+  return races.empty() ? "; " + sweep.end : "; " + finding_of_races(races) + "; " + sweep.end;
 }
 
 std::string finding_of(const FlashLab& lab, const std::vector<Row>& rows) {

@@ -10,8 +10,8 @@ struct FlashLab {
   Index seq = 1024, d = 64, heads = 4, batch = 1;
   bool causal = false;
   Dtype dtype = Dtype::f32;
-  bool sweep = false;                   ///< also lengths from 64 on, until naive meets a limit
-  double time_limit = 5;                ///< of the sweep: seconds for one forward and backward
+  bool sweep = false;                   ///< also lengths from 64 on, until one meets a limit
+  double time_limit = 1;                ///< of the sweep: seconds for one forward and backward
   Index memory_limit = Index{1} << 30;  ///< of the sweep: bytes
   Index repeats = 5;
   std::uint64_t seed = 1;

@@ -303,18 +303,22 @@ ReportTable conversion_table(const Json& conversions) {
   return table;
 }
 
-std::string finding_of(const std::vector<Row>& rows) {
+bool all_exact(const std::vector<Row>& rows) {
+  return std::all_of(rows.begin(), rows.end(), [](const Row& r) { return r.difference == 0; });
+}
+
+std::string finding_of(const HeadsLab& lab, const std::vector<Row>& rows) {
   const Row &mha = rows.front(), &mqa = rows.back();
-  const auto most = std::max_element(rows.begin(), rows.end(),
-                                     [](const Row& a, const Row& b) { return a.accuracy < b.accuracy; });
-  const bool exact = std::all_of(rows.begin(), rows.end(), [](const Row& r) { return r.difference == 0; });
+  std::string accuracies;
+  for (const Row& r : rows) {
+    accuracies += fmt::format("{}{} {:.1f} %", accuracies.empty() ? "" : ", ", r.kind, 100 * r.accuracy);
+  }
   return fmt::format(
-      "MQA keeps {:.0f}x less K/V a token than MHA and decodes {:.2f}x as fast; {} learned most ({:.1f} %, "
-      "MHA "
-      "{:.1f} %); shared heads compute {} repeated ones",
+      "mqa keeps {:.0f}x less K/V a token than mha and decodes {:.2f}x as fast; accuracy after {} steps: {}; "
+      "shared heads compute {} repeated ones",
       static_cast<double>(mha.kv_bytes_per_token) / static_cast<double>(mqa.kv_bytes_per_token),
-      mqa.tokens_per_s() / mha.tokens_per_s(), most->kind, 100 * most->accuracy, 100 * mha.accuracy,
-      exact ? "exactly what" : "NOT what");
+      mqa.tokens_per_s() / mha.tokens_per_s(), lab.steps, accuracies,
+      all_exact(rows) ? "exactly what" : "NOT what");
 }
 
 std::string finding_of_conversions(const Json& conversions) {
@@ -353,7 +357,7 @@ int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console&
   for (const Row& row : rows) result.rows.push_back(json_of(row));
   result.report = {
       .title = "MHA, GQA and MQA",
-      .finding = finding_of(rows),
+      .finding = finding_of(lab, rows),
       .facts = facts_of(result.configuration),
       .tables = {size_table(rows), quality_table(lab, rows)},
       .charts = {bars("K/V a token", "bytes", rows,
@@ -366,8 +370,7 @@ int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console&
     result.report.tables.push_back(conversion_table(conversions));
   }
   publish(options, result, console);
-  const bool exact = std::all_of(rows.begin(), rows.end(), [](const Row& r) { return r.difference == 0; });
-  return exact ? kSuccess : kFailure;
+  return all_exact(rows) ? kSuccess : kFailure;
 }
 
 }  // namespace tilegrad::train

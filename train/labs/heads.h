@@ -8,7 +8,7 @@ namespace tilegrad::train {
 struct HeadsLab {
   Index seq = 1024, d = 64, heads = 8, groups = 4, layers = 2;
   Index tokens = 64;     ///< to decode
-  Index steps = 300;     ///< of training on the toy task, the same for all
+  Index steps = 100;     ///< of training on the toy task, the same for all
   bool convert = false;  ///< also turn a trained MHA into the others
   Index repeats = 3;
   std::uint64_t seed = 1;
