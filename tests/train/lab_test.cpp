@@ -16,9 +16,9 @@ using namespace tilegrad::train;
 
 namespace {
 
-LabOptions options_in(const std::string& out) {
+LabOptions options_in(const std::string& out, int rounds = 1) {
   const auto tests = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  return {.out = out, .program = tests.parent_path() / "tilegrad"};
+  return {.out = out, .program = tests.parent_path() / "tilegrad", .rounds = rounds};
 }
 
 // What a lab left in its folder; its last lines are the finding and the folder.
@@ -74,6 +74,26 @@ TEST_CASE("lab: the median of several times and the distance of their quartiles"
   CHECK(timing.ms == 4);
   CHECK(timing.spread_ms == 3);
   CHECK(timing_of({7.0}).ms == 7);
+}
+
+TEST_CASE("lab: rounds join what was timed, and leave the rest as the first one found it") {
+  const TemporaryFolder folder;
+  const Json task = {
+      {"probe", "attention"}, {"kernel", "flash"}, {"seq", 8},       {"d", 4},    {"heads", 1},
+      {"batch", 1},           {"causal", true},    {"dtype", "f32"}, {"seed", 1}, {"repeats", 2}};
+  const auto results = measure_by_turns(options_in(folder / "lab", 3), {task, task});
+  REQUIRE(results.size() == 2);
+  for (const Json& result : results) {
+    CHECK(result.at("step_ms").size() == 6);
+    CHECK(result.at("step_peak").is_number_integer());
+  }
+  CHECK(std::filesystem::is_empty(folder / "lab"));
+}
+
+TEST_CASE("lab: a measurement that fails is told") {
+  const TemporaryFolder folder;
+  CHECK_THROWS_WITH_AS(measure_apart(options_in(folder / "lab"), {{"probe", "juggle"}}),
+                       "lab: the measurement `juggle` failed with exit code 1", Error);
 }
 
 TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that was predicted") {
@@ -147,14 +167,14 @@ TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in
                         .causal = true,
                         .dtype = Dtype::f64,
                         .sweep = true,
-                        .memory_limit = Index{3} << 20,
+                        .memory_limit = Index{1} << 20,
                         .repeats = 1};
   const LabOutput output = run_lab(folder / "lab", "flash", [&](const auto& options, const auto& console) {
     return run_flash_lab(lab, options, console);
   });
   CHECK(output.code == kSuccess);
   const auto finding = output.json.at("finding").get<std::string>();
-  CHECK(finding.find("naive needs more than 3.0 MiB at T = ") != std::string::npos);
+  CHECK(finding.find("naive needs more than 1.0 MiB at T = ") != std::string::npos);
   Index longest = 0;
   for (const Json& row : output.json.at("rows")) {
     if (row.at("kernel") == "naive") longest = std::max(longest, row.at("seq").get<Index>());

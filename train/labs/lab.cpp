@@ -77,9 +77,8 @@ void answer(const fs::path& folder) {
 }
 
 std::vector<Json> measure_by_turns(const LabOptions& options, const std::vector<Json>& tasks) {
-  constexpr int kRounds = 3;
   std::vector<Json> results(tasks.size());
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < options.rounds; ++round) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       const Json result = measure_apart(options, tasks[i]);
       if (round == 0) results[i] = result;

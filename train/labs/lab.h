@@ -19,6 +19,7 @@ using Json = nlohmann::ordered_json;
 struct LabOptions {
   std::string out;                                   ///< folder for the results
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which measures each variant
+  int rounds = 3;                                    ///< of timed measurements
 };
 
 /// One measurement: takes a task, whose "probe" names the measurement, and returns the numbers.
