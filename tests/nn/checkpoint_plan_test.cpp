@@ -70,8 +70,8 @@ Index measured_peak(nn::Transformer& model, const Tensor& ids, const Tensor& tar
 }  // namespace
 
 TEST_CASE("checkpoint plan: no schedule of a short chain is better, whatever the budget") {
-  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
-    const ChainCost chain = random_chain(1 + static_cast<Index>(seed % 4), seed);
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    const ChainCost chain = random_chain(1 + static_cast<Index>(seed % 5), seed);
     std::vector<nn::ScheduleCost> costs;
     for (const Schedule& schedule : all_schedules(0, std::ssize(chain.blocks))) {
       costs.push_back(cost_of(chain, schedule));
@@ -111,6 +111,20 @@ TEST_CASE("checkpoint plan: the best schedules trade peak for time, step by step
     CHECK(steps[i].peak > steps[i - 1].peak);
     CHECK(steps[i].nanoseconds < steps[i - 1].nanoseconds);
   }
+}
+
+TEST_CASE("checkpoint plan: many blocks of one size, whose times differ, are planned at once") {
+  ChainCost chain = random_chain(1, 7);
+  RandomStream random(RandomKey{8});
+  const StageCost block = chain.blocks[0];
+  for (int i = 0; i < 23; ++i) {
+    chain.blocks.push_back(block);
+    chain.blocks.back().nanoseconds = static_cast<Index>(1000 + random.below(100));
+  }
+  const Index least = least_budget(chain), most = cost_of(chain, {}).peak;
+  const nn::ScheduleCost middle = cost_of(chain, plan_checkpoints(chain, (least + most) / 2));
+  CHECK(middle.peak <= (least + most) / 2);
+  CHECK(middle.nanoseconds < cost_of(chain, nn::even_segments(24, 24)).nanoseconds);
 }
 
 TEST_CASE("checkpoint plan: even segments differ by one block at most") {
