@@ -118,7 +118,11 @@ Command add_lab_command(CLI::App& program) {
   return {app, [labs](const Console& console) {
             const auto chosen =
                 std::find_if(labs.begin(), labs.end(), [](const Command& lab) { return lab.app->parsed(); });
-            return chosen->run(console);
+            try {
+              return chosen->run(console);
+            } catch (const Interrupted&) {
+              return int{kInterrupted};
+            }
           }};
 }
 

@@ -231,6 +231,14 @@ TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated
   }
 }
 
+TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
+  const Json losses =
+      measure({{"probe", "conversion"}, {"heads", 2}, {"kv_heads", 2}, {"steps", 10}, {"seed", 1}})
+          .at("losses");
+  CHECK(losses[1] == losses[0]);
+  CHECK(losses[4] < losses[1]);
+}
+
 TEST_CASE("lab heads: misuse is told in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";

@@ -6,9 +6,9 @@
 #include <chrono>
 #include <map>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "train/child_process.h"
+#include "train/interrupt.h"
 #include "train/labs/probes.h"
 #include "train/table.h"
 
@@ -62,7 +62,9 @@ Json measure_apart(const LabOptions& options, const Json& task) {
   const fs::path folder = options.out;
   make_folder(folder);
   write_file(task_file(folder), task.dump(2) + "\n");
+  const InterruptScope interrupt;
   const ChildResult child = run_child(options.program, {"lab", "measure", folder.string()});
+  if (InterruptScope::requested()) throw Interrupted("lab: interrupted");
   check(child.exit_code == kSuccess, "lab: the measurement `{}` failed with exit code {}",
         task.at("probe").get<std::string>(), child.exit_code);
   Json result = read_json(result_file(folder));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/index.h"
 #include "train/console.h"
 #include "train/report.h"
@@ -28,8 +29,14 @@ using Probe = Json (*)(const Json& task);
 /// The measurement in this process; throws if there is none of that name.
 Json measure(const Json& task);
 
+/// Ctrl-C ended a measurement, and with it the lab.
+class Interrupted : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Measures the task in a child process and adds "peak_rss" in bytes. Throws if the child fails, which has
-/// told why by then, or if the folder of the results cannot be written to.
+/// told why by then, or if the folder of the results cannot be written to; and Interrupted.
 Json measure_apart(const LabOptions& options, const Json& task);
 
 /// What a child does: `folder` holds the task, and will hold the result.
