@@ -21,4 +21,9 @@ Var checkpoint(CheckpointFunction fn, std::span<const Var> xs);
 /// The usual case of one input.
 Var checkpoint(std::function<Var(const Var& x)> fn, const Var& x);
 
+/// linear(fn(xs), weight, bias), bias may be undefined, keeping xs and the weight but not fn(xs): backward
+/// computes fn again, which is meant to be cheap, and not the product, which is dear. The bits are those of
+/// linear(fn(xs), weight, bias). fn depends on xs alone.
+Var linear_recomputing(CheckpointFunction fn, std::span<const Var> xs, const Var& weight, const Var& bias);
+
 }  // namespace tilegrad

@@ -1,5 +1,10 @@
 #include "nn/layers.h"
 
+#include <span>
+#include <vector>
+
+#include "autograd/checkpoint.h"
+
 namespace tilegrad::nn {
 
 namespace {
@@ -12,6 +17,18 @@ Parameter normal(const Shape& shape, double std, Dtype dtype, RandomKey key) {
 Parameter constant(const Shape& shape, double value, Dtype dtype) {
   const memory::CategoryScope scope(memory::Category::parameters);
   return Parameter(Tensor::full(shape, dtype, value));
+}
+
+Var activate(MlpKind kind, std::span<const Var> xs) {
+  switch (kind) {
+    case MlpKind::relu:
+      return relu(xs[0]);
+    case MlpKind::swiglu:
+      return swiglu(xs[0], xs[1]);
+    case MlpKind::gelu:
+      break;
+  }
+  return gelu(xs[0]);
 }
 
 }  // namespace
@@ -47,16 +64,13 @@ Mlp::Mlp(MlpKind mlp_kind, Index width, Index hidden, bool bias, double std, dou
   if (kind == MlpKind::swiglu) gate = Linear(width, hidden, bias, std, dtype, key.fold(2));
 }
 
-Var Mlp::operator()(const Var& x) const {
-  switch (kind) {
-    case MlpKind::relu:
-      return down(relu(up(x)));
-    case MlpKind::swiglu:
-      return down(swiglu(gate(x), up(x)));
-    case MlpKind::gelu:
-      break;
-  }
-  return down(gelu(up(x)));
+Var Mlp::operator()(const Var& x, Keep keep) const {
+  std::vector<Var> in;
+  if (kind == MlpKind::swiglu) in.push_back(gate(x));
+  in.push_back(up(x));
+  const auto act = [activation = kind](std::span<const Var> xs) { return activate(activation, xs); };
+  if (keep == Keep::all) return down(act(in));
+  return linear_recomputing(act, in, down.weight, down.bias.defined() ? Var(down.bias) : Var());
 }
 
 }  // namespace tilegrad::nn

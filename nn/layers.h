@@ -55,6 +55,9 @@ struct Norm {
 
 enum class MlpKind { gelu, relu, swiglu };
 
+/// Whether the activation of an mlp is kept for backward, or computed again from what went into it.
+enum class Keep { all, inputs };
+
 /// down(act(up(x))), or down(silu(gate(x)) ⊙ up(x)) for swiglu.
 struct Mlp {
   MlpKind kind = MlpKind::gelu;
@@ -65,7 +68,7 @@ struct Mlp {
   Mlp() = default;
   Mlp(MlpKind kind, Index width, Index hidden, bool bias, double std, double std_residual, Dtype dtype,
       RandomKey key);
-  Var operator()(const Var& x) const;  // (..., C) -> (..., C)
+  Var operator()(const Var& x, Keep keep = Keep::all) const;  // (..., C) -> (..., C)
   void visit(auto&& f) {
     f("gate", gate);
     f("up", up);

@@ -113,15 +113,28 @@ Index TransformerConfig::kv_bytes_per_token() const {
 
 Block::Block(const TransformerConfig& c, RandomKey key)
     : dropout(c.dropout),
+      recompute(c.recompute),
       norm_attention(c.norm, c.width, c.dtype),
       attention(attention_config(c), c.init.linear, residual_std(c), c.dtype, key.fold(kAttention)),
       norm_mlp(c.norm, c.width, c.dtype),
       mlp(c.mlp, c.width, c.hidden_size(), c.bias, c.init.linear, residual_std(c), c.dtype, key.fold(kMlp)) {}
 
-Var Block::operator()(const Var& x, const Mode& mode) const {
+Var Block::attend(const Var& x, const Mode& mode) const {
   const Var attended = attention(norm_attention(x), mode.fold(kAttention));
-  const Var h = add(x, maybe_dropout(attended, dropout, mode.fold(kAfterAttention)));
-  return add(h, maybe_dropout(mlp(norm_mlp(h)), dropout, mode.fold(kAfterMlp)));
+  return add(x, maybe_dropout(attended, dropout, mode.fold(kAfterAttention)));
+}
+
+Var Block::transform(const Var& h, const Mode& mode) const {
+  const Keep keep = recompute == Recompute::elementwise ? Keep::inputs : Keep::all;
+  return add(h, maybe_dropout(mlp(norm_mlp(h), keep), dropout, mode.fold(kAfterMlp)));
+}
+
+// A half is checkpointed with its residual sum, so that the gradients of both ways add up in the usual order.
+Var Block::operator()(const Var& x, const Mode& mode) const {
+  const auto first = [this, mode](const Var& in) { return attend(in, mode); };
+  const auto second = [this, mode](const Var& in) { return transform(in, mode); };
+  const Var h = recompute == Recompute::attention ? checkpoint(first, x) : first(x);
+  return recompute == Recompute::mlp ? checkpoint(second, h) : second(h);
 }
 
 Var Block::operator()(const Var& x, KvCache& cache) const {
@@ -129,7 +142,8 @@ Var Block::operator()(const Var& x, KvCache& cache) const {
   return add(h, mlp(norm_mlp(h)));
 }
 
-Transformer::Transformer(const TransformerConfig& c, RandomKey key) : config(c) {
+Transformer::Transformer(const TransformerConfig& c, RandomKey key)
+    : config(c), schedule(even_segments(c.layers, c.segments)) {
   c.validate();
   const Index bytes = multiply(c.parameter_count(), bytes_of(c.dtype));
   check(bytes <= memory::limit(), "transformer: {} of parameters do not fit into {}", format_bytes(bytes),
@@ -145,7 +159,7 @@ Transformer::Transformer(const TransformerConfig& c, RandomKey key) : config(c) 
   if (!c.tie) head = Linear(c.width, c.vocabulary, false, c.init.linear, c.dtype, key.fold(kHead));
 }
 
-Var Transformer::embed(const Tensor& ids, Index first) const {
+Var Transformer::embed_at(const Tensor& ids, Index first) const {
   check(ids.rank() == 2, "transformer: tokens are {}, not (B, T)", ids.shape());
   check(first + ids.dim(1) <= config.context, "transformer: {} tokens do not fit into a context of {}",
         first + ids.dim(1), config.context);
@@ -159,23 +173,32 @@ Var Transformer::logits(const Var& x) const {
   return config.tie ? linear(h, tokens.weight) : head(h);
 }
 
-Var Transformer::run_blocks(Var x, Index begin, Index end, const Mode& mode) const {
-  for (Index layer = begin; layer < end; ++layer) {
-    x = blocks[static_cast<std::size_t>(layer)](x,
-                                                mode.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
+Var Transformer::embed(const Tensor& ids, const Mode& mode) const {
+  return maybe_dropout(embed_at(ids, 0), config.dropout, mode.fold(kTokens));
+}
+
+Var Transformer::run_block(const Var& x, Index layer, const Mode& mode) const {
+  return blocks[static_cast<std::size_t>(layer)](x,
+                                                 mode.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
+}
+
+Var Transformer::run_blocks(Var x, Index begin, Index end, const Schedule& segments, const Mode& mode) const {
+  auto segment = segments.begin();
+  for (Index layer = begin; layer < end;) {
+    if (segment == segments.end() || layer < segment->begin) {
+      x = run_block(x, layer++, mode);
+      continue;
+    }
+    x = checkpoint([this, part = *segment,
+                    mode](const Var& in) { return run_blocks(in, part.begin, part.end, part.inside, mode); },
+                   x);
+    layer = (segment++)->end;
   }
   return x;
 }
 
 Var Transformer::operator()(const Tensor& ids, const Mode& mode) const {
-  Var x = maybe_dropout(embed(ids, 0), config.dropout, mode.fold(kTokens));
-  const Index segments = config.segments;
-  if (segments == 0) return logits(run_blocks(x, 0, config.layers, mode));
-  for (Index s = 0; s < segments; ++s) {
-    const Index begin = s * config.layers / segments, end = (s + 1) * config.layers / segments;
-    x = checkpoint([this, begin, end, mode](const Var& in) { return run_blocks(in, begin, end, mode); }, x);
-  }
-  return logits(x);
+  return logits(run_blocks(embed(ids, mode), 0, config.layers, schedule, mode));
 }
 
 std::vector<KvCache> Transformer::make_caches() const {
@@ -189,7 +212,7 @@ std::vector<KvCache> Transformer::make_caches() const {
 Var Transformer::operator()(const Tensor& ids, std::vector<KvCache>& caches) const {
   check(std::ssize(caches) == config.layers, "transformer: {} caches for {} layers", caches.size(),
         config.layers);
-  Var x = embed(ids, caches[0].length);
+  Var x = embed_at(ids, caches[0].length);
   for (std::size_t layer = 0; layer < blocks.size(); ++layer) x = blocks[layer](x, caches[layer]);
   return logits(x);
 }

@@ -3,9 +3,16 @@
 #include <vector>
 
 #include "nn/attention.h"
+#include "nn/checkpoint_plan.h"
 #include "nn/layers.h"
 
 namespace tilegrad::nn {
+
+/// What every block recomputes in its backward instead of keeping it.
+///   attention    its first half: norm, projections, attention
+///   mlp          its second half: norm, products, activation
+///   elementwise  the mlp's activation: as large as the product that it is made from, and much cheaper
+enum class Recompute { nothing, attention, mlp, elementwise };
 
 struct TransformerConfig {
   Index vocabulary = 0;  // V
@@ -25,6 +32,7 @@ struct TransformerConfig {
   /// Into how many checkpointed segments the blocks are divided; 0 keeps all activations, `layers`
   /// checkpoints every block.
   Index segments = 0;
+  Recompute recompute = Recompute::nothing;
   Init init = {};
   Dtype dtype = Dtype::f32;
 
@@ -41,6 +49,7 @@ struct TransformerConfig {
 /// x + attention(norm(x)), then x + mlp(norm(x)): the pre-norm block.
 struct Block {
   double dropout = 0;
+  Recompute recompute = Recompute::nothing;
   Norm norm_attention;
   Attention attention;
   Norm norm_mlp;
@@ -56,6 +65,10 @@ struct Block {
     f("norm_mlp", norm_mlp);
     f("mlp", mlp);
   }
+
+ private:
+  Var attend(const Var& x, const Mode& mode) const;     // x + attention(norm(x)), (B, T, C) -> (B, T, C)
+  Var transform(const Var& h, const Mode& mode) const;  // h + mlp(norm(h)), (B, T, C) -> (B, T, C)
 };
 
 /// A decoder-only transformer. Weights depend on config and key alone; every parameter has a key of its own,
@@ -66,11 +79,17 @@ struct Transformer {
   Embedding positions;  // (context, C), learned positions only
   std::vector<Block> blocks;
   Norm norm;
-  Linear head;  // (V, C), undefined if tied
+  Linear head;        // (V, C), undefined if tied
+  Schedule schedule;  ///< which blocks are checkpointed together; config.segments even parts at first
 
   Transformer(const TransformerConfig& config, RandomKey key);
   /// tokens i32 (B, T), T ≤ context -> logits (B, T, V).
   Var operator()(const Tensor& tokens, const Mode& mode) const;
+
+  /// The parts that make up the whole: logits(block L − 1 (... block 0 (embed(tokens)))).
+  Var embed(const Tensor& tokens, const Mode& mode) const;           // (B, T) -> (B, T, C)
+  Var run_block(const Var& x, Index layer, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
+  Var logits(const Var& x) const;                                    // (B, T, C) -> (B, T, V)
 
   /// One cache a layer, for decoding one sequence of at most `context` tokens.
   std::vector<KvCache> make_caches() const;
@@ -86,9 +105,9 @@ struct Transformer {
   }
 
  private:
-  Var embed(const Tensor& tokens, Index first_position) const;            // (B, T) -> (B, T, C)
-  Var run_blocks(Var x, Index begin, Index end, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
-  Var logits(const Var& x) const;                                         // (B, T, C) -> (B, T, V)
+  Var embed_at(const Tensor& tokens, Index first_position) const;  // (B, T) -> (B, T, C)
+  // Blocks [begin, end) with these segments checkpointed. (B, T, C) -> (B, T, C)
+  Var run_blocks(Var x, Index begin, Index end, const Schedule& segments, const Mode& mode) const;
 };
 
 /// Copies the weights of `from` into `to`, a model that differs only in having fewer key/value heads: each

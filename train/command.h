@@ -21,5 +21,6 @@ Command add_check_command(CLI::App& program);
 Command add_attention_command(CLI::App& program);
 Command add_bench_command(CLI::App& program);
 Command add_report_command(CLI::App& program);
+Command add_lab_command(CLI::App& program);
 
 }  // namespace tilegrad::train

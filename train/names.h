@@ -50,6 +50,10 @@ template <>
 inline constexpr Named<Align> kNames<Align>[] = {{Align::bottom_right, "bottom_right"},
                                                  {Align::top_left, "top_left"}};
 template <>
+inline constexpr Named<nn::Recompute> kNames<nn::Recompute>[] = {{nn::Recompute::attention, "attention"},
+                                                                 {nn::Recompute::mlp, "mlp"},
+                                                                 {nn::Recompute::elementwise, "elementwise"}};
+template <>
 inline constexpr Named<Dtype> kNames<Dtype>[] = {{Dtype::f32, "f32"}, {Dtype::f64, "f64"}};
 template <>
 inline constexpr Named<InitKind> kNames<InitKind>[] = {{InitKind::gpt2, "gpt2"},

@@ -42,12 +42,18 @@ int report(const Console& console, std::string_view message, ExitCode code) {
 
 int wrong_command_line(const CLI::App& program, const CLI::ParseError& error, const Console& console) {
   if (error.get_exit_code() == 0) return program.exit(error, console.out, console.err);  // --help
-  const auto chosen = program.get_subcommands();
-  const auto unknown = program.remaining();
+  const CLI::App* chosen = &program;
+  std::string path;
+  while (!chosen->get_subcommands().empty()) {
+    chosen = chosen->get_subcommands()[0];
+    path += chosen->get_name() + " ";
+  }
+  const auto unknown = program.remaining(/*recurse=*/true);
   std::string message = error.what();
-  if (chosen.empty() && !unknown.empty()) message = fmt::format("`{}` is not a command", unknown[0]);
-  const std::string command = chosen.empty() ? "" : chosen[0]->get_name() + " ";
-  return report(console, fmt::format("{} (tilegrad {}--help lists what can be said)", message, command),
+  if (chosen->get_require_subcommand_min() > 0 && !unknown.empty()) {
+    message = fmt::format("`{}` is not a command", unknown[0]);
+  }
+  return report(console, fmt::format("{} (tilegrad {}--help lists what can be said)", message, path),
                 kWrongCommandLine);
 }
 

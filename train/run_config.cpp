@@ -1,10 +1,11 @@
 #include "train/run_config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <type_traits>
 #include <vector>
+
+#include "train/checkpoint_setting.h"
 
 namespace tilegrad::train {
 
@@ -26,18 +27,6 @@ nn::Init init_of(InitKind kind) {
       return {.embedding = 1.0, .linear = 0.07};
   }
   return {};
-}
-
-Index segments_of(const std::string& checkpoint, Index layers) {
-  if (checkpoint == "none") return 0;
-  if (checkpoint == "block") return layers;
-  Index segments = 0;
-  const char* end = checkpoint.data() + checkpoint.size();
-  const auto [stop, error] = std::from_chars(checkpoint.data(), end, segments);
-  check(error == std::errc() && stop == end && segments >= 1,
-        "checkpoint: `{}` is not none, block or a number of segments from 1 on", checkpoint);
-  check(segments <= layers, "checkpoint: {} segments of {} layers", segments, layers);
-  return segments;
 }
 
 const ordered_json& member(const ordered_json& json, const std::string& key, std::string_view where) {
@@ -85,7 +74,9 @@ nn::TransformerConfig RunConfig::model_for(Index data_vocabulary) const {
   result.init = init_of(init);
   result.segments = 0;
   result.validate();
-  result.segments = segments_of(checkpoint, model.layers);
+  const CheckpointSetting setting = parse_checkpoint(checkpoint, model.layers);
+  result.segments = setting.segments;
+  result.recompute = setting.recompute;
   return result;
 }
 

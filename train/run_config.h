@@ -19,11 +19,11 @@ struct RunConfig {
   data::TaskOptions task = data::TaskOptions::defaults(data::TaskKind::sort);
   std::string text;
 
-  // The model. Its vocabulary comes from the data, its init and segments from the three settings below.
+  // The model. Its vocabulary comes from the data, its init, segments and policy from the settings below.
   nn::TransformerConfig model;
   InitKind init = InitKind::gpt2;
   KvInit kv_init = KvInit::fresh;
-  std::string checkpoint = "none";  // none, block, or a number of segments
+  std::string checkpoint = "none";  // train/checkpoint_setting.h
 
   nn::AdamW::Config adamw;
   double lr = 1e-3;
@@ -47,7 +47,8 @@ struct RunConfig {
   bool is_text() const { return !text.empty(); }
   /// The name of the task, or "text".
   std::string_view data_name() const { return is_text() ? "text" : name_of(task.kind); }
-  /// `model` with vocabulary, init and segments filled in. Throws if `checkpoint` makes no sense.
+  /// `model` with vocabulary, init, segments and policy filled in; a schedule for a budget is the trainer's
+  /// to plan. Throws if `checkpoint` makes no sense.
   nn::TransformerConfig model_for(Index data_vocabulary) const;
   /// Throws Error with one line on the first setting of the optimiser or the run that makes no sense; the
   /// model and the data check theirs.
@@ -97,7 +98,9 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"kv-init", kAttention, "start of shared key/value heads: pooled from those of MHA, or fresh"},
     c.kv_init...);
 
-  f(Setting{"checkpoint", kMemory, "recompute activations: none, block, or a number of segments"},
+  f(Setting{"checkpoint", kMemory,
+            "recompute activations: none, block, a number of segments, budget:64MiB, attention, mlp, "
+            "elementwise"},
     c.checkpoint...);
 
   f(Setting{"lr", kOptimiser, "highest learning rate"}, c.lr...);

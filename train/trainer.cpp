@@ -9,6 +9,8 @@
 #include "autograd/tape.h"
 #include "base/format.h"
 #include "kernels/parallel.h"
+#include "nn/stage_costs.h"
+#include "train/checkpoint_setting.h"
 #include "train/dataset.h"
 
 namespace tilegrad::train {
@@ -98,6 +100,17 @@ Trainer::Trainer(const RunConfig& config)
       model_(build_model(config_, data_->vocabulary())),
       optimizer_(nn::parameters(model_), config_.adamw) {
   if (config_.threads > 0) kernels::set_threads(static_cast<int>(std::min<Index>(config_.threads, 1024)));
+  keep_to_budget();
+}
+
+// Measures the stages on the first batch; all others have its shape.
+void Trainer::keep_to_budget() {
+  const Index budget = parse_checkpoint(config_.checkpoint, config_.model.layers).budget;
+  if (budget == 0) return;
+  const data::Batch batch = data_->train(0, config_.batch);
+  const nn::Mode mode = {.training = true, .key = RandomKey{config_.seed}};
+  model_.schedule =
+      nn::plan_checkpoints(nn::measure_stages(model_, tokens_of(batch), targets_of(batch), mode), budget);
 }
 
 void Trainer::set_position(const Position& position) {

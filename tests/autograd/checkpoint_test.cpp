@@ -216,3 +216,65 @@ TEST_CASE("checkpoint: the tape tells forward, backward and recomputation apart"
   CHECK(seen == expected);
   CHECK(Tape::pass() == Pass::backward);  // the tape is used up
 }
+
+TEST_CASE(
+    "linear_recomputing: has the bits of the plain product, keeps what its function takes, calls it twice") {
+  const Var x = Var::leaf(Tensor::normal({6, 8}, Dtype::f32, RandomKey{10}));
+  Parameter weight(Tensor::normal({5, 8}, Dtype::f32, RandomKey{11}));
+  Parameter bias(Tensor::normal({5}, Dtype::f32, RandomKey{12}));
+  int calls = 0;
+  const CheckpointFunction fn = [&](std::span<const Var> xs) {
+    ++calls;
+    return gelu(xs[0]);
+  };
+  struct Result {
+    Tensor y, dx, dweight, dbias;
+    Index kept;
+  };
+  const auto run_once = [&](bool recomputing, const Var& b) {
+    const Index before = memory::usage().live;
+    Tape tape;
+    Var y = scale(x, 2);  // so that what the product takes belongs to the tape
+    if (recomputing) {
+      y = linear_recomputing(fn, std::span(&y, 1), weight, b);
+    } else {
+      y = b.value().defined() ? linear(fn(std::span(&y, 1)), weight, b)
+                              : linear(fn(std::span(&y, 1)), weight);
+    }
+    const Index kept = memory::usage().live - before;
+    tape.backward(sum(mul(y, y)));
+    Result result = {y.value(), x.grad(), weight.grad(), bias.grad(), kept};
+    for (const auto& cell : {x.cell(), Var(weight).cell(), Var(bias).cell()}) cell->grad = Tensor();
+    return result;
+  };
+  const auto same = [](const Tensor& a, const Tensor& b) {
+    REQUIRE(a.defined() == b.defined());
+    for (Index i = 0; a.defined() && i < a.size(); ++i) CHECK(a.at(i) == b.at(i));
+  };
+  for (const bool with_bias : {true, false}) {
+    const Var b = with_bias ? Var(bias) : Var();
+    const Result plain = run_once(false, b);
+    calls = 0;
+    const Result actual = run_once(true, b);
+    CHECK(calls == 2);
+    CHECK(plain.kept - actual.kept == x.value().bytes());
+    same(plain.y, actual.y);
+    same(plain.dx, actual.dx);
+    same(plain.dweight, actual.dweight);
+    same(plain.dbias, actual.dbias);
+  }
+}
+
+TEST_CASE(
+    "linear_recomputing: an input modified before backward is an error, and without a tape nothing is kept") {
+  Tensor value = Tensor::normal({2, 3}, Dtype::f64, RandomKey{13});
+  const Var x = Var::leaf(value);
+  Parameter weight(Tensor::normal({4, 3}, Dtype::f64, RandomKey{14}));
+  const auto fn = [](std::span<const Var> xs) { return relu(xs[0]); };
+  CHECK_FALSE(linear_recomputing(fn, std::span(&x, 1), weight, Var()).tracked());
+  Tape tape;
+  const Var y = sum(linear_recomputing(fn, std::span(&x, 1), weight, Var()));
+  value.mut<double>()[0] = 1;
+  CHECK_THROWS_WITH_AS(tape.backward(y),
+                       doctest::Contains("linear_recomputing: saved `x` (2, 3) was modified"), Error);
+}

@@ -94,7 +94,7 @@ TEST_CASE("train: a crash between the writes of state and model costs nothing") 
 TEST_CASE("train: checkpointing changes no loss and no weight, with dropout on, and saves memory") {
   const TemporaryFolder folder;
   check_success(run_program(tiny_training(folder / "none")));
-  for (const char* plan : {"block", "1"}) {
+  for (const char* plan : {"block", "1", "attention", "mlp", "elementwise", "budget:1GiB"}) {
     const std::string out = folder / plan;
     check_success(run_program(tiny_training(out, {"--checkpoint", plan})));
     CHECK(losses(folder / "none") == losses(out));
@@ -104,6 +104,24 @@ TEST_CASE("train: checkpointing changes no loss and no weight, with dropout on, 
     return read_metrics(run + "/metrics.jsonl").steps.back().peak_bytes;
   };
   CHECK(peak(folder / "block") < peak(folder / "none"));
+}
+
+TEST_CASE("train: a budget of memory is kept to, and changes no loss") {
+  RunConfig config = tiny_config();
+  config.model.layers = 6;
+  config.batch = 32;
+  const auto first_step = [&](const std::string& checkpoint) {
+    config.checkpoint = checkpoint;
+    Trainer trainer(config);
+    return trainer.step();
+  };
+  const StepReport all = first_step("none"), least = first_step("block");
+  const Index budget = (all.peak_bytes + least.peak_bytes) / 2;
+  const StepReport kept = first_step("budget:" + std::to_string(budget));
+  CHECK(kept.peak_bytes <= budget);
+  CHECK(kept.peak_bytes > least.peak_bytes);
+  CHECK(kept.loss == all.loss);
+  CHECK(kept.grad_norm == all.grad_norm);
 }
 
 TEST_CASE("train: naive and flash attention learn alike") {

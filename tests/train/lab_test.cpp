@@ -1,0 +1,249 @@
+#include "train/labs/lab.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "base/error.h"
+#include "run_program.h"
+#include "train/labs/checkpoint.h"
+#include "train/labs/flash.h"
+#include "train/labs/heads.h"
+
+using namespace tilegrad;
+using namespace tilegrad::train;
+
+namespace {
+
+LabOptions options_in(const std::string& out, int rounds = 1) {
+  const auto tests = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  return {.out = out, .program = tests.parent_path() / "tilegrad", .rounds = rounds};
+}
+
+// What a lab left in its folder; its last lines are the finding and the folder.
+struct LabOutput {
+  int code = 0;
+  std::string text, csv, html;
+  Json json;
+
+  const Json& row(std::size_t i) const { return json.at("rows").at(i); }
+};
+
+template <class RunLab>
+LabOutput run_lab(const std::string& folder, const std::string& name, RunLab&& run) {
+  std::ostringstream out, err;
+  const int code = run(options_in(folder), Console{.out = out, .err = err});
+  return {.code = code,
+          .text = out.str(),
+          .csv = read_file(folder + "/" + name + ".csv"),
+          .html = read_file(folder + "/report.html"),
+          .json = Json::parse(read_file(folder + "/" + name + ".json"))};
+}
+
+// The finding closes the output and is in the files; the CSV has a line for each row.
+void check_published(const LabOutput& output, std::size_t rows) {
+  const auto finding = output.json.at("finding").get<std::string>();
+  CHECK(output.code == kSuccess);
+  CHECK(output.json.at("rows").size() == rows);
+  CHECK(output.text.find(finding + "\nresults: ") != std::string::npos);
+  CHECK(output.html.starts_with("<!"));
+  CHECK(static_cast<std::size_t>(std::count(output.csv.begin(), output.csv.end(), '\n')) == rows + 1);
+}
+
+void check_refused(const std::vector<std::string>& arguments, int code, const std::string& line) {
+  std::vector<std::string> words = {"lab"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  const Output output = run_program(words);
+  CAPTURE(output.err);
+  CHECK(output.code == code);
+  CHECK(output.err.find(line) != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
+
+}  // namespace
+
+TEST_CASE("lab: rows of equal keys become lines of a CSV") {
+  CHECK(csv_of(Json::array({{{"name", "a"}, {"n", 1}}, {{"name", "b"}, {"n", 2.5}}})) ==
+        "name,n\na,1\nb,2.5\n");
+  CHECK(csv_of(Json::array()).empty());
+}
+
+TEST_CASE("lab: the median of several times and the distance of their quartiles") {
+  const Timing timing = timing_of({5.0, 1.0, 2.0, 9.0, 4.0});
+  CHECK(timing.ms == 4);
+  CHECK(timing.spread_ms == 3);
+  CHECK(timing_of({7.0}).ms == 7);
+}
+
+TEST_CASE("lab: rounds join what was timed, and leave the rest as the first one found it") {
+  const TemporaryFolder folder;
+  const Json task = {
+      {"probe", "attention"}, {"kernel", "flash"}, {"seq", 8},       {"d", 4},    {"heads", 1},
+      {"batch", 1},           {"causal", true},    {"dtype", "f32"}, {"seed", 1}, {"repeats", 2}};
+  const auto results = measure_by_turns(options_in(folder / "lab", 3), {task, task});
+  REQUIRE(results.size() == 2);
+  for (const Json& result : results) {
+    CHECK(result.at("step_ms").size() == 6);
+    CHECK(result.at("step_peak").is_number_integer());
+  }
+  CHECK(std::filesystem::is_empty(folder / "lab"));
+}
+
+TEST_CASE("lab: a measurement that fails is told") {
+  const TemporaryFolder folder;
+  CHECK_THROWS_WITH_AS(measure_apart(options_in(folder / "lab"), {{"probe", "juggle"}}),
+                       "lab: the measurement `juggle` failed with exit code 1", Error);
+}
+
+TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that was predicted") {
+  const TemporaryFolder folder;
+  const CheckpointLab lab = {.layers = 4, .seq = 48, .d = 32, .heads = 2, .batch = 2, .repeats = 1};
+  const LabOutput output = run_lab(
+      folder / "lab", "checkpoint",
+      [&](const auto& options, const auto& console) { return run_checkpoint_lab(lab, options, console); });
+  check_published(output, 7);
+  const auto budget = output.json.at("configuration").at("budget_bytes").get<Index>();
+  for (const Json& row : output.json.at("rows")) {
+    CAPTURE(row.dump());
+    CHECK(row.at("same_bits") == true);
+    const auto peak = row.at("peak_bytes").get<double>();
+    CHECK(row.at("predicted_peak_bytes").get<double>() == doctest::Approx(peak).epsilon(0.05));
+    CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
+    CHECK((row.at("variant") == "none") == (peak == output.row(0).at("peak_bytes")));
+    CHECK((row.at("variant") == "none") == (row.at("recomputed_ops") == 0));
+    if (row.at("variant") == "budget") CHECK(peak <= static_cast<double>(budget));
+  }
+}
+
+TEST_CASE("lab checkpoint: misuse is told in one line") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "lab";
+  check_refused({"checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
+  check_refused({"checkpoint", "--heads", "3", "--out", out}, kFailure, "heads 3 does not divide width 128");
+  check_refused({"checkpoint", "--budget", "much", "--out", out}, kFailure,
+                "`much` is not a number of bytes");
+  check_refused({"frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
+  check_refused({}, kWrongCommandLine, "A subcommand is required");
+  write_file(folder / "file", "in the way");
+  check_refused({"checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
+  std::ostringstream out_stream, err;
+  const CheckpointLab tight = {.layers = 2, .seq = 16, .d = 16, .heads = 2, .batch = 1, .budget = 1000};
+  CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),
+                       doctest::Contains("(1000 bytes) is below the minimum"), Error);
+}
+
+TEST_CASE("lab flash: the kernels agree, and flash needs less memory by the score matrix at least") {
+  const TemporaryFolder folder;
+  const FlashLab lab = {.seq = 192, .d = 16, .heads = 2, .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "flash", [&](const auto& options, const auto& console) {
+    return run_flash_lab(lab, options, console);
+  });
+  check_published(output, 4);
+  const Index scores = 4 * lab.heads * lab.seq * lab.seq;
+  for (const std::size_t pass : {0, 1}) {
+    const Json &naive = output.row(pass), &flash = output.row(pass + 2);
+    CHECK(naive.at("kernel") == "naive");
+    CHECK(flash.at("pass") == naive.at("pass"));
+    CHECK(naive.at("peak_bytes").get<Index>() - flash.at("peak_bytes").get<Index>() > scores / 2);
+    CHECK(naive.at("operations") == flash.at("operations"));
+    CHECK(naive.at("moved_bytes") > flash.at("moved_bytes"));
+    CHECK(flash.at("peak_rss_bytes") > flash.at("peak_bytes"));
+  }
+  const Json& accuracy = output.json.at("details").at("accuracy");
+  REQUIRE(accuracy.size() == 4);
+  for (const Json& row : accuracy) {
+    CHECK(row.at("max_rel_difference") < 1e-5);
+    CHECK(row.at("flash_error").get<double>() <= 3 * row.at("naive_error").get<double>());
+  }
+  CHECK(output.json.at("finding").get<std::string>().find("less memory") != std::string::npos);
+}
+
+TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in a line") {
+  const TemporaryFolder folder;
+  const FlashLab lab = {.seq = 64,
+                        .d = 8,
+                        .heads = 2,
+                        .causal = true,
+                        .dtype = Dtype::f64,
+                        .sweep = true,
+                        .memory_limit = Index{1} << 20,
+                        .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "flash", [&](const auto& options, const auto& console) {
+    return run_flash_lab(lab, options, console);
+  });
+  CHECK(output.code == kSuccess);
+  const auto finding = output.json.at("finding").get<std::string>();
+  CHECK(finding.find("naive needs more than 1.0 MiB at T = ") != std::string::npos);
+  Index longest = 0;
+  for (const Json& row : output.json.at("rows")) {
+    if (row.at("kernel") == "naive") longest = std::max(longest, row.at("seq").get<Index>());
+  }
+  CHECK(output.json.at("rows").back().at("seq") > longest);
+  CHECK(longest > 64);
+}
+
+TEST_CASE("lab flash: misuse is told in one line") {
+  const TemporaryFolder folder;
+  check_refused({"flash", "--seq", "0"}, kWrongCommandLine, "--seq");
+  check_refused({"flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
+  check_refused({"flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
+                "not a number of bytes");
+}
+
+TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
+  const TemporaryFolder folder;
+  const HeadsLab lab = {.seq = 48,
+                        .d = 8,
+                        .heads = 4,
+                        .groups = 2,
+                        .layers = 2,
+                        .tokens = 8,
+                        .steps = 20,
+                        .convert = true,
+                        .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "heads", [&](const auto& options, const auto& console) {
+    return run_heads_lab(lab, options, console);
+  });
+  check_published(output, 3);
+  const Json &mha = output.row(0), &gqa = output.row(1), &mqa = output.row(2);
+  CHECK(mha.at("kv_bytes_per_token") == 2 * gqa.at("kv_bytes_per_token").get<Index>());
+  CHECK(mha.at("kv_bytes_per_token") == 4 * mqa.at("kv_bytes_per_token").get<Index>());
+  for (const char* number : {"parameters", "peak_bytes", "decoding_peak_bytes"}) {
+    CAPTURE(number);
+    CHECK(mha.at(number) > gqa.at(number));
+    CHECK(gqa.at(number) > mqa.at(number));
+  }
+  for (const Json& row : output.json.at("rows")) {
+    CHECK(row.at("sharing_difference") == 0);
+    CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
+    CHECK(row.at("accuracy") > 0);
+    CHECK(row.at("accuracy") <= 1);
+  }
+  const Json& conversions = output.json.at("details").at("conversions");
+  REQUIRE(conversions.size() == 2);
+  for (const Json& conversion : conversions) {
+    const Json& losses = conversion.at("losses");
+    REQUIRE(losses.size() == 5);
+    CHECK(losses[0] == conversions[0].at("losses")[0]);  // the same MHA
+    CHECK(losses[1] != losses[0]);
+    CHECK(losses[2] != losses[1]);
+  }
+}
+
+TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
+  const Json losses =
+      measure({{"probe", "conversion"}, {"heads", 2}, {"kv_heads", 2}, {"steps", 10}, {"seed", 1}})
+          .at("losses");
+  CHECK(losses[1] == losses[0]);
+  CHECK(losses[4] < losses[1]);
+}
+
+TEST_CASE("lab heads: misuse is told in one line") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "lab";
+  check_refused({"heads", "--gqa-groups", "3", "--out", out}, kFailure, "3 groups do not divide 8 heads");
+  check_refused({"heads", "--seq", "64", "--out", out}, kFailure,
+                "64 tokens to decode, must be from 2 to seq - 1");
+  CHECK_FALSE(std::filesystem::exists(out));
+}

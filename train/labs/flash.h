@@ -1,0 +1,24 @@
+#pragma once
+
+#include "autograd/dtype.h"
+#include "train/labs/lab.h"
+
+namespace tilegrad::train {
+
+/// Naive against flash attention on random q, k, v.
+struct FlashLab {
+  Index seq = 1024, d = 64, heads = 4, batch = 1;
+  bool causal = false;
+  Dtype dtype = Dtype::f32;
+  bool sweep = false;                   ///< also lengths from 64 on, until one meets a limit
+  double time_limit = 1;                ///< of the sweep: seconds for one forward and backward
+  Index memory_limit = Index{1} << 30;  ///< of the sweep: bytes
+  Index repeats = 5;
+  std::uint64_t seed = 1;
+};
+
+/// Measures how far the two differ, their times and memory, and how near they come to what the machine can
+/// do.
+int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console);
+
+}  // namespace tilegrad::train

@@ -1,0 +1,150 @@
+#include "train/labs/lab.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "base/file.h"
+#include "train/child_process.h"
+#include "train/interrupt.h"
+#include "train/labs/probes.h"
+#include "train/table.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::map<std::string, Probe>& probes() {
+  static const std::map<std::string, Probe> all = {
+      {"stages", probe_stages},        {"schedule", probe_schedule}, {"attention", probe_attention},
+      {"accuracy", probe_accuracy},    {"machine", probe_machine},   {"training", probe_training},
+      {"decoding", probe_decoding},    {"sharing", probe_sharing},   {"learning", probe_learning},
+      {"conversion", probe_conversion}};
+  return all;
+}
+
+fs::path task_file(const fs::path& folder) { return folder / "task.json"; }
+fs::path result_file(const fs::path& folder) { return folder / "result.json"; }
+
+Json read_json(const fs::path& file) {
+  Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  check(!json.is_discarded(), "{}: is not JSON", file.string());
+  return json;
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error && fs::is_directory(folder), "{}: cannot be made: {}", folder.string(),
+        error ? error.message() : "a file is in the way");
+}
+
+void join_lists(Json& to, const Json& from) {
+  for (const auto& [key, value] : from.items()) {
+    if (value.is_array()) to[key].insert(to[key].end(), value.begin(), value.end());
+  }
+}
+
+}  // namespace
+
+Json measure(const Json& task) {
+  const auto name = task.at("probe").get<std::string>();
+  const auto found = probes().find(name);
+  check(found != probes().end(), "lab: there is no measurement `{}`", name);
+  return found->second(task);
+}
+
+Json measure_apart(const LabOptions& options, const Json& task) {
+  const fs::path folder = options.out;
+  make_folder(folder);
+  write_file(task_file(folder), task.dump(2) + "\n");
+  const InterruptScope interrupt;
+  const ChildResult child = run_child(options.program, {"lab", "measure", folder.string()});
+  if (InterruptScope::requested()) throw Interrupted("lab: interrupted");
+  check(child.exit_code == kSuccess, "lab: the measurement `{}` failed with exit code {}",
+        task.at("probe").get<std::string>(), child.exit_code);
+  Json result = read_json(result_file(folder));
+  result["peak_rss"] = child.peak_rss;
+  fs::remove(task_file(folder));
+  fs::remove(result_file(folder));
+  return result;
+}
+
+void answer(const fs::path& folder) {
+  write_file(result_file(folder), measure(read_json(task_file(folder))).dump() + "\n");
+}
+
+std::vector<Json> measure_by_turns(const LabOptions& options, const std::vector<Json>& tasks) {
+  std::vector<Json> results(tasks.size());
+  for (int round = 0; round < options.rounds; ++round) {
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      const Json result = measure_apart(options, tasks[i]);
+      if (round == 0) results[i] = result;
+      if (round > 0) join_lists(results[i], result);
+    }
+  }
+  return results;
+}
+
+std::vector<double> time_calls(Index repeats, const std::function<void()>& f) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> ms;
+  do {
+    const auto start = Clock::now();
+    f();
+    ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  } while (std::ssize(ms) < repeats);
+  return ms;
+}
+
+Timing timing_of(const Json& list) {
+  auto ms = list.get<std::vector<double>>();
+  std::sort(ms.begin(), ms.end());
+  const auto at = [&](double share) {
+    return ms[static_cast<std::size_t>(share * static_cast<double>(ms.size() - 1) + 0.5)];
+  };
+  return {.ms = at(0.5), .spread_ms = at(0.75) - at(0.25)};
+}
+
+std::vector<std::pair<std::string, std::string>> facts_of(const Json& configuration) {
+  std::vector<std::pair<std::string, std::string>> facts;
+  for (const auto& [key, value] : configuration.items()) {
+    facts.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return facts;
+}
+
+std::string csv_of(const Json& rows) {
+  std::string csv;
+  for (const Json& row : rows) {
+    std::string heading, line;
+    for (const auto& [key, value] : row.items()) {
+      heading += (heading.empty() ? "" : ",") + key;
+      line += (line.empty() ? "" : ",") + (value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    if (csv.empty()) csv = heading + "\n";
+    csv += line + "\n";
+  }
+  return csv;
+}
+
+void publish(const LabOptions& options, const LabResult& result, const Console& console) {
+  const fs::path folder = options.out;
+  const Json json = {{"configuration", result.configuration},
+                     {"rows", result.rows},
+                     {"details", result.details},
+                     {"finding", result.report.finding}};
+  write_file(folder / (result.name + ".json"), json.dump(2) + "\n");
+  write_file(folder / (result.name + ".csv"), csv_of(result.rows));
+  write_report(folder / "report.html", result.report);
+  for (const ReportTable& table : result.report.tables) {
+    console.out << table.title << "\n" << format_table(table.columns, table.rows) << "\n";
+  }
+  console.out << result.report.finding << "\n" << fmt::format("results: {}\n", options.out) << std::flush;
+}
+
+}  // namespace tilegrad::train
