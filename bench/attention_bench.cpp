@@ -126,6 +126,14 @@ double measure_peak(const Workload<T>& workload) {
   return peak;
 }
 
+// Whether the threads had to share processors, with each other or with other programs: then the peak is too
+// low to hold anything against it.
+template <class T>
+bool is_crowded(int threads, double peak) {
+  const ThreadCount one(1);
+  return peak < 0.75 * threads * fma_gflops<T>();
+}
+
 // What all repetitions of a benchmark share: made, compared with naive attention and held against one peak
 // before the first of them.
 template <class T>
@@ -134,12 +142,14 @@ struct Prepared {
   Pass pass;
   bool right;
   double peak;
+  bool crowded;
 
   Prepared(const Problem& problem, Pass pass_)
       : workload(problem),
         pass(pass_),
         right(workload.agrees_with_naive(pass)),
-        peak(measure_peak(workload)) {}
+        peak(measure_peak(workload)),
+        crowded(!reads_only(problem) && is_crowded<T>(problem.threads, peak)) {}
 
   bool is_for(const Problem& problem, Pass other) const {
     return workload.problem() == problem && pass == other;
@@ -170,6 +180,7 @@ void time_calls(State& state, const Problem& problem, Pass pass) {
   state.counters[reads_only(problem) ? "GB/s" : "GFLOP/s"] = rate(once);
   state.counters["peak"] = prepared.peak;
   state.counters["of_peak"] = rate(once / prepared.peak);
+  if (prepared.crowded) state.counters["crowded"] = 1;
   state.SetLabel(fmt::format("{}, {}", name(dtype_of<T>), describe(problem)));
 }
 
