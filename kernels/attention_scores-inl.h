@@ -28,6 +28,13 @@ struct Tile {
 
   Index b() const { return sequence->b; }
   bool cut() const { return !sequence->sees_all(queries, keys); }
+  // Counted from the tile's first key; empty somewhere in the tile if there is none.
+  Range keys_seen_by_all() const {
+    const Index begin = local(sequence->keys_of(queries.end - 1).begin);
+    return {begin, std::max(begin, local(sequence->keys_of(queries.begin).end))};
+  }
+  // Number of a key in the tile, or where the tile ends on that side.
+  Index local(Index j) const { return std::clamp<Index>(j - keys.begin, 0, keys.size()); }
   // Rows of the score matrix: the queries of one head after those of the other.
   Index rows() const { return heads * queries.size(); }
   // Calls f(row, head, query) for each.
@@ -87,6 +94,35 @@ HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& probl
 }
 
 // ---- Panels (keys, lanes = rows of the tile).
+
+// Which keys of a tile each row sees, by the masks that are ranges. Keys are counted from the tile's first.
+template <class T>
+class SeenByLane {
+ public:
+  explicit SeenByLane(const Tile& at) : all_(at.keys_seen_by_all()) {
+    at.for_each_row([&](Index lane, Index, Index i) {
+      const Range keys = at.sequence->keys_of(i);
+      begin_[lane] = static_cast<T>(at.local(keys.begin));
+      end_[lane] = static_cast<T>(at.local(keys.end));
+    });
+  }
+
+  // Whether some row does not see key j.
+  HWY_INLINE bool cuts(Index j) const { return j < all_.begin || j >= all_.end; }
+
+  // The scores x of key j in the lanes from `lane` on; −∞ in those that do not see it.
+  HWY_INLINE Vec<T> mask(Index j, Index lane, Vec<T> x) const {
+    const Tag<T> d;
+    const auto key = hn::Set(d, static_cast<T>(j));
+    const auto seen = hn::And(hn::Ge(key, hn::Load(d, begin_ + lane)), hn::Lt(key, hn::Load(d, end_ + lane)));
+    return hn::IfThenElse(seen, x, hn::Set(d, -std::numeric_limits<T>::infinity()));
+  }
+
+ private:
+  Range all_;  // the keys that all rows see
+  HWY_ALIGN T begin_[kPanel<T>] = {};
+  HWY_ALIGN T end_[kPanel<T>] = {};
+};
 
 template <class T>
 struct QueryLanes {
@@ -153,26 +189,11 @@ struct QueryLanes {
     });
   }
 
-  // Keys before `low` or from `high` on are hidden from some queries of the tile.
   HWY_ATTR void apply_ranges(T* s, const Tile& at) const {
-    const Tag<T> d;
-    const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
-    const auto local = [&](Index j) { return std::clamp<Index>(j - at.keys.begin, 0, at.keys.size()); };
-    HWY_ALIGN T begin[kPanel<T>] = {}, end[kPanel<T>] = {};
-    at.for_each_row([&](Index lane, Index, Index i) {
-      const Range keys = at.sequence->keys_of(i);
-      begin[lane] = static_cast<T>(local(keys.begin));
-      end[lane] = static_cast<T>(local(keys.end));
+    const SeenByLane<T> seen(at);
+    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      return seen.cuts(j) ? seen.mask(j, lane, x) : x;
     });
-    const auto hide = [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
-      const auto key = hn::Set(d, static_cast<T>(j));
-      const auto seen = hn::And(hn::Ge(key, hn::Load(d, begin + lane)), hn::Lt(key, hn::Load(d, end + lane)));
-      return hn::IfThenElse(seen, x, nothing);
-    };
-    const Index low = local(at.sequence->keys_of(at.queries.end - 1).begin);
-    const Index high = std::max(low, local(at.sequence->keys_of(at.queries.begin).end));
-    for_each_vector(s, {0, low}, hide);
-    for_each_vector(s, {high, at.keys.size()}, hide);
   }
 };
 

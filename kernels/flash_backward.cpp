@@ -115,7 +115,7 @@ class FlashBackward {
     Mat<const T> q, dout;             // (nq, D), (nq, Dv)
     const T *neg_lse, *neg_lse_rest;  // (nq): −LSE in units of log 2, and what its rounding lost
     const T* delta;                   // (nq): times scale if plain
-    bool finite;                      // whether q and dout, and the block's K, hold neither NaN nor Inf
+    bool finite;  // whether q, dout, delta and the block's K and V hold neither NaN nor Inf, or all is seen
   };
 
   static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
@@ -231,7 +231,7 @@ class FlashBackward {
     if (grads_.dq.data != nullptr) pack_columns(scratch_.piece(thread, kK), k);
     std::fill_n(scratch_.piece(thread, kDkt), panels_ * k.cols * kPanel<T>, T{0});
     std::fill_n(scratch_.piece(thread, kDvt), panels_ * v.cols * kPanel<T>, T{0});
-    const bool finite = all_finite(k);
+    const bool finite = all_finite(k) && all_finite(v);
 
     const Range queries = s.queries_of(block.rows);
     for (Index h = hkv * problem_.group(); h < (hkv + 1) * problem_.group(); ++h) {
@@ -271,6 +271,7 @@ class FlashBackward {
     const auto dout = dout_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
     T *neg_lse = scratch_.piece(thread, kNegLse), *rest = scratch_.piece(thread, kNegLseRest);
     T* delta = scratch_.piece(thread, kDelta);
+    bool finite = true;
     const T factor = plain_ ? static_cast<T>(problem_.scale) : T{1};
     for (Index i = 0; i < q.rows; ++i) {
       const Index row = problem_.row(at.b(), at.h, at.queries.begin + i);
@@ -281,9 +282,11 @@ class FlashBackward {
       neg_lse[i] = static_cast<T>(neg);
       rest[i] = std::isinf(lse) ? T{0} : static_cast<T>(neg - static_cast<double>(neg_lse[i]));
       delta[i] = delta_[row] * factor;
+      finite &= std::abs(delta[i]) <= std::numeric_limits<T>::max();
     }
     const bool exposed = at.cut() || problem_.in.mask;
-    return {q, dout, neg_lse, rest, delta, !exposed || (keys_finite && all_finite(q) && all_finite(dout))};
+    return {q,    dout,  neg_lse,
+            rest, delta, !exposed || (finite && keys_finite && all_finite(q) && all_finite(dout))};
   }
 
   HWY_ATTR void run_tile(const Tile& at, const Block& block, Index query_block, bool keys_finite,
@@ -366,7 +369,7 @@ class FlashBackward {
                            store_row(ds, i, hn::Mul(hn::MulSub(x0, scale, delta), hn::Load(d, row)),
                                      hn::Mul(hn::MulSub(x1, scale, delta), hn::Load(d, row + kLanes<T>)));
                          });
-    if (cut) scores.hide(ds, at);
+    if (cut && !r.finite) scores.hide(ds, at);  // else P = 0 has hidden it
   }
 
   // The same with all options, step by step, and P ⊙ M in place of P.
@@ -419,7 +422,8 @@ class FlashBackward {
         constexpr Index kRows = size();
         Accumulators<T, kRows> sum;
         sum.clear();
-        for (Index n = 0; n * kPanel<T> < at.keys.size(); ++n) {
+        const Range seen = seen_panels(at, {at.queries.begin + m, at.queries.begin + m + kRows});
+        for (Index n = seen.begin; n < seen.end; ++n) {
           const Index nk = std::min(kPanel<T>, at.keys.size() - n * kPanel<T>);
           sum.add_product(Natural<T>{ds + n * panel_size() + m * kPanel<T>, kPanel<T>},
                           k + n * kPanel<T> * kPanel<T>, nk);
@@ -429,6 +433,12 @@ class FlashBackward {
           put_row(dq.row(m + i) + c, width, overwrite, sum.v[i][0], sum.v[i][1]);
       });
     }
+  }
+
+  // The panels of keys that some of the queries see.
+  static Range seen_panels(const Tile& at, Range queries) {
+    const Range keys = at.sequence->keys_of(queries);
+    return {at.local(keys.begin) / kPanel<T>, ceil_div(at.local(keys.end), kPanel<T>)};
   }
 
   HWY_ATTR static void put_row(T* to, Index width, bool overwrite, Vec<T> x0, Vec<T> x1) {

@@ -207,19 +207,24 @@ class FlashForward {
     auto max0 = hn::Load(d, p.max), max1 = hn::Load(d, p.max + kLanes<T>);
     const auto old0 = max0, old1 = max1;
     const QueryLanes<T> scores = {problem_, scratch_.piece(thread, kAux), scratch_.piece(thread, kRow)};
-    if (!plain_ || at.cut()) {
+    const auto store = [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+      store_row(s, j, x0, x1);
+      max0 = hn::Max(x0, max0);
+      max1 = hn::Max(x1, max1);
+    };
+    if (!plain_) {
       multiply_keys(p, at, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(s, j, x0, x1); });
       scores.modify(s, at);
-      for (Index j = 0; j < keys; ++j) {
-        max0 = hn::Max(hn::Load(d, panel_row(s, j)), max0);
-        max1 = hn::Max(hn::Load(d, panel_row(s, j) + kLanes<T>), max1);
-      }
-    } else {
+      for (Index j = 0; j < keys; ++j)
+        store(j, hn::Load(d, panel_row(s, j)), hn::Load(d, panel_row(s, j) + kLanes<T>));
+    } else if (at.cut()) {
+      const SeenByLane<T> seen(at);
       multiply_keys(p, at, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-        store_row(s, j, x0, x1);
-        max0 = hn::Max(x0, max0);
-        max1 = hn::Max(x1, max1);
+        if (!seen.cuts(j)) return store(j, x0, x1);
+        store(j, seen.mask(j, 0, x0), seen.mask(j, kLanes<T>, x1));
       });
+    } else {
+      multiply_keys(p, at, s, store);
     }
     const auto c = hn::Set(d, c_), shift0 = neg_shift(max0), shift1 = neg_shift(max1);
     const auto alpha0 = exp2<T>(hn::MulAdd(old0, c, shift0)), alpha1 = exp2<T>(hn::MulAdd(old1, c, shift1));
@@ -241,11 +246,11 @@ class FlashForward {
               hn::MulAdd(alpha1, hn::Load(d, p.sum + kLanes<T>), sum1));
     if (problem_.options.dropout > 0) scores.drop(s, at);
     const auto v = rows(problem_.in.v, at);
-    if ((at.cut() || problem_.in.mask) && !all_finite(v)) {
+    if (exposed(at) && !exposed_are_finite(at, v)) {
       for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         return hn::Mul(x, lane == 0 ? alpha0 : alpha1);
       });
-      add_seen_values(p, at, s);
+      add_seen_values(p, at, s, v);
     } else {
       add_values(p, s, v, alpha0, alpha1);
     }
@@ -256,6 +261,14 @@ class FlashForward {
   HWY_ATTR void multiply_keys(const QueryPanel& p, const Tile& at, T* s, F&& finish) const {
     const auto k = rows(problem_.in.k, at);
     multiply_in_parts<T>(k.rows, k.cols, score_part(problem_), Natural<T>{k.data, k.stride}, p.q, s, finish);
+  }
+
+  // Whether some row does not see some key, and whether the values of those keys hold neither NaN nor Inf.
+  bool exposed(const Tile& at) const { return at.cut() || problem_.in.mask; }
+  HWY_ATTR bool exposed_are_finite(const Tile& at, Mat<const T> v) const {
+    if (problem_.in.mask) return all_finite(v);
+    const Range seen = at.keys_seen_by_all();
+    return all_finite(v.row_block(0, seen.begin)) && all_finite(v.row_block(seen.end, v.rows - seen.end));
   }
 
   // −c m; 0 as long as nothing was seen, since −∞ − (−∞) is no number.
@@ -279,8 +292,7 @@ class FlashForward {
 
   // Oᵀ += Vᵀ Pᵀ for values with NaN or Inf, where some queries must not see them: a probability of 0 does not
   // hide a NaN, since 0 · NaN is NaN. Rare, so in plain loops.
-  void add_seen_values(const QueryPanel& p, const Tile& at, const T* probabilities) const {
-    const auto v = rows(problem_.in.v, at);
+  void add_seen_values(const QueryPanel& p, const Tile& at, const T* probabilities, Mat<const T> v) const {
     for (Index j = 0; j < v.rows; ++j) {
       at.for_each_row([&](Index lane, Index h, Index i) {
         if (!problem_.sees(*at.sequence, h, i, at.keys.begin + j)) return;
@@ -316,10 +328,8 @@ class FlashForward {
       if (p.sum[lane] == 0 && !problem_.blind(*at.sequence, h, i))
         p.sum[lane] = std::numeric_limits<T>::quiet_NaN();
       inverse[lane] = p.sum[lane] == 0 ? T{0} : 1 / p.sum[lane];
-      // In double: a rounding of LSE is a relative error of every probability in the backward pass.
-      const double log2 = static_cast<double>(p.max[lane] * c_) + std::log2(static_cast<double>(p.sum[lane]));
-      lse_[static_cast<std::size_t>(problem_.row(at.b(), h, i))] = static_cast<T>(log2 * std::numbers::ln2);
     });
+    write_lse(p);
     for_each_vector(p.o, {0, problem_.dim_v}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Mul(x, hn::Load(d, inverse + lane));
     });
@@ -328,6 +338,21 @@ class FlashForward {
       const Mat<T> out = out_.head(at.b(), at.h + i).row_block(at.queries.begin, n);
       transpose(out.data, out.stride, p.o + i * n, kPanel<T>, problem_.dim_v, n);
     }
+  }
+
+  // In double: a rounding of LSE is a relative error of every probability in the backward pass.
+  HWY_ATTR void write_lse(const QueryPanel& p) const {
+    const hn::ScalableTag<double> d;
+    HWY_ALIGN double lse[kPanel<T>] = {};
+    for (Index lane = 0; lane < p.at.rows(); ++lane) lse[lane] = static_cast<double>(p.sum[lane]);
+    for (Index lane = 0; lane < p.at.rows(); lane += kLanes<double>)
+      hn::Store(hn::Log(d, hn::Load(d, lse + lane)), d, lse + lane);
+    p.at.for_each_row([&](Index lane, Index h, Index i) {
+      const double max = static_cast<double>(p.max[lane] * c_) * std::numbers::ln2;
+      // Highway's logarithm is that of a finite number.
+      const double log = p.sum[lane] > 0 ? lse[lane] : std::log(static_cast<double>(p.sum[lane]));
+      lse_[static_cast<std::size_t>(problem_.row(p.at.b(), h, i))] = static_cast<T>(max + log);
+    });
   }
 
   Heads<T> out_;
