@@ -104,11 +104,17 @@ class FlashForward {
     T* sum;   // (panel): l
   };
 
+  // The longer the rows of K and V, the more queries must share them before the next ones come; but there
+  // must be enough tasks for any number of threads.
   static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
+    constexpr Index kTasks = 16;
     const TileSizes& wanted = problem.options.tiles;
-    const Index keys = wanted.keys > 0 ? wanted.keys : 128;
-    const Index queries = wanted.queries > 0 ? wanted.queries : problem.tq <= 256 ? 64 : 128;
-    return {std::min(queries, std::max<Index>(problem.longest_queries(), 1)),
+    const Index dim = std::max(problem.dim, problem.dim_v), longest = problem.longest_queries();
+    Index queries = dim > 256 ? 512 : dim > 128 ? 256 : 128;
+    while (queries > 64 && problem.batch * problem.heads * ceil_div(longest, queries) < kTasks) queries /= 2;
+    if (wanted.queries > 0) queries = wanted.queries;
+    const Index keys = wanted.keys > 0 ? wanted.keys : dim > 256 ? 64 : 128;
+    return {std::clamp<Index>(queries, 1, std::max<Index>(longest, 1)),
             std::min(keys, std::max<Index>(problem.tk, 1))};
   }
 
