@@ -1,0 +1,186 @@
+// Naive attention, backward: forward kept P, so this is the chain rule through two products and a softmax.
+//   O = (P ⊙ M) V        gives   dV = (P ⊙ M)ᵀ dO,   dP = (dO Vᵀ) ⊙ M
+//   P = softmax(S)       gives   dS = P ⊙ (dP − delta),   delta_i = Σ_j p_ij dp_ij − dlse_i
+//   S = f(scale Q Kᵀ)    gives   dQ = dS' K,   dK = dS'ᵀ Q   with dS' = dS ⊙ f' · scale
+#include "kernels/naive_rows.h"
+
+namespace tilegrad::kernels {
+
+namespace {
+
+// Every query of every head in a group adds to the same dK and dV. A task takes a key/value head and walks
+// over its query blocks in a fixed order. With fewer of them than kTasks the queries are cut into chunks,
+// each with its own share of dK and dV, and the shares are added in a fixed order afterwards.
+template <class T>
+class NaiveBackward : NaiveAttention<T> {
+ public:
+  NaiveBackward(const AttentionGrads<T>& grads, Heads<const T> dout, const AttentionInputs<T>& in,
+                std::span<const T> p, const AttentionOptions& options, std::span<const T> lse,
+                std::span<const T> dlse)
+      : NaiveAttention<T>(in, options),
+        grads_(grads),
+        dout_(dout),
+        p_(p),
+        lse_(lse),
+        dlse_(dlse),
+        chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(in.k.heads * in.q.batch, 1)), 1,
+                                  std::max<Index>(static_cast<Index>(this->blocks_.size()), 1))),
+        scratch_({kRows * in.k.time, kRows * in.k.time, in.k.time}),
+        shares_(chunks_ * kv_size() * static_cast<Index>(sizeof(T)), memory::Category::workspace),
+        sums_(grads.dsinks.empty() ? 0 : static_cast<std::size_t>(chunks_ * problem_.heads)) {
+    std::fill_n(share(0), chunks_ * kv_size(), T{0});
+  }
+
+  void run() {
+    clear(grads_);
+    // dbias that is broadcast is summed by one thread in the order of blocks; else tasks share no bias.
+    const Index heads = problem_.kv_heads, tasks = chunks_ * heads;
+    const auto work = [&](Index task, int thread) { run_chunk(task / heads, task % heads, thread); };
+    const bool shared_bias = grads_.dbias && (grads_.dbias.stride_b == 0 || grads_.dbias.stride_h == 0);
+    if (shared_bias) {
+      for (Index task = 0; task < tasks; ++task) work(task, 0);
+    } else {
+      parallel_tasks(tasks, work);
+    }
+    add_shares();
+    for (Index h = 0; !grads_.dsinks.empty() && h < problem_.heads; ++h) {
+      double sum = 0;
+      for (Index c = 0; c < chunks_; ++c) sum += sums_[static_cast<std::size_t>(c * problem_.heads + h)];
+      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
+    }
+  }
+
+ private:
+  using NaiveAttention<T>::problem_;
+  static constexpr Index kTasks = 8;
+
+  Index dk_size() const { return problem_.batch * problem_.kv_heads * problem_.tk * problem_.dim; }
+  Index kv_size() const {
+    return dk_size() + problem_.batch * problem_.kv_heads * problem_.tk * problem_.dim_v;
+  }
+  T* share(Index chunk) const { return reinterpret_cast<T*>(shares_.data()) + chunk * kv_size(); }
+  // One chunk's share of dK or dV, laid out (B, Hkv, Tk, dim).
+  Mat<T> share_of(Index chunk, bool is_v, Index b, Index hkv) const {
+    const Index dim = is_v ? problem_.dim_v : problem_.dim;
+    T* all = share(chunk) + (is_v ? dk_size() : 0);
+    return {all + (b * problem_.kv_heads + hkv) * problem_.tk * dim, problem_.tk, dim};
+  }
+
+  void clear(const AttentionGrads<T>& g) const {
+    if (!g.dbias || g.write_bias == Write::accumulate) return;
+    const Index bs = g.dbias.stride_b == 0 ? 1 : problem_.batch,
+                hs = g.dbias.stride_h == 0 ? 1 : problem_.heads;
+    for (Index n = 0; n < bs * hs * problem_.tq; ++n)
+      std::fill_n(g.dbias.row(n / problem_.tq / hs, n / problem_.tq % hs, n % problem_.tq), problem_.tk,
+                  T{0});
+  }
+
+  void run_chunk(Index chunk, Index hkv, int thread) {
+    const auto blocks = static_cast<Index>(this->blocks_.size());
+    for (Index h = hkv * problem_.group(); h < (hkv + 1) * problem_.group(); ++h) {
+      for (Index n = blocks * chunk / chunks_; n < blocks * (chunk + 1) / chunks_; ++n)
+        run_block(this->row_block(n, h), chunk, thread);
+    }
+  }
+
+  void run_block(const RowBlock& at, Index chunk, int thread) {
+    const Mat<const T> p = this->part(p_, at), dout = this->queries(dout_, at);
+    const auto rows = [&](Mat<T> x) { return x.row_block(at.keys.begin, at.keys.size()); };
+    T* factors = scratch_.piece(thread, 2);
+    // forward: O = (P ⊙ M) V
+    this->add_transposed(rows(share_of(chunk, true, at.b(), at.hkv)),
+                         this->dropped(p, scratch_.piece(thread, 1), factors, at), dout, at);
+    const Mat<T> ds(scratch_.piece(thread, 0), p.rows, p.cols);
+    gemm_serial<T>(ds, T{1}, dout, Op::none, this->keys(problem_.in.v, at), Op::transpose, T{0});
+    for (Index i = 0; i < p.rows; ++i)
+      score_gradients(ds.row(i), p.row(i), at.queries.begin + i, chunk, factors, at);
+    through_scale(ds, Mat<T>(scratch_.piece(thread, 1), p.rows, p.cols), at);
+    // forward: S = scale Q Kᵀ
+    if (grads_.dq.data != nullptr) {
+      const Mat<T> dq = grads_.dq.head(at.b(), at.h).row_block(at.queries.begin, p.rows);
+      this->multiply(dq, ds, this->keys(problem_.in.k, at), grads_.write_q == Write::overwrite ? T{0} : T{1},
+                     at);
+    }
+    this->add_transposed(rows(share_of(chunk, false, at.b(), at.hkv)), ds, this->queries(problem_.in.q, at),
+                         at);
+  }
+
+  // forward: P = softmax(S + bias). In place of dP.
+  void score_gradients(T* ds, const T* p, Index i, Index chunk, T* factors, const RowBlock& at) {
+    const Index n = at.keys.size(), row = problem_.row(at.b(), at.h, i);
+    if (problem_.options.dropout > 0) this->drop(ds, factors, i, at);
+    this->hide(ds, i, at, T{0});
+    T delta = row_dot<T>(n, p, ds);
+    if (!dlse_.empty()) delta -= dlse_[static_cast<std::size_t>(row)];
+    for (Index j = 0; j < n; ++j) ds[j] = p[j] * (ds[j] - delta);
+    this->hide(ds, i, at, T{0});
+    if (grads_.dbias) {
+      T* to = grads_.dbias.row(at.b(), at.h, i) + at.keys.begin;
+      for (Index j = 0; j < n; ++j) to[j] += ds[j];
+    }
+    if (grads_.dsinks.empty() || delta == 0) return;
+    const auto sink = static_cast<double>(problem_.in.sinks[static_cast<std::size_t>(at.h)]);
+    sums_[static_cast<std::size_t>(chunk * problem_.heads + at.h)] -=
+        std::exp(sink - static_cast<double>(lse_[static_cast<std::size_t>(row)])) *
+        static_cast<double>(delta);
+  }
+
+  // To the gradient of Q Kᵀ. The softcap's derivative needs the products again.
+  void through_scale(Mat<T> ds, Mat<T> products, const RowBlock& at) const {
+    const T scale = static_cast<T>(problem_.scale), cap = static_cast<T>(problem_.softcap);
+    if (cap > 0) this->products(products, at);
+    for (Index i = 0; i < ds.rows; ++i) {
+      for (Index j = 0; j < ds.cols; ++j) {
+        const T t = cap > 0 ? std::tanh(products(i, j) / cap) : T{0};
+        ds(i, j) *= scale * (1 - t * t);
+      }
+      this->hide(ds.row(i), at.queries.begin + i, at, T{0});
+    }
+  }
+
+  void add_shares() const {
+    parallel_tasks(problem_.batch * problem_.kv_heads, [&](Index n, int) {
+      const Index b = n / problem_.kv_heads, hkv = n % problem_.kv_heads;
+      if (grads_.dk.data != nullptr) add_shares_of(false, grads_.dk.head(b, hkv), grads_.write_k, b, hkv);
+      if (grads_.dv.data != nullptr) add_shares_of(true, grads_.dv.head(b, hkv), grads_.write_v, b, hkv);
+    });
+  }
+  void add_shares_of(bool is_v, Mat<T> grad, Write write, Index b, Index hkv) const {
+    for (Index j = 0; j < grad.rows; ++j) {
+      if (write == Write::overwrite) std::fill_n(grad.row(j), grad.cols, T{0});
+      for (Index c = 0; c < chunks_; ++c) {
+        const T* part = share_of(c, is_v, b, hkv).row(j);
+        for (Index d = 0; d < grad.cols; ++d) grad(j, d) += part[d];
+      }
+    }
+  }
+
+  AttentionGrads<T> grads_;
+  Heads<const T> dout_;
+  std::span<const T> p_, lse_, dlse_;
+  Index chunks_;
+  Scratch<T> scratch_;
+  memory::Block shares_;      // (chunks, dK then dV)
+  std::vector<double> sums_;  // (chunks, Hq): shares of dsinks
+};
+
+}  // namespace
+
+template <class T>
+void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
+                              const AttentionInputs<T>& in, std::span<const std::type_identity_t<T>> p,
+                              const AttentionOptions& options, std::span<const std::type_identity_t<T>> lse,
+                              std::span<const std::type_identity_t<T>> dlse) {
+  NaiveBackward<T>(grads, dout, in, p, options, lse, dlse).run();
+}
+
+template void naive_attention_backward<float>(const AttentionGrads<float>&, Heads<const float>,
+                                              const AttentionInputs<float>&, std::span<const float>,
+                                              const AttentionOptions&, std::span<const float>,
+                                              std::span<const float>);
+template void naive_attention_backward<double>(const AttentionGrads<double>&, Heads<const double>,
+                                               const AttentionInputs<double>&, std::span<const double>,
+                                               const AttentionOptions&, std::span<const double>,
+                                               std::span<const double>);
+
+}  // namespace tilegrad::kernels
