@@ -212,7 +212,7 @@ class NaiveBackward : NaiveAttention<T> {
         p_(p),
         lse_(lse),
         dlse_(dlse),
-        chunks_(std::clamp<Index>(ceil_div(kTasks, in.k.heads * in.q.batch), 1,
+        chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(in.k.heads * in.q.batch, 1)), 1,
                                   std::max<Index>(static_cast<Index>(this->blocks_.size()), 1))),
         scratch_({kRows * in.k.time, kRows * in.k.time, in.k.time}),
         shares_(chunks_ * kv_size() * static_cast<Index>(sizeof(T)), memory::Category::workspace),
