@@ -1,5 +1,5 @@
+#include <functional>
 #include <string>
-#include <utility>
 
 #include "tests/kernels/attention_case.h"
 
@@ -40,22 +40,26 @@ void check_blind(const AttentionCase& c, const std::vector<bool>& blind, const A
 // Some rows of the case see nothing: they have output 0, lse −inf and zero gradients, exactly, and all else
 // is as in plain loops. So it is with every option that walks another road through the kernels, and for tiles
 // that are cut differently.
-void check_blindness(AttentionCase c) {
-  const auto plain = [](AttentionCase&) {};
-  const auto dropout = [](AttentionCase& x) { add_dropout(x, 0.2); };
-  const auto softcap = [](AttentionCase& x) { x.options.softcap = 2.0; };
-  const std::pair<std::string, void (*)(AttentionCase&)> options[] = {
-      {"plain", plain}, {"dropout", dropout}, {"softcap", softcap}, {"alibi", add_alibi}, {"dlse", add_dlse}};
-  for (const auto& [name, add] : options) {
+void check_blindness(const AttentionCase& c) {
+  struct Option {
+    std::string name;
+    std::function<void(AttentionCase&)> add;
+  };
+  const Option options[] = {{"plain", [](AttentionCase&) {}},
+                            {"dropout", [](AttentionCase& x) { add_dropout(x, 0.2); }},
+                            {"softcap", [](AttentionCase& x) { x.options.softcap = 2.0; }},
+                            {"alibi", add_alibi},
+                            {"dlse", add_dlse}};
+  for (const Option& option : options) {
     AttentionCase with = c;
-    add(with);
+    option.add(with);
     const auto expected = reference(with);
     const auto blind = blind_rows(expected);
     REQUIRE(std::count(blind.begin(), blind.end(), true) > 0);
     for (const Kernel kernel : kKernels) {
       for (const Index tile : {0, 16, 5}) {
         with.options.tiles = {tile, tile};
-        CAPTURE(name);
+        CAPTURE(option.name);
         CAPTURE(kernel);
         CAPTURE(tile);
         const auto r = run(kernel, with);
@@ -83,18 +87,19 @@ TEST_CASE("attention: a query whose window lies beyond the keys sees nothing") {
 
 TEST_CASE("attention: a window of 10 in 640 keys, with half of the queries beyond the keys") {
   for (const Align align : {Align::top_left, Align::bottom_right}) {
-    for (const auto& [tq, tk] : {std::pair<Index, Index>{640, 640}, {640, 320}, {320, 640}}) {
-      const AttentionCase c =
-          random_case({1, tq, tk, 1, 1, 8, 8}, {.causal = true, .align = align, .window = {.left = 10}});
+    for (const AttentionSizes& n :
+         {AttentionSizes{1, 640, 640, 1, 1, 8, 8}, AttentionSizes{1, 640, 320, 1, 1, 8, 8},
+          AttentionSizes{1, 320, 640, 1, 1, 8, 8}}) {
+      const AttentionCase c = random_case(n, {.causal = true, .align = align, .window = {.left = 10}});
       const auto expected = reference(c);
       const auto blind = blind_rows(expected);
-      CHECK(std::count(blind.begin(), blind.end(), true) == (tq <= tk                   ? 0
-                                                             : align == Align::top_left ? 640 - 320 - 10
-                                                                                        : 320));
+      const Index beyond = std::max<Index>(n.tq - n.tk, 0);  // the last queries, or the first ones
+      CHECK(std::count(blind.begin(), blind.end(), true) ==
+            (align == Align::top_left ? std::max<Index>(beyond - 10, 0) : beyond));
       for (const Kernel kernel : kKernels) {
         CAPTURE(kernel);
-        CAPTURE(tq);
-        CAPTURE(tk);
+        CAPTURE(n.tq);
+        CAPTURE(n.tk);
         const auto r = run(kernel, c);
         check_close(r, expected);
         check_blind(c, blind, r);

@@ -1,7 +1,6 @@
 #include <hwy/targets.h>
 
 #include <string>
-#include <utility>
 
 #include "tests/kernels/attention_case.h"
 

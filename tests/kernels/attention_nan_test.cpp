@@ -37,46 +37,38 @@ std::vector<Setting> settings() {
            }}};
 }
 
-// The inputs that may hold a NaN; those that are not given are empty.
-std::pair<std::string, std::vector<double>*> input(AttentionCase& c, int number) {
-  switch (number) {
-    case 0:
-      return {"q", &c.q};
-    case 1:
-      return {"k", &c.k};
-    case 2:
-      return {"v", &c.v};
-    case 3:
-      return {"dout", &c.dout};
-    case 4:
-      return {"bias", &c.bias.data};
-    case 5:
-      return {"sinks", &c.sinks};
-    case 6:
-      return {"alibi", &c.alibi};
-    default:
-      return {"dlse", &c.dlse};
-  }
+struct Input {
+  std::string name;
+  std::vector<double>* values;  // empty if the case has none
+};
+std::vector<Input> inputs(AttentionCase& c) {
+  return {{"q", &c.q},         {"k", &c.k},        {"v", &c.v},
+          {"dout", &c.dout},   {"dlse", &c.dlse},  {"bias", &c.bias.data},
+          {"sinks", &c.sinks}, {"alibi", &c.alibi}};
 }
-constexpr int kInputs = 8;
 
 // Puts NaN, Inf and −Inf to every `step`-th place of each input. The plain loops touch nothing but what a
 // query sees, so they say where it must show.
 void check_each_place(AttentionCase c, std::size_t step, std::initializer_list<Index> tiles) {
-  for (int number = 0; number < kInputs; ++number) {
-    const auto [name, x] = input(c, number);
-    for (std::size_t at = 0; at < x->size(); at += step) {
+  for (const Input& input : inputs(c)) {
+    for (std::size_t at = 0; at < input.values->size(); at += step) {
       for (const double bad : {kNan, kInf, -kInf}) {
-        const double good = std::exchange((*x)[at], bad);
+        double& place = (*input.values)[at];
+        const double good = std::exchange(place, bad);
         const auto expected = reference(c);
         for (const Index tile : tiles) {
           c.options.tiles = {tile, tile};
           for (const Kernel kernel : kKernels) {
-            INFO(kernel, ", tile ", tile, ": ", name, "[", at, "] is ", bad);
+            CAPTURE(kernel);
+            CAPTURE(tile);
+            CAPTURE(input.name);
+            CAPTURE(at);
+            CAPTURE(bad);
             check_close(run(kernel, c), expected);
+            check_close(run<float>(kernel, c), expected, 1e-4);
           }
         }
-        (*x)[at] = good;
+        place = good;
       }
     }
   }
@@ -85,12 +77,13 @@ void check_each_place(AttentionCase c, std::size_t step, std::initializer_list<I
 }  // namespace
 
 TEST_CASE("attention: NaN and Inf show where they are used and nowhere else") {
-  for (const auto& [tq, tk] : {std::pair<Index, Index>{10, 10}, {11, 7}, {5, 12}}) {
+  for (const AttentionSizes& n : {AttentionSizes{1, 10, 10, 2, 1, 3, 3}, AttentionSizes{1, 11, 7, 2, 1, 3, 3},
+                                  AttentionSizes{1, 5, 12, 2, 1, 3, 3}}) {
     for (const Setting& setting : settings()) {
-      AttentionCase c = random_case({1, tq, tk, 2, 1, 3, 3});
+      AttentionCase c = random_case(n);
       setting.apply(c);
       CAPTURE(setting.name);
-      CAPTURE(tq);
+      CAPTURE(n.tq);
       check_each_place(c, 7, {4, 1});  // with one key in a tile, all scores of a tile may be −inf
     }
   }

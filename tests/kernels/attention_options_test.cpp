@@ -1,6 +1,5 @@
 #include <functional>
 #include <string>
-#include <utility>
 
 #include "tests/kernels/attention_case.h"
 
@@ -105,9 +104,10 @@ TEST_CASE("attention options: long ragged sequences of several tiles agree with 
 
 TEST_CASE("attention options: all that go together at once, for any tiles") {
   for (const bool packed : {false, true}) {
-    for (const auto& [queries, keys] : {std::pair<Index, Index>{0, 0}, {16, 16}, {7, 40}, {40, 7}}) {
+    for (const kernels::TileSizes& tiles : {kernels::TileSizes{0, 0}, kernels::TileSizes{16, 16},
+                                            kernels::TileSizes{7, 40}, kernels::TileSizes{40, 7}}) {
       AttentionCase c = random_case({packed ? 1 : 2, 75, 90, 4, 2, 12, 20},
-                                    {.causal = true, .softcap = 2.0, .tiles = {queries, keys}});
+                                    {.causal = true, .softcap = 2.0, .tiles = tiles});
       for (const char* name : {"window left", packed ? "packed" : "lengths", "mask of each head",
                                "bias of each batch row", "alibi", "sinks", "dropout", "dlse"}) {
         for (const Option& option : all_options()) {
@@ -115,8 +115,8 @@ TEST_CASE("attention options: all that go together at once, for any tiles") {
         }
       }
       CAPTURE(packed);
-      CAPTURE(queries);
-      CAPTURE(keys);
+      CAPTURE(tiles.queries);
+      CAPTURE(tiles.keys);
       check_kernels(c);
     }
   }
