@@ -1,8 +1,7 @@
-#include <hwy/targets.h>
-
 #include <string>
 
 #include "tests/kernels/attention_case.h"
+#include "tests/kernels/simd_targets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -84,21 +83,6 @@ void check_thread_counts(Kernel kernel, const AttentionCase& c) {
   }
 }
 
-// While it lives, kernels run the code of one SIMD target.
-class ForcedTarget {
- public:
-  explicit ForcedTarget(std::int64_t target) { choose(target); }
-  ~ForcedTarget() { choose(0); }
-  ForcedTarget(const ForcedTarget&) = delete;
-  ForcedTarget& operator=(const ForcedTarget&) = delete;
-
- private:
-  static void choose(std::int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("attention: the same bits for 1, 2, 3, 4 and 7 threads", T, float, double) {
@@ -138,17 +122,14 @@ TEST_CASE("attention: every SIMD target of this processor agrees with plain loop
   cases.push_back({"large", large_case()});
   std::vector<AttentionResult<double>> expected;
   for (const NamedCase& x : cases) expected.push_back(reference(x.c));
-  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    const ForcedTarget scope(target);
-    REQUIRE(hwy::SupportedTargets() == target);
+  on_each_target([&] {
     for (std::size_t i = 0; i < cases.size(); ++i) {
       for (const Kernel kernel : kKernels) {
-        CAPTURE(hwy::TargetName(target));
         CAPTURE(cases[i].name);
         CAPTURE(kernel);
         check_close(run(kernel, cases[i].c), expected[i]);
         check_close(run<float>(kernel, cases[i].c), expected[i], 2e-5);
       }
     }
-  }
+  });
 }

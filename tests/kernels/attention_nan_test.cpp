@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tests/kernels/attention_case.h"
+#include "tests/kernels/simd_targets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -114,4 +115,17 @@ TEST_CASE("attention: NaN and Inf show where they are used and nowhere else in s
     CAPTURE(setting.name);
     check_each_place(c, 503, {0, 32});
   }
+}
+
+TEST_CASE("attention: NaN and Inf show where they are used and nowhere else on every SIMD target") {
+  on_each_target([] {
+    for (const Setting& setting : settings()) {
+      AttentionCase c = random_case({1, 20, 40, 2, 1, 5, 5});
+      setting.apply(c);
+      add_bias(c, 1, 1);
+      add_sinks(c);
+      CAPTURE(setting.name);
+      check_each_place(c, 101, {0});
+    }
+  });
 }
