@@ -169,3 +169,16 @@ TEST_CASE("attention: a query that sees its sink alone has output 0 and the sink
     }
   }
 }
+
+TEST_CASE("attention: a sink of -inf is none") {
+  AttentionCase c = random_case({2, 50, 30, 2, 1, 4, 3}, {.causal = true});
+  c.k_lengths = {0, 12};
+  c.sinks = {-kInfinity, 0.5};
+  add_dlse(c);
+  for (const Kernel kernel : kKernels) {
+    CAPTURE(kernel);
+    const auto r = run(kernel, c);
+    check_close(r, reference(c));
+    CHECK(r.dsinks[0] == 0);
+  }
+}

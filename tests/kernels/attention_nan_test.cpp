@@ -1,5 +1,6 @@
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "tests/kernels/attention_case.h"
@@ -92,19 +93,51 @@ TEST_CASE("attention: NaN and Inf show where they are used and nowhere else") {
 
 TEST_CASE(
     "attention: NaN and Inf in bias, sinks, slopes and dlse show where they are used and nowhere else") {
-  for (const Setting& setting : settings()) {
-    AttentionCase c = random_case({1, 9, 11, 2, 1, 3, 3});
-    setting.apply(c);
-    CAPTURE(setting.name);
-    const auto check_with = [&](auto&& add) {
-      AttentionCase with = c;
-      add(with);
-      check_each_place(with, 13, {4, 1});
-    };
-    check_with([](AttentionCase& x) { add_bias(x, 1, 1); });
-    check_with([](AttentionCase& x) { add_sinks(x); });
-    check_with([](AttentionCase& x) { add_alibi(x); });
-    check_with([](AttentionCase& x) { add_dlse(x); });
+  for (const AttentionSizes& n :
+       {AttentionSizes{1, 9, 11, 2, 1, 3, 3}, AttentionSizes{1, 11, 7, 2, 1, 3, 3}}) {
+    for (const Setting& setting : settings()) {
+      AttentionCase c = random_case(n);
+      setting.apply(c);
+      CAPTURE(setting.name);
+      CAPTURE(n.tq);
+      const auto check_with = [&](auto&& add) {
+        AttentionCase with = c;
+        add(with);
+        check_each_place(with, 13, {4, 1});
+      };
+      check_with([](AttentionCase& x) { add_bias(x, 1, 1); });
+      check_with(add_alibi);
+      check_with(add_dlse);
+      if (n.tq <= n.tk) check_with(add_sinks);
+    }
+  }
+}
+
+TEST_CASE("attention: a bias of -inf leaves a probability of 0, which hides no NaN") {
+  AttentionCase c = random_case({1, 9, 11, 2, 1, 3, 3}, {.causal = true});
+  add_bias(c, 1, 1);
+  for (std::size_t at = 0; at < c.bias.data.size(); at += 3) c.bias.data[at] = -kInf;
+  check_each_place(c, 5, {4, 1});
+}
+
+// Finite inputs, whose product is Inf − Inf for a query and a key that it does not see. Scores that are
+// merely large are tamed by the softcap.
+TEST_CASE_TEMPLATE("attention: a product that overflows behind the mask does no harm", T, float, double) {
+  const double large = std::is_same_v<T, float> ? 1e30 : 1e200;
+  AttentionCase c = random_case({1, 10, 10, 1, 1, 2, 3}, {.causal = true, .softcap = 2.0});
+  c.q[0] = c.q[1] = large;            // the first query
+  c.k[18] = large, c.k[19] = -large;  // and the last key
+  const auto expected = reference(c);
+  for (const Kernel kernel : kKernels) {
+    for (const Index tile : {0, 4}) {
+      CAPTURE(kernel);
+      CAPTURE(tile);
+      c.options.tiles = {tile, tile};
+      const auto r = run<T>(kernel, c);
+      for (const auto* x : {&r.out, &r.dq, &r.dk, &r.dv})
+        CHECK(std::all_of(x->begin(), x->end(), [](T e) { return std::isfinite(e); }));
+      check_close(r, expected, 1e-5);
+    }
   }
 }
 
