@@ -44,6 +44,10 @@ std::vector<NamedCase> shared_work() {
     c.cu_k = {0, 50, 81};
     add_bias(c, 1, 1);
   });
+  add("bias of padded keys", {3, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
+    c.k_lengths = {33, 0, 70};
+    add_bias(c, 1, 1);
+  });
   add("sinks and dlse", {2, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
     add_sinks(c);
     add_dlse(c);

@@ -27,7 +27,7 @@ const std::vector<Option>& all_options() {
       {"lengths",
        [](AttentionCase& c) {
          const auto tk = static_cast<std::int32_t>(c.n.tk);
-         for (Index b = 0; b < c.n.b; ++b) c.k_lengths.push_back(b % 2 == 0 ? (2 * tk + 2) / 3 : 0);
+         for (Index b = c.n.b; b > 0; --b) c.k_lengths.push_back(b % 2 == 1 ? (2 * tk + 2) / 3 : 0);
        }},
       {"packed",
        [](AttentionCase& c) {
