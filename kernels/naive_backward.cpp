@@ -120,9 +120,10 @@ class NaiveBackward : NaiveAttention<T> {
     }
     if (grads_.dsinks.empty() || delta == 0) return;
     const auto sink = static_cast<double>(problem_.in.sinks[static_cast<std::size_t>(at.h)]);
+    const auto lse = static_cast<double>(lse_[static_cast<std::size_t>(row)]);
+    if (std::isinf(lse) && lse < 0) return;  // the row saw nothing, its sink is −inf as well
     sums_[static_cast<std::size_t>(chunk * problem_.heads + at.h)] -=
-        std::exp(sink - static_cast<double>(lse_[static_cast<std::size_t>(row)])) *
-        static_cast<double>(delta);
+        std::exp(sink - lse) * static_cast<double>(delta);
   }
 
   // To the gradient of Q Kᵀ. The softcap's derivative needs the products again.

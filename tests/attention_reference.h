@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
 #include "kernels/attention.h"
 
-/// Attention in plain loops over doubles, with the softmax Jacobian of the textbook: slow, and so simple that
-/// its truth can be seen. It shares no code with the kernels.
+/// Attention with every option in plain loops over doubles: slow, and so simple that its truth can be seen.
+/// It shares no code with the kernels.
 namespace tilegrad::test {
 
 struct AttentionSizes {
@@ -18,36 +19,65 @@ struct AttentionSizes {
   Index k_size() const { return b * tk * hkv * d; }
   Index v_size() const { return b * tk * hkv * dv; }
   Index out_size() const { return b * tq * hq * dv; }
+  Index lse_size() const { return b * hq * tq; }
 };
 
-/// Everything that forward and backward compute. All tensors are contiguous, as in kernels/attention.h.
+/// A number for each pair of query and key, (b, h, Tq, Tk). b and h are 1 where the axis is broadcast.
+template <class T>
+struct PairTensor {
+  Index b = 1, h = 1;
+  std::vector<T> data = {};
+};
+
+/// One problem: contiguous tensors as in kernels/attention.h. Those that are not given are empty.
+struct AttentionCase {
+  AttentionSizes n = {};
+  kernels::AttentionOptions options = {};
+  std::vector<double> q = {}, k = {}, v = {}, dout = {}, dlse = {};
+  PairTensor<double> bias = {};
+  PairTensor<std::uint8_t> mask = {};
+  std::vector<double> alibi = {}, sinks = {};
+  std::vector<std::int32_t> k_lengths = {}, cu_q = {}, cu_k = {};
+};
+
+/// Everything that forward and backward compute.
 template <class T>
 struct AttentionResult {
-  std::vector<T> out, lse, dq, dk, dv;
+  std::vector<T> out, lse, dq, dk, dv, dbias, dsinks;
 };
 
 class AttentionReference {
  public:
-  AttentionReference(const AttentionSizes& sizes, const kernels::AttentionOptions& options,
-                     std::vector<double> q, std::vector<double> k, std::vector<double> v,
-                     std::vector<double> dout)
-      : n_(sizes), options_(options), q_(q), k_(k), v_(v), dout_(dout) {}
+  explicit AttentionReference(const AttentionCase& c) : c_(c), n_(c.n) {}
 
-  AttentionResult<double> run() const {
-    const auto zeros = [](Index n) { return std::vector<double>(static_cast<std::size_t>(n)); };
-    AttentionResult<double> r = {zeros(n_.out_size()), zeros(n_.b * n_.hq * n_.tq), zeros(n_.q_size()),
-                                 zeros(n_.k_size()), zeros(n_.v_size())};
+  AttentionResult<double> run() {
+    const auto zeros = [](auto n) { return std::vector<double>(static_cast<std::size_t>(n)); };
+    r_ = {zeros(n_.out_size()), zeros(n_.lse_size()),       zeros(n_.q_size()),    zeros(n_.k_size()),
+          zeros(n_.v_size()),   zeros(c_.bias.data.size()), zeros(c_.sinks.size())};
     for (Index b = 0; b < n_.b; ++b) {
       for (Index h = 0; h < n_.hq; ++h) {
-        for (Index i = 0; i < n_.tq; ++i) row(r, b, h, i);
+        for (Index i = 0; i < n_.tq; ++i) row(b, h, i);
       }
     }
-    return r;
+    return r_;
   }
 
  private:
+  // Key j as one query sees it.
+  struct Score {
+    Index j;
+    double s;      // the score, with everything that is added to it
+    double slope;  // ∂s/∂⟨q, k⟩
+    double kept;   // 1/(1 − dropout), or 0 if dropped
+    double p = 0;
+  };
+  // The queries [q0, q1) and keys [k0, k1) that may see each other.
+  struct Span {
+    Index q0, q1, k0, k1;
+  };
+
   static std::size_t at(Index x) { return static_cast<std::size_t>(x); }
-  // Where the vectors of one query or key begin.
+  // Where the vectors of one query or key begin, and its row of (B, Hq, Tq).
   std::size_t q(Index b, Index i, Index h) const { return at(((b * n_.tq + i) * n_.hq + h) * n_.d); }
   std::size_t o(Index b, Index i, Index h) const { return at(((b * n_.tq + i) * n_.hq + h) * n_.dv); }
   std::size_t k(Index b, Index j, Index h) const {
@@ -56,63 +86,118 @@ class AttentionReference {
   std::size_t v(Index b, Index j, Index h) const {
     return at(((b * n_.tk + j) * n_.hkv + h * n_.hkv / n_.hq) * n_.dv);
   }
-
-  bool sees(Index i, Index j) const {
-    if (!options_.causal) return true;
-    return options_.align == kernels::Align::top_left ? j <= i : n_.tk - j >= n_.tq - i;
+  std::size_t row_number(Index b, Index h, Index i) const { return at((b * n_.hq + h) * n_.tq + i); }
+  template <class T>
+  std::size_t pair(const PairTensor<T>& x, Index b, Index h, Index i, Index j) const {
+    return at((((x.b == 1 ? 0 : b) * x.h + (x.h == 1 ? 0 : h)) * n_.tq + i) * n_.tk + j);
   }
 
-  // 1/(1 − p) where probability (b, h, i, j) is kept, else 0.
-  double kept(Index b, Index h, Index i, Index j) const {
-    if (options_.dropout == 0) return 1;
-    const auto words = options_.dropout_key.words(static_cast<std::uint64_t>(j / 4),
-                                                  static_cast<std::uint64_t>((b * n_.hq + h) * n_.tq + i));
-    const bool keep = static_cast<double>(words[at(j % 4)]) >= std::floor(options_.dropout * 4294967296.0);
-    return keep ? 1 / (1 - options_.dropout) : 0;
+  // The sequence that query i belongs to.
+  Span sequence(Index b, Index i) const {
+    for (std::size_t s = 0; s + 1 < c_.cu_q.size(); ++s) {
+      if (c_.cu_q[s] <= i && i < c_.cu_q[s + 1])
+        return {c_.cu_q[s], c_.cu_q[s + 1], c_.cu_k[s], c_.cu_k[s + 1]};
+    }
+    return {0, n_.tq, 0, c_.k_lengths.empty() ? n_.tk : c_.k_lengths[at(b)]};
+  }
+  // Where query i stands among the keys.
+  Index position(const Span& s, Index i) const {
+    const bool bottom_right = c_.options.align == kernels::Align::bottom_right;
+    return s.k0 + i - s.q0 + (bottom_right ? (s.k1 - s.k0) - (s.q1 - s.q0) : 0);
+  }
+  bool sees(Index b, Index h, Index i, Index j) const {
+    const auto& o = c_.options;
+    const Span s = sequence(b, i);
+    const Index ahead = j - position(s, i);
+    if (j < s.k0 || j >= s.k1) return false;
+    if (o.causal && ahead > 0) return false;
+    if (o.window.left && ahead < -*o.window.left) return false;
+    if (o.window.right && ahead > *o.window.right) return false;
+    return c_.mask.data.empty() || c_.mask.data[pair(c_.mask, b, h, i, j)] != 0;
+  }
+  double kept(std::size_t row, Index j) const {
+    if (c_.options.dropout == 0) return 1;
+    const auto words = c_.options.dropout_key.words(static_cast<std::uint64_t>(j / 4), row);
+    const bool keep = words[at(j % 4)] >= std::floor(c_.options.dropout * 4294967296.0);
+    return keep ? 1 / (1 - c_.options.dropout) : 0;
+  }
+
+  Score score(Index b, Index h, Index i, Index j) const {
+    const double scale = c_.options.scale.value_or(1 / std::sqrt(static_cast<double>(n_.d)));
+    double s = 0, slope = scale;
+    for (std::size_t d = 0; d < at(n_.d); ++d) s += c_.q[q(b, i, h) + d] * c_.k[k(b, j, h) + d];
+    s *= scale;
+    if (c_.options.softcap) {
+      const double cap = *c_.options.softcap, t = std::tanh(s / cap);
+      s = cap * t;
+      slope *= 1 - t * t;
+    }
+    if (!c_.bias.data.empty()) s += c_.bias.data[pair(c_.bias, b, h, i, j)];
+    const Index ahead = j - position(sequence(b, i), i);
+    if (!c_.alibi.empty()) s -= c_.alibi[at(h)] * static_cast<double>(std::abs(ahead));
+    return {.j = j, .s = s, .slope = slope, .kept = kept(row_number(b, h, i), j)};
+  }
+
+  // Whether a query sees none of the keys: a bias of −inf hides a key from it. Scores that are all −inf for
+  // another reason come from an Inf in q or k, and have no softmax.
+  bool blind(Index b, Index h, Index i, const std::vector<Score>& scores) const {
+    return std::all_of(scores.begin(), scores.end(), [&](const Score& s) {
+      return !c_.bias.data.empty() &&
+             c_.bias.data[pair(c_.bias, b, h, i, s.j)] == -std::numeric_limits<double>::infinity();
+    });
   }
 
   // One query: its output, its gradient, and what it adds to the gradients of the keys and values it sees.
-  void row(AttentionResult<double>& r, Index b, Index h, Index i) const {
-    const double scale = options_.scale.value_or(1 / std::sqrt(static_cast<double>(n_.d)));
-    std::vector<Index> keys;
-    std::vector<double> p, dp;
+  void row(Index b, Index h, Index i) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    std::vector<Score> scores;
     for (Index j = 0; j < n_.tk; ++j) {
-      if (!sees(i, j)) continue;
-      double s = 0;
-      for (std::size_t d = 0; d < at(n_.d); ++d) s += q_[q(b, i, h) + d] * k_[k(b, j, h) + d];
-      keys.push_back(j);
-      p.push_back(scale * s);
+      if (sees(b, h, i, j)) scores.push_back(score(b, h, i, j));
     }
-    double max = -std::numeric_limits<double>::infinity(), sum = 0;
-    for (const double s : p) max = std::max(max, s);
-    for (double& s : p) sum += s = std::exp(s - max);
-    for (double& s : p) s /= sum;
-    r.lse[at((b * n_.hq + h) * n_.tq + i)] = max + std::log(sum);
+    const double sink = c_.sinks.empty() ? -kInfinity : c_.sinks[at(h)];
+    double max = sink;
+    for (const Score& s : scores) max = std::max(max, s.s);
+    const double shift = max == -kInfinity && blind(b, h, i, scores) ? 0 : max;
+    double sum = std::exp(sink - shift);
+    for (Score& s : scores) sum += s.p = std::exp(s.s - shift);
+    for (Score& s : scores) s.p = sum == 0 ? 0 : s.p / sum;
+    r_.lse[row_number(b, h, i)] = max + std::log(sum);
+    backward(b, h, i, scores, sum == 0 ? 0 : std::exp(sink - shift) / sum);
+  }
 
-    for (std::size_t a = 0; a < keys.size(); ++a) {
-      const double m = kept(b, h, i, keys[a]);
-      double sum_dp = 0;
+  void backward(Index b, Index h, Index i, const std::vector<Score>& scores, double p_sink) {
+    std::vector<double> dp;
+    for (const Score& s : scores) {
+      double product = 0;
       for (std::size_t d = 0; d < at(n_.dv); ++d) {
-        const double dout = dout_[o(b, i, h) + d], value = v_[v(b, keys[a], h) + d];
-        r.out[o(b, i, h) + d] += m * p[a] * value;
-        r.dv[v(b, keys[a], h) + d] += m * p[a] * dout;
-        sum_dp += dout * value;
+        const double dout = c_.dout[o(b, i, h) + d], value = c_.v[v(b, s.j, h) + d];
+        r_.out[o(b, i, h) + d] += s.kept * s.p * value;
+        r_.dv[v(b, s.j, h) + d] += s.kept * s.p * dout;
+        product += dout * value;
       }
-      dp.push_back(m * sum_dp);
+      dp.push_back(s.kept * product);
     }
-    for (std::size_t a = 0; a < keys.size(); ++a) {
-      double ds = 0;  // ∂p_c/∂s_a = p_c ([a = c] − p_a)
-      for (std::size_t c = 0; c < keys.size(); ++c) ds += dp[c] * p[c] * ((a == c ? 1.0 : 0.0) - p[a]);
+    // ∂p_c/∂s_a = p_c ([a = c] − p_a), ∂lse/∂s_a = p_a. The sink is one more score, whose p has no value.
+    double mean = c_.dlse.empty() ? 0 : -c_.dlse[row_number(b, h, i)];
+    for (std::size_t c = 0; c < scores.size(); ++c) mean += scores[c].p * dp[c];
+    if (!c_.sinks.empty()) r_.dsinks[at(h)] -= p_sink * mean;
+    for (std::size_t a = 0; a < scores.size(); ++a) {
+      const Score& s = scores[a];
+      const double ds = s.p * (dp[a] - mean);
+      if (!c_.bias.data.empty()) r_.dbias[pair(c_.bias, b, h, i, s.j)] += ds;
       for (std::size_t d = 0; d < at(n_.d); ++d) {
-        r.dq[q(b, i, h) + d] += scale * ds * k_[k(b, keys[a], h) + d];
-        r.dk[k(b, keys[a], h) + d] += scale * ds * q_[q(b, i, h) + d];
+        r_.dq[q(b, i, h) + d] += s.slope * ds * c_.k[k(b, s.j, h) + d];
+        r_.dk[k(b, s.j, h) + d] += s.slope * ds * c_.q[q(b, i, h) + d];
       }
     }
   }
 
+  const AttentionCase& c_;
   AttentionSizes n_;
-  kernels::AttentionOptions options_;
-  std::vector<double> q_, k_, v_, dout_;
+  AttentionResult<double> r_ = {};
 };
+
+/// Forward and backward of one case.
+inline AttentionResult<double> reference(const AttentionCase& c) { return AttentionReference(c).run(); }
 
 }  // namespace tilegrad::test
