@@ -131,14 +131,15 @@ struct AttentionProblem {
   void add(Index b, Range q, Range k) {
     constexpr Index kUnbounded = std::numeric_limits<Index>::max() / 4;
     const Index offset = options.align == Align::bottom_right ? k.size() - q.size() : 0;
-    const Index right = options.window.right.value_or(kUnbounded);
+    const Index left = std::min(options.window.left.value_or(kUnbounded), kUnbounded);
+    const Index right = std::min(options.window.right.value_or(kUnbounded), kUnbounded);
     sequences.push_back({.b = b,
                          .q0 = q.begin,
                          .tq = q.size(),
                          .k0 = k.begin,
                          .tk = k.size(),
                          .shift = offset + k.begin - q.begin,
-                         .left = options.window.left.value_or(kUnbounded),
+                         .left = left,
                          .right = options.causal ? std::min<Index>(right, 0) : right});
   }
 };
