@@ -221,6 +221,25 @@ TEST_CASE("attention options: a step of decoding copies no cache") {
   }
 }
 
+TEST_CASE("attention options: with a window, a step of decoding depends on the cache within it alone") {
+  for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    const nn::Attention layer({.width = 16, .heads = 4, .kv_heads = 2, .kernel = kernel, .window = 3}, 0.3,
+                              0.3, Dtype::f64, RandomKey{3});
+    const Var past = Tensor::normal({1, 8, 16}, Dtype::f64, RandomKey{4});
+    const Var next = Tensor::normal({1, 2, 16}, Dtype::f64, RandomKey{5});
+    const auto step = [&](Index spoiled) {
+      nn::KvCache cache(12, 2, 4, Dtype::f64);
+      layer(past, cache);
+      for (Tensor* entries : {&cache.keys, &cache.values}) {
+        std::fill_n(entries->mut<double>().begin(), spoiled * 2 * 4, std::nan(""));
+      }
+      return layer(next, cache).value();
+    };
+    CHECK(distance(step(5), step(0)) == 0);  // the first new query stands at 8 and sees 5, 6, 7 and itself
+    CHECK(std::isinf(distance(step(6), step(0))));
+  }
+}
+
 TEST_CASE("attention options: a saved model with sinks gives the same logits when it is loaded") {
   const nn::TransformerConfig config = kinds_of_attention().back();
   nn::Transformer saved = make(config), loaded(config, RandomKey{2});
