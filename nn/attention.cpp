@@ -1,6 +1,7 @@
 #include "nn/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "autograd/tape.h"
 
@@ -14,6 +15,18 @@ Var split_heads(const Var& x, Index heads) {
 }
 // (B, T, H, D) -> (B, T, H D)
 Var join_heads(const Var& x) { return reshape(x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)}); }
+
+// The slope of query head h is 2^(−8 (h + 1) / Hq), as in the paper: (Hq).
+Tensor alibi_slopes(Index heads, Dtype dtype) {
+  Tensor slopes = Tensor::empty({heads}, dtype);
+  with_float_type("alibi", dtype, [&]<class T>() {
+    T* out = slopes.mut<T>().data();
+    for (Index h = 0; h < heads; ++h) {
+      out[h] = static_cast<T>(std::exp2(-8.0 * static_cast<double>(h + 1) / static_cast<double>(heads)));
+    }
+  });
+  return slopes;
+}
 
 // Writes the T entries of one sequence, (1, T, Hkv, D), behind the cache's first `length`.
 void append(Tensor& cache, Index length, const Tensor& entries) {
@@ -46,6 +59,21 @@ Attention::Attention(const AttentionConfig& c, double std, double std_residual, 
   key = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(1));
   value = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(2));
   output = Linear(c.width, c.width, c.bias, std_residual, dtype, seed.fold(3));
+  if (c.sinks) {
+    const memory::CategoryScope scope(memory::Category::parameters);
+    sinks = Parameter(Tensor::zeros({c.heads}, dtype));
+  }
+}
+
+Var Attention::attend(const Var& q, const Var& k, const Var& v, const Mode& mode) const {
+  const AttentionOptions options = {.causal = true,
+                                    .window = {.left = config.window},
+                                    .softcap = config.softcap,
+                                    .dropout = mode.training ? config.dropout : 0,
+                                    .dropout_key = mode.key};
+  AttentionExtras extras = {.sinks = sinks};
+  if (config.positions == Positions::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());
+  return output(join_heads(attention(q, k, v, config.kernel, options, extras)));
 }
 
 Var Attention::operator()(const Var& x, const Mode& mode) const {
@@ -56,12 +84,7 @@ Var Attention::operator()(const Var& x, const Mode& mode) const {
     q = rope(q);
     k = rope(k);
   }
-  AttentionOptions options = {.causal = true};
-  if (mode.training) {
-    options.dropout = config.dropout;
-    options.dropout_key = mode.key;
-  }
-  return output(join_heads(attention(q, k, v, config.kernel, options)));
+  return attend(q, k, v, mode);
 }
 
 Var Attention::operator()(const Var& x, KvCache& cache) const {
@@ -81,9 +104,7 @@ Var Attention::operator()(const Var& x, KvCache& cache) const {
   append(cache.keys, cache.length, k.value());
   append(cache.values, cache.length, v.value());
   cache.length += t;
-  // The last query sees the last key: the default alignment of the causal mask.
-  return output(join_heads(attention(q, filled(cache.keys, cache.length), filled(cache.values, cache.length),
-                                     config.kernel, {.causal = true})));
+  return attend(q, filled(cache.keys, cache.length), filled(cache.values, cache.length), {});
 }
 
 }  // namespace tilegrad::nn

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "autograd/ops.h"
 #include "nn/layers.h"
 
@@ -14,7 +16,9 @@ struct Mode {
   Mode fold(std::uint64_t part) const { return {training, key.fold(part)}; }
 };
 
-enum class Positions { learned, rope };
+/// How a token knows its place: by a vector for each position, by rotations of queries and keys, or by scores
+/// that fall with the distance (Press et al., "Train Short, Test Long", 2022).
+enum class Positions { learned, rope, alibi };
 
 struct AttentionConfig {
   Index width = 0;     // C
@@ -23,7 +27,10 @@ struct AttentionConfig {
   bool bias = false;
   AttentionKernel kernel = AttentionKernel::flash;
   Positions positions = Positions::learned;
-  double dropout = 0;  ///< of the attention probabilities, when training
+  std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
+  std::optional<double> softcap = {};  ///< bounds the scores smoothly
+  bool sinks = false;                  ///< a learnable logit for each query head, which no value belongs to
+  double dropout = 0;                  ///< of the attention probabilities, when training
 
   Index head_size() const { return width / heads; }  // D
 };
@@ -41,10 +48,11 @@ struct KvCache {
 /// Causal self-attention with Hq query heads that share Hkv key/value heads.
 struct Attention {
   AttentionConfig config;
-  Linear query;   // (Hq D, C)
-  Linear key;     // (Hkv D, C)
-  Linear value;   // (Hkv D, C)
-  Linear output;  // (C, Hq D)
+  Linear query;     // (Hq D, C)
+  Linear key;       // (Hkv D, C)
+  Linear value;     // (Hkv D, C)
+  Linear output;    // (C, Hq D)
+  Parameter sinks;  // (Hq), starts at 0; undefined without config.sinks
 
   Attention() = default;
   /// Throws if the heads do not divide the width or the kv_heads do not divide the heads.
@@ -58,7 +66,13 @@ struct Attention {
     f("key", key);
     f("value", value);
     f("output", output);
+    f("sinks", sinks);
   }
+
+ private:
+  // The one place where the settings become what the op takes, in training and with a cache. The last query
+  // sees the last key. q (B, Tq, Hq, D), k and v (B, Tk, Hkv, D) -> (B, Tq, C)
+  Var attend(const Var& q, const Var& k, const Var& v, const Mode& mode) const;
 };
 
 }  // namespace tilegrad::nn

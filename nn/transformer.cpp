@@ -21,6 +21,9 @@ AttentionConfig attention_config(const TransformerConfig& c) {
           .bias = c.bias,
           .kernel = c.attention,
           .positions = c.positions,
+          .window = c.window,
+          .softcap = c.softcap,
+          .sinks = c.sinks,
           .dropout = c.dropout};
 }
 
@@ -79,6 +82,11 @@ void TransformerConfig::validate() const {
   check(heads % kv_heads == 0, "transformer: kv_heads {} does not divide heads {}", kv_heads, heads);
   check(positions != Positions::rope || width / heads % 2 == 0,
         "transformer: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
+  const Index left = window.value_or(0);
+  check(left >= 0, "transformer: window is {}, must not be negative", left);
+  check(left <= kLargest, "transformer: window is {}, must be at most {}", left, kLargest);
+  const double cap = softcap.value_or(1);
+  check(std::isfinite(cap) && cap > 0, "transformer: softcap is {}, must be positive", cap);
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "transformer: parameters are {}, must be f32 or f64",
         dtype);
   check(dropout >= 0 && dropout < 1, "transformer: dropout is {}, not in [0, 1)", dropout);
@@ -99,9 +107,9 @@ Index TransformerConfig::parameter_count() const {
   const Index mlp_matrices = mlp == MlpKind::swiglu ? 3 : 2;
   const Index attention_biases = bias ? add_all({width, kv_width, kv_width, width}) : 0;
   const Index mlp_biases = bias ? add_all({multiply(mlp_matrices - 1, f), width}) : 0;
-  const Index block =
-      add_all({multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
-               multiply(mlp_matrices, multiply(width, f)), mlp_biases, multiply(2, norm_size)});
+  const Index block = add_all(
+      {multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
+       sinks ? heads : 0, multiply(mlp_matrices, multiply(width, f)), mlp_biases, multiply(2, norm_size)});
   return add_all({multiply(vocabulary, width), positions == Positions::learned ? multiply(context, width) : 0,
                   multiply(layers, block), norm_size, tie ? 0 : multiply(vocabulary, width)});
 }
@@ -164,7 +172,7 @@ Var Transformer::embed_at(const Tensor& ids, Index first) const {
   check(first + ids.dim(1) <= config.context, "transformer: {} tokens do not fit into a context of {}",
         first + ids.dim(1), config.context);
   const Var x = tokens(ids);
-  if (config.positions == Positions::rope) return x;
+  if (config.positions != Positions::learned) return x;
   return add(x, positions(position_ids(ids.dim(0), ids.dim(1), first)));
 }
 

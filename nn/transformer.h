@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "nn/attention.h"
@@ -29,6 +30,9 @@ struct TransformerConfig {
   bool tie = true;    ///< the head uses the token embedding's matrix
   double dropout = 0;
   AttentionKernel attention = AttentionKernel::flash;
+  std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
+  std::optional<double> softcap = {};  ///< bounds the scores of attention smoothly
+  bool sinks = false;                  ///< one more learnable logit for each query head, in every layer
   /// Into how many checkpointed segments the blocks are divided; 0 keeps all activations, `layers`
   /// checkpoints every block.
   Index segments = 0;

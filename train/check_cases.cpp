@@ -133,25 +133,34 @@ void add_compositions(Cases& cases) {
   cases.add("checkpoint nested", {{3, 4}}, [](Inputs in) {
     return checkpoint([](const Var& x) { return mul(x, checkpoint(twice_gelu, x)); }, in[0]);
   });
-  const std::pair<std::string_view, nn::MlpKind> mlps[] = {{"gelu", nn::MlpKind::gelu},
-                                                           {"swiglu", nn::MlpKind::swiglu}};
-  for (const auto& [name, mlp] : mlps) {
-    const nn::TransformerConfig config = {.vocabulary = 5,
-                                          .context = 4,
-                                          .layers = 1,
-                                          .heads = 2,
-                                          .kv_heads = 1,
-                                          .width = 8,
-                                          .mlp = mlp,
-                                          .positions = nn::Positions::rope,
-                                          .bias = true,
-                                          .dropout = 0.1,
-                                          .init = {.linear = 0.3},
-                                          .dtype = Dtype::f64};
-    const auto block = std::make_shared<nn::Block>(config, RandomKey{7});
-    cases.add(fmt::format("block {}", name), {{2, 4, 8}},
-              [block](Inputs in) { return (*block)(in[0], {.training = true, .key = RandomKey{8}}); });
-  }
+}
+
+void add_block(Cases& cases, std::string_view name, const nn::TransformerConfig& config) {
+  const auto block = std::make_shared<nn::Block>(config, RandomKey{7});
+  cases.add(fmt::format("block {}", name), {{2, 4, 8}},
+            [block](Inputs in) { return (*block)(in[0], {.training = true, .key = RandomKey{8}}); });
+}
+
+void add_blocks(Cases& cases) {
+  nn::TransformerConfig config = {.vocabulary = 5,
+                                  .context = 4,
+                                  .layers = 1,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .width = 8,
+                                  .positions = nn::Positions::rope,
+                                  .bias = true,
+                                  .dropout = 0.1,
+                                  .init = {.linear = 0.3},
+                                  .dtype = Dtype::f64};
+  add_block(cases, "gelu", config);
+  config.mlp = nn::MlpKind::swiglu;
+  add_block(cases, "swiglu", config);
+  config.positions = nn::Positions::alibi;
+  config.window = 2;
+  config.softcap = 2;
+  config.sinks = true;
+  add_block(cases, "window softcap sinks alibi", config);
 }
 
 }  // namespace
@@ -165,6 +174,7 @@ std::vector<CheckCase> check_cases() {
   add_tokens(cases);
   add_attention_grid(cases);
   add_compositions(cases);
+  add_blocks(cases);
   return cases.take();
 }
 

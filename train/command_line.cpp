@@ -1,6 +1,7 @@
 #include "train/command_line.h"
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 
 #include "train/presets.h"
@@ -39,6 +40,12 @@ std::string option_of(std::string_view setting, const T& value) {
   } else {
     return fmt::format(" --{} {}", setting, shell_quoted(fmt::format("{}", value)));
   }
+}
+
+// No preset gives such a setting, so that none need be taken back.
+template <class T>
+std::string option_of(std::string_view setting, const std::optional<T>& value) {
+  return value ? option_of(setting, *value) : std::string();
 }
 
 }  // namespace

@@ -41,8 +41,8 @@ template <>
 inline constexpr Named<nn::NormKind> kNames<nn::NormKind>[] = {{nn::NormKind::layernorm, "layernorm"},
                                                                {nn::NormKind::rmsnorm, "rmsnorm"}};
 template <>
-inline constexpr Named<nn::Positions> kNames<nn::Positions>[] = {{nn::Positions::learned, "learned"},
-                                                                 {nn::Positions::rope, "rope"}};
+inline constexpr Named<nn::Positions> kNames<nn::Positions>[] = {
+    {nn::Positions::learned, "learned"}, {nn::Positions::rope, "rope"}, {nn::Positions::alibi, "alibi"}};
 template <>
 inline constexpr Named<AttentionKernel> kNames<AttentionKernel>[] = {{AttentionKernel::naive, "naive"},
                                                                      {AttentionKernel::flash, "flash"}};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -35,6 +36,21 @@ const ordered_json& member(const ordered_json& json, const std::string& key, std
 }
 
 template <class T>
+ordered_json json_of(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return name_of(value);
+  } else {
+    return value;
+  }
+}
+
+// What was not given is null.
+template <class T>
+ordered_json json_of(const std::optional<T>& value) {
+  return value ? json_of(*value) : ordered_json();
+}
+
+template <class T>
 void read_value(const ordered_json& value, T& field, const std::string& what) {
   if constexpr (std::is_enum_v<T>) {
     check(value.is_string(), "{} is not a string", what);
@@ -53,6 +69,12 @@ void read_value(const ordered_json& value, T& field, const std::string& what) {
     check(value.is_number(), "{} is not a number", what);
     field = value.get<T>();
   }
+}
+
+template <class T>
+void read_value(const ordered_json& value, std::optional<T>& field, const std::string& what) {
+  field.reset();
+  if (!value.is_null()) read_value(value, field.emplace(), what);
 }
 
 // Bytes need not be valid UTF-8, so they are kept as numbers.
@@ -103,13 +125,7 @@ void RunConfig::validate() const {
 ordered_json to_json(const RunConfig& config) {
   ordered_json json;
   for_each_setting(
-      [&](const Setting& setting, const auto& field) {
-        if constexpr (std::is_enum_v<std::remove_cvref_t<decltype(field)>>) {
-          json[json_key(setting.name)] = name_of(field);
-        } else {
-          json[json_key(setting.name)] = field;
-        }
-      },
+      [&](const Setting& setting, const auto& field) { json[json_key(setting.name)] = json_of(field); },
       config);
   if (config.is_text()) {
     std::vector<int> bytes;
@@ -127,7 +143,12 @@ RunConfig config_from_json(std::string_view text, std::string_view where) {
   const auto read = [&](const std::string& key, auto& field) {
     read_value(member(json, key, where), field, fmt::format("{}: `{}`", where, key));
   };
-  for_each_setting([&](const Setting& setting, auto& field) { read(json_key(setting.name), field); }, config);
+  for_each_setting(
+      [&](const Setting& setting, auto& field) {
+        const std::string key = json_key(setting.name);
+        if (!setting.newer || json.contains(key)) read(key, field);
+      },
+      config);
   if (config.is_text()) {
     config.vocabulary = read_bytes(member(json, "vocabulary", where), fmt::format("{}: `vocabulary`", where));
     read("text_hash", config.text_hash);

@@ -62,6 +62,7 @@ struct Setting {
   std::string_view group;
   std::string_view help;
   bool on_resume = false;  ///< may differ when a run is resumed
+  bool newer = false;      ///< config.json of older programs lacks it, and its default stands
 };
 
 /// Calls f(setting, field of the first config, field of the second ...) for every setting: the one list of
@@ -95,6 +96,21 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"heads", kAttention, "query heads"}, c.model.heads...);
   f(Setting{"kv-heads", kAttention, "key/value heads: as many as heads is MHA, 1 is MQA, between is GQA"},
     c.model.kv_heads...);
+  f(Setting{.name = "window",
+            .group = kAttention,
+            .help = "keys that a query sees before its own position; all unless given",
+            .newer = true},
+    c.model.window...);
+  f(Setting{.name = "softcap",
+            .group = kAttention,
+            .help = "bound scores smoothly: X tanh(score / X); no bound unless given",
+            .newer = true},
+    c.model.softcap...);
+  f(Setting{.name = "sinks",
+            .group = kAttention,
+            .help = "a learnable logit for each query head, for attention to nothing",
+            .newer = true},
+    c.model.sinks...);
   f(Setting{"kv-init", kAttention, "start of shared key/value heads: pooled from those of MHA, or fresh"},
     c.kv_init...);
 

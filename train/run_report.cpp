@@ -174,6 +174,7 @@ ReportTable results_table(const Runs& runs) {
 }
 
 std::string setting_text(const nlohmann::ordered_json& value) {
+  if (value.is_null()) return "none";
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 

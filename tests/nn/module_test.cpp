@@ -18,7 +18,7 @@ std::vector<nn::TransformerConfig> kinds_of_models() {
           c.mlp = mlp;
           c.norm = norm;
           c.positions = positions;
-          c.bias = flag;
+          c.bias = c.sinks = flag;
           c.tie = mlp == nn::MlpKind::gelu ? flag : !flag;
           kinds.push_back(c);
         }

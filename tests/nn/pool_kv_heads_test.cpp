@@ -49,6 +49,18 @@ TEST_CASE("pool_kv_heads: heads that are equal within their group can be pooled 
   }
 }
 
+TEST_CASE("pool_kv_heads: sinks belong to query heads and are copied") {
+  nn::TransformerConfig config = tiny_config();
+  config.sinks = true;
+  config.kv_heads = 4;
+  nn::Transformer from(config, RandomKey{1});
+  config.kv_heads = 1;
+  nn::Transformer to(config, RandomKey{2});
+  from.blocks[1].attention.sinks.value() = Tensor::from<double>({4}, {1, -2, 3, -4});
+  nn::pool_kv_heads(to, from);
+  CHECK(distance(to.blocks[1].attention.sinks.value(), from.blocks[1].attention.sinks.value()) == 0);
+}
+
 TEST_CASE("pool_kv_heads: models that do not match are errors") {
   nn::Transformer four = make(4), two = make(2), wide = make(2, 2);
   CHECK(message_of([&] { nn::pool_kv_heads(four, two); }) ==

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -72,6 +73,20 @@ inline void check_same_bits(const Run& a, const Run& b) {
     CAPTURE(i);
     CHECK(distance(a.grads[i], b.grads[i]) == 0);
   }
+}
+
+/// L'(w_i) ≈ (8 (L(w+h) − L(w−h)) − (L(w+2h) − L(w−2h))) / 12h, for element i of a parameter.
+inline double numeric_derivative(Parameter& p, Index i, const std::function<double()>& loss) {
+  constexpr double h = 1e-3;
+  double& w = p.value().mut<double>()[static_cast<std::size_t>(i)];
+  const double start = w;
+  const auto at = [&](double steps) {
+    w = start + steps * h;
+    return loss();
+  };
+  const double derivative = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h);
+  w = start;
+  return derivative;
 }
 
 /// Sets the number of threads while it lives.

@@ -33,6 +33,11 @@ TEST_CASE("transformer: a setting that makes no sense is named with its value") 
   CHECK(message([](C& c) { c.hidden = -8; }) == "transformer: hidden is -8, must not be negative");
   CHECK(message([](C& c) { c.dropout = 1; }) == "transformer: dropout is 1, not in [0, 1)");
   CHECK(message([](C& c) { c.dropout = std::nan(""); }) == "transformer: dropout is nan, not in [0, 1)");
+  CHECK(message([](C& c) { c.window = -1; }) == "transformer: window is -1, must not be negative");
+  CHECK(message([](C& c) { c.window = Index{1} << 31; }) ==
+        "transformer: window is 2147483648, must be at most 2147483647");
+  CHECK(message([](C& c) { c.softcap = 0; }) == "transformer: softcap is 0, must be positive");
+  CHECK(message([](C& c) { c.softcap = std::nan(""); }) == "transformer: softcap is nan, must be positive");
   CHECK(message([](C& c) { c.segments = 3; }) == "transformer: segments is 3, not between 0 and layers 2");
   CHECK(message([](C& c) { c.dtype = Dtype::bf16; }) ==
         "transformer: parameters are bf16, must be f32 or f64");

@@ -1,7 +1,6 @@
 #include "nn/transformer.h"
 
 #include <array>
-#include <functional>
 
 #include "tests/nn/tiny.h"
 
@@ -19,20 +18,6 @@ nn::TransformerConfig with_kv_heads(Index kv_heads, nn::Positions positions = nn
 
 Index live(memory::Category category) {
   return memory::usage().live_by_category[static_cast<std::size_t>(category)];
-}
-
-// L'(w_i) ≈ (8 (L(w+h) − L(w−h)) − (L(w+2h) − L(w−2h))) / 12h, for element i of a parameter.
-double numeric_derivative(Parameter& p, Index i, const std::function<double()>& loss) {
-  constexpr double h = 1e-3;
-  double& w = p.value().mut<double>()[static_cast<std::size_t>(i)];
-  const double start = w;
-  const auto at = [&](double steps) {
-    w = start + steps * h;
-    return loss();
-  };
-  const double derivative = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h);
-  w = start;
-  return derivative;
 }
 
 }  // namespace

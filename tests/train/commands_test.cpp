@@ -137,6 +137,29 @@ TEST_CASE("sample: answers a task, greedily and by chance, the same for the same
   CHECK(run_program({"sample", folder / "run"}).code == kSuccess);
 }
 
+TEST_CASE("sample: uses a cache with window, softcap, sinks and ALiBi, and both kernels say the same") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  REQUIRE(
+      run_program(tiny_training(run, {"--window", "3", "--softcap", "5", "--sinks", "--positions", "alibi"}))
+          .code == kSuccess);
+  const auto sample = [&] {
+    const Output output = run_program({"sample", run, "--prompt", "2 1 0 1 2 0"});
+    CAPTURE(output.err);
+    CHECK(output.code == kSuccess);
+    return output.out;
+  };
+  const std::string flash = sample();
+  CHECK(flash.starts_with("2 1 0 1 2 0 -> "));
+  auto config = nlohmann::ordered_json::parse(read_file(run + "/config.json"));
+  config["attention"] = "naive";
+  write_file(run + "/config.json", config.dump());
+  CHECK(sample() == flash);
+  config["sinks"] = false;
+  write_file(run + "/config.json", config.dump());
+  CHECK(run_program({"sample", run}).err.find("sinks") != std::string::npos);
+}
+
 TEST_CASE("sample: misuse and damaged runs are errors") {
   const TemporaryFolder folder;
   const std::string run = folder / "run";

@@ -56,6 +56,10 @@ TEST_CASE("errors: a model that makes no sense") {
   check_error(with("--heads", "5"), kFailure, "heads 5 does not divide width 48");
   check_error(with("--width", "0"), kFailure, "width is 0");
   check_error(with("--context", "0"), kFailure, "sort: context 0 is shorter than its examples of 11 tokens");
+  check_error(with("--window", "-1"), kFailure, "window is -1, must not be negative");
+  check_error(with("--softcap", "0"), kFailure, "softcap is 0, must be positive");
+  check_error(with("--softcap", "inf"), kFailure, "softcap is inf, must be positive");
+  check_error(with("--window", "far"), kWrongCommandLine, "far");
   check_error(with("--layers", "-3"), kFailure, "layers is -3");
   check_error(with("--layers", "0"), kFailure, "layers is 0");
   check_error(with("--layers", "100000000"), kFailure, "of memory");
@@ -158,6 +162,8 @@ TEST_CASE("resume: only what does not change the run may be said") {
   const TemporaryFolder folder;
   REQUIRE(run_program(tiny_training(folder / "run", {"--stop-after", "2"})).code == kSuccess);
   check_error({"train", "--resume", folder / "run", "--lr", "1"}, kFailure, "resume: --lr cannot change");
+  check_error({"train", "--resume", folder / "run", "--window", "3"}, kFailure,
+              "resume: --window cannot change");
   check_error({"train", "--resume", folder / "nothing"}, kFailure, "no such file");
 }
 

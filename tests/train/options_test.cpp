@@ -77,6 +77,21 @@ TEST_CASE("options: a flag can be taken back") {
   CHECK_FALSE(resolve({"--text", "x", "--no-tie"}).model.tie);
 }
 
+TEST_CASE("options: what attention may have is off unless it is given") {
+  const nn::TransformerConfig plain = resolve({}).model;
+  CHECK_FALSE(plain.window);
+  CHECK_FALSE(plain.softcap);
+  CHECK_FALSE(plain.sinks);
+  const TemporaryFolder folder;
+  write_file(folder / "a.toml", "softcap=1.5\nwindow=3\n");
+  const nn::TransformerConfig given =
+      resolve({"--config", folder / "a.toml", "--window", "0", "--sinks", "--positions", "alibi"}).model;
+  CHECK(given.window == 0);
+  CHECK(given.softcap == 1.5);
+  CHECK(given.sinks);
+  CHECK(given.positions == nn::Positions::alibi);
+}
+
 TEST_CASE("options: a config file with an unknown setting or a bad value is an error that names it") {
   const TemporaryFolder folder;
   write_file(folder / "a", "layer=5\n");
@@ -94,6 +109,10 @@ TEST_CASE("config: JSON and back is the same config, for every preset") {
     config.out = "somewhere";
     config.seed = ~std::uint64_t{0};
     config.lr = 1.0 / 3;
+    config.model.window = 7;
+    config.model.softcap = 1.0 / 7;
+    config.model.sinks = true;
+    config.model.positions = nn::Positions::alibi;
     const std::string text = to_json(config).dump();
     CHECK(to_json(config_from_json(text, "test")).dump() == text);
   }
@@ -103,6 +122,18 @@ TEST_CASE("config: JSON and back is the same config, for every preset") {
   const RunConfig back = config_from_json(to_json(config).dump(), "test");
   CHECK(back.vocabulary == config.vocabulary);
   CHECK(back.lr == config.lr);
+}
+
+TEST_CASE("config: a file from before window, softcap and sinks means a run without them") {
+  auto json = to_json(task_preset(data::TaskKind::sort));
+  CHECK(json["window"].is_null());
+  CHECK(json["softcap"].is_null());
+  CHECK(json["sinks"] == false);
+  for (const char* key : {"window", "softcap", "sinks"}) json.erase(key);
+  const nn::TransformerConfig model = config_from_json(json.dump(), "test").model;
+  CHECK_FALSE(model.window);
+  CHECK_FALSE(model.softcap);
+  CHECK_FALSE(model.sinks);
 }
 
 TEST_CASE("config: a missing key or a wrong type is an error that names it") {
@@ -121,6 +152,9 @@ TEST_CASE("config: a missing key or a wrong type is an error that names it") {
   CHECK(error_with("lr", "fast") == "config.json: `lr` is not a number");
   CHECK(error_with("seed", -1) == "config.json: `seed` is not an integer");
   CHECK(error_with("tie", 1) == "config.json: `tie` is not true or false");
+  CHECK(error_with("window", 1.5) == "config.json: `window` is not an integer");
+  CHECK(error_with("softcap", "high") == "config.json: `softcap` is not a number");
+  CHECK(error_with("sinks", nullptr) == "config.json: `sinks` is not true or false");
   CHECK(error_with("mlp", "tanh") == "config.json: `mlp`: `tanh` is not one of gelu, relu, swiglu");
   json.erase("width");
   CHECK_THROWS_WITH_AS(config_from_json(json.dump(), "config.json"), "config.json: `width` is missing",

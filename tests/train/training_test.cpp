@@ -146,6 +146,50 @@ TEST_CASE("train: every kind of model takes a step") {
   }
 }
 
+TEST_CASE(
+    "train: a run with window, softcap, sinks and ALiBi is saved and resumed, and both kernels learn alike") {
+  const TemporaryFolder folder;
+  const std::vector<std::string> options = {"--window", "4",           "--softcap", "5",
+                                            "--sinks",  "--positions", "alibi"};
+  const auto with = [&](const std::string& option, const std::string& value) {
+    std::vector<std::string> more = options;
+    more.insert(more.end(), {option, value});
+    return more;
+  };
+  const Output whole = run_program(tiny_training(folder / "whole", options));
+  check_success(whole);
+  CHECK(whole.out.find("flash, alibi positions, window 4, softcap 5, sinks\n") != std::string::npos);
+  const auto config = nlohmann::json::parse(read_file(folder / "whole/config.json"));
+  CHECK(config["window"] == 4);
+  CHECK(config["softcap"] == 5);
+  CHECK(config["sinks"] == true);
+  CHECK(config["positions"] == "alibi");
+
+  check_success(run_program(tiny_training(folder / "parts", with("--stop-after", "5"))));
+  check_success(run_program({"train", "--resume", folder / "parts", "--quiet"}));
+  CHECK(timeless_metrics(folder / "whole") == timeless_metrics(folder / "parts"));
+  CHECK(read_file(folder / "whole/state.safetensors") == read_file(folder / "parts/state.safetensors"));
+
+  check_success(run_program(tiny_training(folder / "naive", with("--attention", "naive"))));
+  check_success(run_program(tiny_training(folder / "plain")));
+  const auto a = losses(folder / "whole"), b = losses(folder / "naive"), plain = losses(folder / "plain");
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    CHECK(a[i] == doctest::Approx(b[i]).epsilon(1e-4));
+    CHECK(a[i] != plain[i]);
+  }
+}
+
+TEST_CASE("train: a run of an older program, whose config.json lacks newer settings, goes on") {
+  const TemporaryFolder folder;
+  check_success(run_program(tiny_training(folder / "run", {"--stop-after", "5"})));
+  auto config = nlohmann::ordered_json::parse(read_file(folder / "run/config.json"));
+  for (const char* key : {"window", "softcap", "sinks"}) config.erase(key);
+  write_file(folder / "run/config.json", config.dump());
+  check_success(run_program({"train", "--resume", folder / "run", "--quiet"}));
+  check_success(run_program({"sample", folder / "run"}));
+  CHECK(losses(folder / "run").size() == 12);
+}
+
 TEST_CASE("train: a short run solves sort, and prints how it went") {
   const TemporaryFolder folder;
   const Output output =

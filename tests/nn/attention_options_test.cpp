@@ -1,0 +1,262 @@
+// Window, softcap, sinks and ALiBi in the layers, in training and with a cache.
+#include <unistd.h>
+
+#include <array>
+
+#include "base/file.h"
+#include "nn/safetensors.h"
+#include "tests/nn/tiny.h"
+
+using namespace tilegrad;
+using namespace tilegrad::test;
+
+namespace {
+
+// Sinks that differ from head to head and layer to layer, as if trained.
+void draw_sinks(nn::Transformer& model) {
+  std::uint64_t key = 40;
+  for (nn::Block& block : model.blocks) {
+    Parameter& sinks = block.attention.sinks;
+    if (sinks.defined())
+      sinks.value() = Tensor::normal(sinks.shape(), sinks.value().dtype(), RandomKey{key++});
+  }
+}
+
+nn::Transformer make(const nn::TransformerConfig& config) {
+  nn::Transformer model(config, RandomKey{1});
+  draw_sinks(model);
+  return model;
+}
+
+nn::TransformerConfig long_config() {
+  nn::TransformerConfig config = tiny_config();
+  config.context = 40;
+  return config;
+}
+
+// Every option alone, and all that go together.
+std::vector<nn::TransformerConfig> kinds_of_attention() {
+  std::vector<nn::TransformerConfig> kinds;
+  const auto add = [&](auto&& change) { change(kinds.emplace_back(long_config())); };
+  using C = nn::TransformerConfig;
+  add([](C& c) { c.window = 5; });
+  add([](C& c) { c.sinks = true; });
+  add([](C& c) { c.softcap = 0.5; });
+  add([](C& c) { c.positions = nn::Positions::alibi; });
+  for (const auto positions : {nn::Positions::rope, nn::Positions::alibi}) {
+    add([&](C& c) {
+      c.positions = positions;
+      c.window = 5;
+      c.sinks = true;
+      c.softcap = 2;
+    });
+  }
+  return kinds;
+}
+
+// The logits of one sequence (T, V), decoded with a cache in chunks of this many tokens; the last may be
+// shorter.
+Tensor decode(const nn::Transformer& model, const Tensor& ids, Index chunk) {
+  const Index time = ids.size(), vocabulary = model.config.vocabulary;
+  Tensor all = Tensor::empty({time, vocabulary}, Dtype::f64);
+  std::vector<nn::KvCache> caches = model.make_caches();
+  for (Index begin = 0; begin < time; begin += chunk) {
+    const Index count = std::min(chunk, time - begin);
+    const auto next =
+        ids.view<std::int32_t>().subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    const Tensor logits = model(Tensor::from<std::int32_t>({1, count}, next), caches).value();
+    for (Index i = 0; i < logits.size(); ++i) {
+      all.mut<double>()[static_cast<std::size_t>(begin * vocabulary + i)] = logits.at(i);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("attention options: decoding with a cache gives the logits of the whole forward") {
+  const Tensor ids = random_tokens(1, 40, 11);
+  for (nn::TransformerConfig config : kinds_of_attention()) {
+    for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+      for (const Index kv_heads : {4, 2, 1}) {
+        for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
+          config.attention = kernel;
+          config.kv_heads = kv_heads;
+          config.dtype = dtype;
+          const nn::Transformer model = make(config);
+          const Tensor whole = model(ids, {}).value().cast(Dtype::f64).reshape({40, 11});
+          for (const Index chunk : {1, 7, 40}) {
+            CAPTURE(static_cast<int>(config.positions));
+            CAPTURE(static_cast<int>(kernel));
+            CAPTURE(kv_heads);
+            CAPTURE(chunk);
+            CHECK(distance(decode(model, ids, chunk), whole) <= (dtype == Dtype::f32 ? 1e-5 : 1e-12));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("attention options: each of them changes the logits, and naive and flash attention agree on it") {
+  const Tensor ids = random_tokens(2, 40, 11);
+  for (nn::TransformerConfig config : kinds_of_attention()) {
+    nn::TransformerConfig without = long_config();
+    without.positions = config.positions == nn::Positions::rope ? config.positions : without.positions;
+    const Tensor logits = make(config)(ids, {}).value();
+    CHECK(distance(logits, make(without)(ids, {}).value()) > 1e-3);
+    config.attention = AttentionKernel::naive;
+    CHECK(distance(logits, make(config)(ids, {}).value()) < 1e-12);
+  }
+}
+
+TEST_CASE("attention options: the gradient matches finite differences, that of the sinks too") {
+  const Tensor ids = random_tokens(2, 5, 11), targets = random_tokens(2, 5, 11, 6);
+  const nn::Mode mode = {.training = true, .key = {9}};
+  for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    nn::TransformerConfig config = kinds_of_attention().back();
+    config.attention = kernel;
+    config.window = 2;
+    config.dropout = 0.2;
+    config.recompute = nn::Recompute::attention;
+    nn::Transformer model = make(config);
+    const Run result = run(model, ids, mode);
+    const auto parameters = nn::parameters(model);
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      Parameter& parameter = *parameters[i].parameter;
+      for (const Index place : {0, 2, 5, 7}) {
+        CAPTURE(parameters[i].name);
+        const Index at = (parameter.value().size() - 1) * place / 7;
+        const double numeric = numeric_derivative(
+            parameter, at, [&] { return cross_entropy(model(ids, mode), targets).value().item(); });
+        CHECK(std::abs(result.grads[i].at(at) - numeric) <= 1e-8 + 1e-7 * std::abs(numeric));
+        if (parameters[i].name.ends_with("sinks")) CHECK(std::abs(numeric) > 1e-6);
+      }
+    }
+  }
+}
+
+TEST_CASE("attention options: what lies further back than the windows of all layers is hidden") {
+  nn::TransformerConfig config = long_config();
+  config.window = 3;
+  const Index reach = config.layers * 3;
+  Tensor ids = random_tokens(1, 12, 11);
+  for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    config.attention = kernel;
+    const nn::Transformer model = make(config);
+    const Tensor before = model(ids, {}).value();
+    Tensor changed = ids.clone();
+    changed.mut<std::int32_t>()[0] = (changed.mut<std::int32_t>()[0] + 1) % 11;
+    const Tensor after = model(changed, {}).value();
+    for (Index i = 0; i < before.size(); ++i) {
+      const Index position = i / 11;
+      CAPTURE(position);
+      const bool equal = before.at(i) == after.at(i);
+      CHECK(equal == (position > reach));
+    }
+  }
+}
+
+TEST_CASE("attention options: sinks start at 0, and one that is very low is none") {
+  nn::TransformerConfig config = long_config();
+  const Tensor ids = random_tokens(2, 9, 11);
+  const nn::Transformer without(config, RandomKey{1});
+  config.sinks = true;
+  nn::Transformer with(config, RandomKey{1});
+  CHECK(distance(with.blocks[1].attention.sinks.value(), Tensor::zeros({4}, Dtype::f64)) == 0);
+  CHECK(distance(with(ids, {}).value(), without(ids, {}).value()) > 1e-3);
+  for (nn::Block& block : with.blocks) set_all(block.attention.sinks, -1e3);
+  CHECK(distance(with(ids, {}).value(), without(ids, {}).value()) == 0);
+}
+
+TEST_CASE("attention options: ALiBi lowers each score by the distance times 2^(-8 (h + 1) / Hq)") {
+  const nn::Attention layer({.width = 16, .heads = 4, .kv_heads = 4, .positions = nn::Positions::alibi}, 0.3,
+                            0.3, Dtype::f64, RandomKey{3});
+  constexpr Index kTime = 6;
+  constexpr std::array<double, 4> kSlopes = {1.0 / 4, 1.0 / 16, 1.0 / 64, 1.0 / 256};
+  Tensor bias = Tensor::empty({1, 4, kTime, kTime}, Dtype::f64);
+  for (Index i = 0; i < bias.size(); ++i) {
+    const double distance = static_cast<double>(std::abs(i / kTime % kTime - i % kTime));
+    bias.mut<double>()[static_cast<std::size_t>(i)] =
+        -kSlopes[static_cast<std::size_t>(i / (kTime * kTime))] * distance;
+  }
+  const Var x = Tensor::normal({2, kTime, 16}, Dtype::f64, RandomKey{4});
+  const auto heads = [&](const nn::Linear& projection) { return reshape(projection(x), {2, kTime, 4, 4}); };
+  const Var expected = attention(heads(layer.query), heads(layer.key), heads(layer.value),
+                                 AttentionKernel::naive, {.causal = true}, {.bias = bias});
+  CHECK(distance(layer(x, {}).value(), layer.output(reshape(expected, {2, kTime, 16})).value()) < 1e-14);
+}
+
+TEST_CASE(
+    "attention options: a model with ALiBi has no vectors for positions, one with sinks a logit a head") {
+  nn::TransformerConfig config = long_config();
+  const Index learned = config.parameter_count();
+  config.positions = nn::Positions::alibi;
+  config.sinks = true;
+  nn::Transformer model(config, RandomKey{1});
+  CHECK(config.parameter_count() == learned - 40 * 16 + 2 * 4);
+  CHECK(nn::count(nn::parameters(model)) == config.parameter_count());
+  CHECK(nn::parameters(model)[7].name == "blocks.0.attention.sinks");
+}
+
+TEST_CASE("attention options: a step of decoding copies no cache") {
+  const Tensor token = random_tokens(1, 1, 11);
+  for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    nn::TransformerConfig config = kinds_of_attention().back();
+    config.context = 2000;
+    config.attention = kernel;
+    config.heads = config.kv_heads = 2;
+    const nn::Transformer model = make(config);
+    std::vector<nn::KvCache> caches = model.make_caches();
+    for (nn::KvCache& cache : caches) {
+      std::ranges::fill(cache.keys.mut<double>(), 0);
+      std::ranges::fill(cache.values.mut<double>(), 0);
+      cache.length = 1990;
+    }
+    model(token, caches);  // makes the scratch memory that threads keep
+    memory::reset_peak();
+    const Index before = memory::usage().live;
+    model(token, caches);
+    CHECK(memory::usage().peak - before < caches[0].keys.bytes() / 2);
+  }
+}
+
+TEST_CASE("attention options: with a window, a step of decoding depends on the cache within it alone") {
+  for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    const nn::Attention layer({.width = 16, .heads = 4, .kv_heads = 2, .kernel = kernel, .window = 3}, 0.3,
+                              0.3, Dtype::f64, RandomKey{3});
+    const Var past = Tensor::normal({1, 8, 16}, Dtype::f64, RandomKey{4});
+    const Var next = Tensor::normal({1, 2, 16}, Dtype::f64, RandomKey{5});
+    const auto step = [&](Index spoiled) {
+      nn::KvCache cache(12, 2, 4, Dtype::f64);
+      layer(past, cache);
+      for (Tensor* entries : {&cache.keys, &cache.values}) {
+        std::fill_n(entries->mut<double>().begin(), spoiled * 2 * 4, std::nan(""));
+      }
+      return layer(next, cache).value();
+    };
+    CHECK(distance(step(5), step(0)) == 0);  // the first new query stands at 8 and sees 5, 6, 7 and itself
+    CHECK(std::isinf(distance(step(6), step(0))));
+  }
+}
+
+TEST_CASE("attention options: a saved model with sinks gives the same logits when it is loaded") {
+  const nn::TransformerConfig config = kinds_of_attention().back();
+  nn::Transformer saved = make(config), loaded(config, RandomKey{2});
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("tilegrad_sinks_" + std::to_string(::getpid()));
+  nn::Safetensors content;
+  nn::put_parameters(content, nn::parameters(saved));
+  nn::save_safetensors(path, content);
+  const nn::Safetensors read = nn::load_safetensors(path);
+  std::filesystem::remove(path);
+  nn::load_parameters(read, nn::parameters(loaded));
+  const Tensor ids = random_tokens(1, 40, 11);
+  CHECK(distance(loaded(ids, {}).value(), saved(ids, {}).value()) == 0);
+
+  nn::TransformerConfig plain = config;
+  plain.sinks = false;
+  nn::Transformer without(plain, RandomKey{2});
+  CHECK(message_of([&] { nn::load_parameters(read, nn::parameters(without)); }).find("sinks") !=
+        std::string::npos);
+}
