@@ -191,7 +191,7 @@ TEST_CASE("profile: at the peak an op holds what it saved, and nothing once back
   }
   const Profile both = profiler.profile("call");
   CHECK(both.of == "calls 1 to 2");
-  CHECK(both.peak_bytes >= peak + 4 * kLarge);
+  CHECK(both.peak_bytes > peak);
   CHECK(cost_of(both, "gelu").at_peak == 0);
 }
 
@@ -211,7 +211,8 @@ TEST_CASE(
   CHECK(outer.in(Phase::backward).calls == 2);
   const OpCost& gelus = cost_of(profile, "gelu");
   CHECK(gelus.in(Phase::recompute).calls == 4);  // run by the outer one, then by the inner one
-  CHECK(outer.total_ms - outer.self_ms >= gelus.in(Phase::recompute).self_ms);
+  const double inside = gelus.self_ms - gelus.in(Phase::forward).self_ms;
+  CHECK(outer.total_ms == doctest::Approx(outer.self_ms + inside));
 }
 
 TEST_CASE(
@@ -237,19 +238,23 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
   const TemporaryFolder folder;
   Trainer trainer(tiny_config("block"));
   Profiler profiler;
-  for (int i = 0; i < 2; ++i) trainer.step(nullptr, &profiler);
+  MemoryTimeline timeline;
+  for (int i = 0; i < 2; ++i) trainer.step(&timeline, &profiler);
   profiler.trace().write(folder / "profile.json");
   const json trace = json::parse(read_file(folder / "profile.json"));
 
   std::vector<json> spans;
+  std::size_t counted = 0;
   double highest = 0;
   for (const json& event : trace.at("traceEvents")) {
     if (event.at("ph") == "X") spans.push_back(event);
     if (event.at("ph") != "C") continue;
     CHECK(event.at("name") == "live bytes");
+    ++counted;
     highest = std::max(highest, event.at("args").at("value").get<double>());
   }
   const Profile profile = profiler.profile("step");
+  CHECK(counted >= timeline.size());
   CHECK(highest == static_cast<double>(profile.peak_bytes));
   CHECK(static_cast<Index>(spans.size()) ==
         profile.calls + sum_over_ops(profile, [](const OpCost& cost) { return cost.calls(); }));
