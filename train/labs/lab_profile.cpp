@@ -41,9 +41,11 @@ void LabProfile::write() const {
 fs::path profile_folder(const LabOptions& options) { return fs::path(options.out) / "profiles"; }
 
 void clear_profiles(const LabOptions& options) {
+  const fs::path folder = profile_folder(options);
+  if (!fs::exists(folder)) return;
   std::error_code error;
-  fs::remove_all(profile_folder(options), error);
-  check(!error, "{}: cannot be replaced: {}", profile_folder(options).string(), error.message());
+  fs::remove_all(folder, error);
+  check(!error, "{}: cannot be replaced: {}", folder.string(), error.message());
 }
 
 Json with_profile(const LabOptions& options, Json task) {
