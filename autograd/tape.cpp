@@ -4,6 +4,8 @@
 #include <atomic>
 #include <utility>
 
+#include "autograd/profile.h"
+#include "autograd/saved.h"
 #include "kernels/elementwise.h"
 
 namespace tilegrad {
@@ -132,6 +134,7 @@ void Tape::backward(const Var& root, const Tensor& cotangent) {
 
 void Tape::walk() {
   while (!nodes_.empty()) {
+    const OpScope scope(nodes_.back()->name());  // ends when the node is gone
     const std::unique_ptr<Node> node = std::move(nodes_.back());
     nodes_.pop_back();
     run(*node);
@@ -169,7 +172,7 @@ Tape::Pause::~Pause() {
 
 Recorder::Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> outputs,
                    When when)
-    : inputs_(inputs) {
+    : inputs_(inputs), saved_before_(Saved::total_bytes()) {
   if (innermost == nullptr || innermost->used_) return;
   if (innermost->options_.detect_anomaly) {
     for (const Tensor& y : outputs) {
@@ -205,7 +208,12 @@ Node::Cells Recorder::input_cells() const {
   return cells;
 }
 
-void Recorder::push(std::unique_ptr<Node> node) { tape_->nodes_.push_back(std::move(node)); }
+void Recorder::push(std::unique_ptr<Node> node) {
+  if (OpListener* listener = ListenScope::listening()) {
+    listener->recorded(node->name(), Saved::total_bytes() - saved_before_);
+  }
+  tape_->nodes_.push_back(std::move(node));
+}
 
 void check_no_gradient_path(std::string_view op, const Var& input) {
   check(Tape::recording() == nullptr || !input.tracked(),

@@ -168,6 +168,7 @@ class Recorder {
  private:
   Tape* tape_ = nullptr;
   std::span<const Var> inputs_;
+  Index saved_before_;  // by the rules of this thread, before this one
 };
 
 template <class R>

@@ -17,6 +17,8 @@ struct CompareOptions {
     app.add_option("--gqa-heads", comparison.gqa_heads, "key/value heads of gqa; half of the heads if 0")
         ->check(CLI::NonNegativeNumber);
     app.add_flag("--quiet", comparison.quiet, "show no progress");
+    app.add_flag("--profile", comparison.profile,
+                 "tell what each op costs in steps 2 to 4; every variant's profile.json opens in Perfetto");
     app.add_flag("--json", comparison.json, "show progress and results as JSON, an object a line");
   }
 

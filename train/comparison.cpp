@@ -15,6 +15,7 @@
 #include "train/interrupt.h"
 #include "train/run_folder.h"
 #include "train/run_report.h"
+#include "train/table.h"
 
 namespace tilegrad::train {
 
@@ -87,7 +88,15 @@ std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOp
       "warn",    "--no-summary"};
   if (options.quiet) arguments.push_back("--quiet");
   if (options.json) arguments.push_back("--json");
+  if (options.profile) arguments.push_back("--profile");
   return arguments;
+}
+
+Profile profile_in(const RunFolder& folder) {
+  std::vector<std::string> damage;
+  Profile profile = read_profile(folder.ops_file(), damage);
+  for (const std::string& line : damage) spdlog::warn("{}", line);
+  return profile;
 }
 
 VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
@@ -101,7 +110,8 @@ VariantResult run_variant(const Variant& variant, const ComparisonOptions& optio
                           .parameters = model.parameter_count(),
                           .kv_bytes_per_token = model.kv_bytes_per_token(),
                           .peak_rss = child.peak_rss,
-                          .metrics = read_metrics(folder.metrics_file())};
+                          .metrics = read_metrics(folder.metrics_file()),
+                          .profile = profile_in(folder)};
   const MetricsSummary summary = summary_of(result.metrics);
   result.last = summary.last;
   result.ms_per_step = summary.ms_per_step;
@@ -131,6 +141,10 @@ void show_results(const std::vector<VariantResult>& results, const fs::path& fol
     for (const auto& row : comparison_json(results)) console.out << row.dump() << "\n";
     console.out << std::flush;
     return;
+  }
+  for (const VariantResult& result : results) {
+    if (result.profile.calls == 0) continue;
+    console.out << format_table(profile_table(result.name, result.profile)) << "\n";
   }
   console.out << comparison_table(results)
               << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())

@@ -7,6 +7,7 @@
 
 #include "train/console.h"
 #include "train/metrics.h"
+#include "train/profile.h"
 #include "train/run_config.h"
 
 namespace tilegrad::train {
@@ -24,6 +25,7 @@ struct ComparisonOptions {
   bool keep_all = false;  ///< a variant that makes no sense for the model is an error, not left out
   bool quiet = false;     ///< show no progress
   bool json = false;      ///< progress and results are JSON objects, one a line
+  bool profile = false;   ///< tell what ops cost, in a few of the first steps of each variant
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which runs each variant
 };
 
@@ -44,6 +46,7 @@ struct VariantResult {
   Index peak_rss = 0;             ///< of the process
   double largest_difference = 0;  ///< |loss − loss of the first variant| over all steps that both have
   Metrics metrics;
+  Profile profile = {};  ///< without calls if there is none
 };
 
 /// Trains every variant in a process of its own, prints the table, and writes curves.csv and compare.json

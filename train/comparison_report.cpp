@@ -69,6 +69,7 @@ nlohmann::ordered_json comparison_json(const std::vector<VariantResult>& results
                     {"peak_bytes", r.peak_bytes},
                     {"peak_rss", r.peak_rss},
                     {"largest_difference", r.largest_difference}});
+    if (r.profile.calls > 0) rows.back()["profile"] = to_json(r.profile);
   }
   return rows;
 }

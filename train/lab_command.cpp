@@ -1,4 +1,7 @@
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <functional>
 #include <memory>
 
 #include "train/checkpoint_setting.h"
@@ -6,6 +9,7 @@
 #include "train/labs/checkpoint.h"
 #include "train/labs/flash.h"
 #include "train/labs/heads.h"
+#include "train/labs/lab_profile.h"
 #include "train/names.h"
 
 namespace tilegrad::train {
@@ -20,7 +24,24 @@ void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_
   options.out = "runs/lab-" + app.get_name();
   app.add_option("--out", options.out, "folder for the results")->capture_default_str();
   add_size(app, "--repeats", repeats, "timed repetitions of each variant");
+  app.add_flag("--profile", options.profile,
+               "tell what each op costs in what is timed; the files of profiles/ open in Perfetto");
   app.add_option("--seed", seed, "decides all random numbers")->capture_default_str();
+}
+
+// Profiles are there even if the lab does not come to its end.
+int with_profiles(const LabOptions& options, const Console& console, const std::function<int()>& run_lab) {
+  clear_profiles(options);
+  try {
+    return run_lab();
+  } catch (const Interrupted&) {
+    if (options.profile) {
+      console.out << fmt::format("interrupted; the profiles until then: {}\n",
+                                 profile_folder(options).string())
+                  << std::flush;
+    }
+    return kInterrupted;
+  }
 }
 
 Command add_flash_lab(CLI::App& labs) {
@@ -50,7 +71,8 @@ Command add_flash_lab(CLI::App& labs) {
   return {app, [options](const Console& console) {
             options->lab.dtype = value_of<Dtype>("dtype", options->dtype);
             options->lab.memory_limit = parse_bytes("memory-limit", options->memory_limit);
-            return run_flash_lab(options->lab, options->common, console);
+            return with_profiles(options->common, console,
+                                 [&] { return run_flash_lab(options->lab, options->common, console); });
           }};
 }
 
@@ -71,7 +93,8 @@ Command add_heads_lab(CLI::App& labs) {
   app->add_flag("--convert", options->lab.convert, "also pool the heads of a trained MHA, and train on");
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
   return {app, [options](const Console& console) {
-            return run_heads_lab(options->lab, options->common, console);
+            return with_profiles(options->common, console,
+                                 [&] { return run_heads_lab(options->lab, options->common, console); });
           }};
 }
 
@@ -93,7 +116,8 @@ Command add_checkpoint_lab(CLI::App& labs) {
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
   return {app, [options](const Console& console) {
             if (!options->budget.empty()) options->lab.budget = parse_bytes("budget", options->budget);
-            return run_checkpoint_lab(options->lab, options->common, console);
+            return with_profiles(options->common, console,
+                                 [&] { return run_checkpoint_lab(options->lab, options->common, console); });
           }};
 }
 
@@ -118,11 +142,7 @@ Command add_lab_command(CLI::App& program) {
   return {app, [labs](const Console& console) {
             const auto chosen =
                 std::find_if(labs.begin(), labs.end(), [](const Command& lab) { return lab.app->parsed(); });
-            try {
-              return chosen->run(console);
-            } catch (const Interrupted&) {
-              return int{kInterrupted};
-            }
+            return chosen->run(console);
           }};
 }
 

@@ -1,7 +1,7 @@
 #include "train/memory_timeline.h"
 
-#include <array>
 #include <optional>
+#include <utility>
 
 #include "autograd/tape.h"
 #include "base/file.h"
@@ -12,8 +12,6 @@ namespace tilegrad::train {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr std::array kPhases = {Phase::forward, Phase::backward, Phase::recompute, Phase::update};
 
 std::optional<MemoryEvent> event_of(const ordered_json& json) {
   const auto ms = json.find("ms"), phase = json.find("phase"), live = json.find("live_bytes");
@@ -43,22 +41,7 @@ std::string_view name_of(Phase phase) {
   return "?";
 }
 
-MemoryRecorder::MemoryRecorder(MemoryTimeline& timeline)
-    : timeline_(timeline), observer_([this](const memory::Usage& usage) { record(usage.live); }) {
-  record(memory::usage().live);
-}
-
-void MemoryRecorder::update() { phase_ = Phase::update; }
-
-void MemoryRecorder::record(Index live_bytes) {
-  // Scratch of the kernels' threads belongs to the phase that the owner is in.
-  if (std::this_thread::get_id() == owner_) phase_ = current_phase();
-  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start_).count();
-  timeline_.push_back({.ms = ms, .phase = phase_, .live_bytes = live_bytes});
-}
-
-Phase MemoryRecorder::current_phase() const {
-  if (phase_ == Phase::update) return Phase::update;
+Phase phase_of_tapes() {
   switch (Tape::pass()) {
     case Tape::Pass::forward:
       return Phase::forward;
@@ -67,7 +50,24 @@ Phase MemoryRecorder::current_phase() const {
     case Tape::Pass::recompute:
       return Phase::recompute;
   }
-  return phase_;
+  return Phase::forward;
+}
+
+MemoryRecorder::MemoryRecorder(MemoryTimeline& timeline, memory::Observer also)
+    : timeline_(timeline), observer_([this, also = std::move(also)](const memory::Usage& usage) {
+        record(usage.live);
+        if (also) also(usage);
+      }) {
+  record(memory::usage().live);
+}
+
+void MemoryRecorder::update() { phase_ = Phase::update; }
+
+void MemoryRecorder::record(Index live_bytes) {
+  // Scratch of the kernels' threads belongs to the phase that the owner is in.
+  if (std::this_thread::get_id() == owner_ && phase_ != Phase::update) phase_ = phase_of_tapes();
+  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start_).count();
+  timeline_.push_back({.ms = ms, .phase = phase_, .live_bytes = live_bytes});
 }
 
 void write_memory_timeline(const std::filesystem::path& file, const MemoryTimeline& timeline) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <string>
@@ -15,7 +16,10 @@ namespace tilegrad::train {
 
 /// The parts of a training step. Recomputation is what a checkpoint runs again in the midst of backward.
 enum class Phase { forward, backward, recompute, update };
+inline constexpr std::array kPhases = {Phase::forward, Phase::backward, Phase::recompute, Phase::update};
 std::string_view name_of(Phase phase);
+/// What the tapes of this thread are about, update aside.
+Phase phase_of_tapes();
 
 struct MemoryEvent {
   double ms = 0;
@@ -25,17 +29,16 @@ struct MemoryEvent {
 using MemoryTimeline = std::vector<MemoryEvent>;
 
 /// Records every change of the live bytes while it lives. The tapes of the thread that made it tell the
-/// phase, until `update()` says that they are done.
+/// phase, until `update()` says that they are done. `also` sees the changes too, for who observes around it.
 class MemoryRecorder {
  public:
-  explicit MemoryRecorder(MemoryTimeline& timeline);
+  explicit MemoryRecorder(MemoryTimeline& timeline, memory::Observer also = {});
   void update();
 
  private:
   using Clock = std::chrono::steady_clock;
 
   void record(Index live_bytes);
-  Phase current_phase() const;
 
   MemoryTimeline& timeline_;
   Clock::time_point start_ = Clock::now();

@@ -93,6 +93,7 @@ void read_run(const Place& place, ReportedRuns& result) {
   if (!readable) return;
   tolerate(result.damage, [&] { run.metrics = read_metrics(folder.metrics_file(), result.damage); });
   tolerate(result.damage, [&] { run.memory = read_memory_timeline(folder.memory_file(), result.damage); });
+  tolerate(result.damage, [&] { run.profile = read_profile(folder.ops_file(), result.damage); });
   run.summary = summary_of(run.metrics);
   result.runs.push_back(std::move(run));
 }

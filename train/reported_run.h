@@ -7,6 +7,7 @@
 #include "train/environment.h"
 #include "train/memory_timeline.h"
 #include "train/metrics.h"
+#include "train/profile.h"
 #include "train/run_config.h"
 
 namespace tilegrad::train {
@@ -18,6 +19,7 @@ struct ReportedRun {
   Metrics metrics = {};
   MetricsSummary summary = {};
   MemoryTimeline memory = {};
+  Profile profile = {};  ///< without calls if there is none
   Index parameters = 0;
   Index peak_rss = 0;  ///< 0: not known
 };

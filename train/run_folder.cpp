@@ -73,7 +73,7 @@ void make_folder(const fs::path& folder) {
 void RunFolder::start(const RunConfig& config) const {
   make_folder(path_);
   std::error_code error;
-  for (const fs::path& file : {state_file(), model_file(), memory_file()}) {
+  for (const fs::path& file : {state_file(), model_file(), memory_file(), profile_file(), ops_file()}) {
     fs::remove(file, error);
     check(!error, "{}: cannot be replaced: {}", file.string(), error.message());
   }

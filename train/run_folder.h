@@ -15,6 +15,8 @@ void make_folder(const std::filesystem::path& folder);
 ///   metrics.jsonl      one object a step and one an evaluation (train/metrics.h)
 ///   memory.jsonl       the live bytes through one step (train/memory_timeline.h)
 ///   environment.json   the machine, the program and the command (train/environment.h)
+///   profile.json       a timeline of some steps, op by op, if it is asked for (train/profiler.h)
+///   ops.json           what each op cost in them (train/profile.h)
 ///   model.safetensors  the weights, for whoever wants to use them
 ///   state.safetensors  weights, moments of the optimiser, and the position: all that --resume needs, so that
 ///                      a crash between the writes of the two files costs nothing
@@ -27,6 +29,8 @@ class RunFolder {
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path memory_file() const { return path_ / "memory.jsonl"; }
   std::filesystem::path environment_file() const { return path_ / "environment.json"; }
+  std::filesystem::path profile_file() const { return path_ / "profile.json"; }
+  std::filesystem::path ops_file() const { return path_ / "ops.json"; }
   std::filesystem::path model_file() const { return path_ / "model.safetensors"; }
   std::filesystem::path state_file() const { return path_ / "state.safetensors"; }
 

@@ -195,6 +195,17 @@ ReportTable settings_table(const Runs& runs) {
   return table;
 }
 
+std::vector<ReportTable> tables(const Runs& runs) {
+  std::vector<ReportTable> tables = {results_table(runs)};
+  for (const ReportedRun& run : runs) {
+    if (run.profile.calls == 0) continue;
+    tables.push_back(profile_table(run.name, run.profile));
+    tables.back().folded = runs.size() > 1;
+  }
+  tables.push_back(settings_table(runs));
+  return tables;
+}
+
 // --- charts -------------------------------------------------------------------------------------------
 
 const Axis kStepAxis = {.title = "step"};
@@ -307,7 +318,7 @@ Report compare_report(const std::vector<std::filesystem::path>& folders) {
   return {.title = title_of(all.runs),
           .finding = finding(all.runs),
           .facts = facts(all),
-          .tables = {results_table(all.runs), settings_table(all.runs)},
+          .tables = tables(all.runs),
           .charts = charts(all.runs),
           .warnings = all.damage};
 }

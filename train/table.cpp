@@ -26,4 +26,8 @@ std::string format_table(const std::vector<std::string>& heading,
   return out;
 }
 
+std::string format_table(const ReportTable& table) {
+  return table.title + "\n" + format_table(table.columns, table.rows);
+}
+
 }  // namespace tilegrad::train

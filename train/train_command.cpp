@@ -19,6 +19,8 @@ struct TrainOptions {
         ->check(CLI::NonNegativeNumber);
     app.add_flag("--quiet", control.quiet, "show no progress");
     app.add_flag("--json", control.json, "show progress and summary as JSON, an object a line");
+    app.add_flag("--profile", control.profile,
+                 "tell what each op costs in steps 2 to 4; profile.json opens in Perfetto");
     app.add_option("--label", control.label, "stands before each line of progress");
     app.add_flag("!--no-summary", control.summary, "print no summary at the end");
   }

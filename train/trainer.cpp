@@ -122,12 +122,16 @@ Var Trainer::forward(const data::Batch& batch, const nn::Mode& mode) const {
   return model_(tokens_of(batch), mode);
 }
 
-StepReport Trainer::step(MemoryTimeline* timeline) {
+StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
   const auto start = Clock::now();
   memory::reset_peak();
-  std::optional<MemoryRecorder> recorder;
-  if (timeline != nullptr) recorder.emplace(*timeline);
   const Index step = position_.step;
+  std::optional<Profiler::Call> profiled;
+  if (profiler != nullptr) profiled.emplace(*profiler, step + 1);
+  std::optional<MemoryRecorder> recorder;
+  if (timeline != nullptr) {
+    recorder.emplace(*timeline, profiled ? profiled->memory_observer() : memory::Observer());
+  }
   const data::Batch batch = data_->train(step, config_.batch);
   const nn::Mode mode = {
       .training = true, .key = RandomKey{config_.seed}.fold(kDropout).fold(static_cast<std::uint64_t>(step))};
@@ -140,6 +144,7 @@ StepReport Trainer::step(MemoryTimeline* timeline) {
     tape.backward(loss);
   }
   if (recorder) recorder->update();
+  if (profiled) profiled->update();
   report.live_bytes = memory::usage().live;
   report.lr = learning_rate(config_, step);
   report.grad_norm = optimizer_.step(report.lr);

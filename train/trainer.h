@@ -7,6 +7,7 @@
 #include "nn/adamw.h"
 #include "nn/transformer.h"
 #include "train/memory_timeline.h"
+#include "train/profiler.h"
 #include "train/run_config.h"
 
 namespace tilegrad::train {
@@ -51,8 +52,9 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// One step; how its live bytes rise and fall is added to `timeline` if there is one.
-  StepReport step(MemoryTimeline* timeline = nullptr);
+  /// One step; how its live bytes rise and fall is added to `timeline`, and what its ops cost to `profiler`,
+  /// if there is one.
+  StepReport step(MemoryTimeline* timeline = nullptr, Profiler* profiler = nullptr);
 
   /// Over the first examples of the held-out set, at most `examples` of them (rounded up to whole batches);
   /// 0: all.

@@ -11,8 +11,10 @@
 #include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/metrics.h"
+#include "train/profiler.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
+#include "train/table.h"
 #include "train/trainer.h"
 
 namespace tilegrad::train {
@@ -26,6 +28,7 @@ struct Outcome {
   StepReport highest;  // the step that needed most memory
   double train_loss = 0;
   std::optional<Evaluation> evaluation;
+  std::optional<Profile> profile;
   bool interrupted = false;
 };
 
@@ -55,7 +58,9 @@ class TrainingRun {
     }
   }
 
-  StepReport step();
+  StepReport step(Profiler* profiler);
+  Profiler* next_profiler();
+  void write_profile(Outcome& outcome) const;
   void one_step(Outcome& outcome, Progress& progress);
   void evaluate(Outcome& outcome, Progress& progress);
 
@@ -63,20 +68,42 @@ class TrainingRun {
   Trainer trainer_;
   RunFolder folder_;
   MetricsWriter metrics_;
+  std::optional<Profiler> profiler_;
+  Index done_ = 0;  // steps of this call of the program
 };
 
+constexpr Index kLastProfiled = 4;
+
+// The profiler of the next step; nullptr if it is none of those to be profiled. What the first step found is
+// forgotten as soon as there is a second one, because the first one makes what later ones find.
+Profiler* TrainingRun::next_profiler() {
+  if (!control_.profile || done_ >= kLastProfiled) return nullptr;
+  if (done_ < 2) profiler_.emplace();
+  return &*profiler_;
+}
+
+// After each profiled step, so that whatever ends the run, what there is has been written.
+void TrainingRun::write_profile(Outcome& outcome) const {
+  outcome.profile = profiler_->profile("step");
+  profiler_->trace().write(folder_.profile_file());
+  train::write_profile(folder_.ops_file(), *outcome.profile);
+}
+
 // Of the second step, because the first one makes what later ones find: gradients and optimiser state.
-StepReport TrainingRun::step() {
+StepReport TrainingRun::step(Profiler* profiler) {
   const Index number = trainer_.position().step + 1;
-  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step();
+  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(nullptr, profiler);
   MemoryTimeline timeline;
-  const StepReport report = trainer_.step(&timeline);
+  const StepReport report = trainer_.step(&timeline, profiler);
   write_memory_timeline(folder_.memory_file(), timeline);
   return report;
 }
 
 void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
-  outcome.last = step();
+  Profiler* const profiler = next_profiler();
+  outcome.last = step(profiler);
+  ++done_;
+  if (profiler != nullptr) write_profile(outcome);
   outcome.ms.push_back(outcome.last.ms);
   if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
   metrics_.write(outcome.last);
@@ -114,6 +141,10 @@ Outcome TrainingRun::run(const Console& console) {
   const Index step = trainer_.position().step;
   if (saved != step) folder_.save(trainer_);
   outcome.interrupted = InterruptScope::requested() && step < end;
+  if (outcome.profile && outcome.interrupted && done_ < kLastProfiled) {
+    outcome.profile->interrupted = true;
+    train::write_profile(folder_.ops_file(), *outcome.profile);
+  }
   return outcome;
 }
 
@@ -159,6 +190,12 @@ void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) 
     line("peak memory", describe_peak(outcome.highest));
   }
   line("results", c.out);
+  if (outcome.profile) {
+    line("profile", fmt::format("{}{}, in {}", outcome.profile->of,
+                                outcome.profile->interrupted ? ", then came the interrupt" : "",
+                                RunFolder(c.out).profile_file().string()));
+    out << "\n" << format_table(profile_table(std::string(c.data_name()), *outcome.profile));
+  }
   out << std::flush;
 }
 
@@ -168,16 +205,17 @@ std::string summary_json(Trainer& trainer, const Outcome& outcome) {
   const double unknown = std::nan("");
   const auto e =
       outcome.evaluation.value_or(Evaluation{.loss = unknown, .accuracy = unknown, .exact = unknown});
-  const nlohmann::ordered_json json = {{"out", c.out},
-                                       {"step", trainer.position().step},
-                                       {"interrupted", outcome.interrupted},
-                                       {"parameters", nn::count(nn::parameters(trainer.model()))},
-                                       {"train_loss", outcome.evaluation ? outcome.train_loss : unknown},
-                                       {"val_loss", e.loss},
-                                       {"accuracy", e.accuracy},
-                                       {"exact", e.exact},
-                                       {"ms_per_step", outcome.ms.empty() ? unknown : median(outcome.ms)},
-                                       {"peak_bytes", outcome.highest.peak_bytes}};
+  nlohmann::ordered_json json = {{"out", c.out},
+                                 {"step", trainer.position().step},
+                                 {"interrupted", outcome.interrupted},
+                                 {"parameters", nn::count(nn::parameters(trainer.model()))},
+                                 {"train_loss", outcome.evaluation ? outcome.train_loss : unknown},
+                                 {"val_loss", e.loss},
+                                 {"accuracy", e.accuracy},
+                                 {"exact", e.exact},
+                                 {"ms_per_step", outcome.ms.empty() ? unknown : median(outcome.ms)},
+                                 {"peak_bytes", outcome.highest.peak_bytes}};
+  if (outcome.profile) json["profile"] = to_json(*outcome.profile);
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 

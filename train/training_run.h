@@ -14,6 +14,7 @@ struct RunControl {
   bool quiet = false;      ///< show no progress
   bool json = false;       ///< progress and summary are JSON objects, one a line
   bool summary = true;     ///< print one at the end
+  bool profile = false;    ///< tell what ops cost, in a few of the first steps
   std::string label = {};  ///< stands before each line of progress
 };
 

@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 
@@ -49,6 +50,7 @@ struct ActivationRule {
 
 template <class Activation>
 Var activate(const Var& x) {
+  const OpScope scope(Activation::name);
   Tensor y = Tensor::empty_like(x.value());
   with_float_type(Activation::name, y.dtype(),
                   [&]<class T>() { Activation::template forward<T>(y.mut<T>(), x.value().view<T>()); });
@@ -86,6 +88,7 @@ Var gelu(const Var& x) { return activate<Gelu>(x); }
 Var silu(const Var& x) { return activate<Silu>(x); }
 
 Var swiglu(const Var& gate, const Var& up) {
+  const OpScope scope(SwigluRule::name);
   check_same("swiglu", gate, up);
   Tensor y = Tensor::empty_like(gate.value());
   with_float_type("swiglu", y.dtype(), [&]<class T>() {

@@ -1,5 +1,6 @@
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 #include "kernels/elementwise.h"
@@ -94,16 +95,19 @@ Tensor elementwise(std::string_view op, const Var& a, const Var& b, Kernel&& ker
 }  // namespace
 
 Var add(const Var& a, const Var& b) {
+  const OpScope scope(AddRule::name);
   const Tensor y = elementwise("add", a, b, []<class T>(auto... xs) { kernels::add<T>(xs...); });
   return record(y, {a, b}, [] { return AddRule{}; });
 }
 
 Var sub(const Var& a, const Var& b) {
+  const OpScope scope(SubRule::name);
   const Tensor y = elementwise("sub", a, b, []<class T>(auto... xs) { kernels::sub<T>(xs...); });
   return record(y, {a, b}, [] { return SubRule{}; });
 }
 
 Var mul(const Var& a, const Var& b) {
+  const OpScope scope(MulRule::name);
   const Tensor y = elementwise("mul", a, b, []<class T>(auto... xs) { kernels::mul<T>(xs...); });
   // A factor is kept only if the other one needs it.
   return record(y, {a, b}, [&] {
@@ -113,6 +117,7 @@ Var mul(const Var& a, const Var& b) {
 }
 
 Var scale(const Var& x, double s) {
+  const OpScope scope(ScaleRule::name);
   Tensor y = Tensor::empty_like(x.value());
   with_float_type("scale", y.dtype(),
                   [&]<class T>() { kernels::scale<T>(y.mut<T>(), x.value().view<T>(), static_cast<T>(s)); });
@@ -120,6 +125,7 @@ Var scale(const Var& x, double s) {
 }
 
 Var add_bias(const Var& x, const Var& bias) {
+  const OpScope scope(AddBiasRule::name);
   check_along_last("add_bias", "bias", x, bias);
   Tensor y = Tensor::empty_like(x.value());
   with_float_type("add_bias", y.dtype(), [&]<class T>() {

@@ -3,6 +3,7 @@
 #include "autograd/ops.h"
 #include "autograd/ops/attention_checks.h"
 #include "autograd/ops/heads_view.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 #include "kernels/elementwise.h"
@@ -191,6 +192,7 @@ std::array<Var, 2> flash(const Operands& o, std::span<const Var> inputs, const A
 
 AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
                                    const AttentionOptions& options, const AttentionExtras& extras) {
+  const OpScope scope(kernel == AttentionKernel::naive ? NaiveAttentionRule::name : FlashAttentionRule::name);
   check_attention(q, k, v, options, extras);
   const Operands operands = {.q = q.value(),
                              .k = k.value(),

@@ -1,6 +1,7 @@
 #include "kernels/dropout.h"
 
 #include "autograd/ops.h"
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 
 namespace tilegrad {
@@ -26,6 +27,7 @@ struct DropoutRule {
 Var dropout(const Var& x, double p, RandomKey key) {
   check(p >= 0 && p < 1, "dropout: p is {}, not in [0, 1)", p);
   if (p == 0) return x;
+  const OpScope scope(DropoutRule::name);
   Tensor y = Tensor::empty_like(x.value());
   with_float_type("dropout", y.dtype(),
                   [&]<class T>() { kernels::dropout<T>(y.mut<T>(), x.value().view<T>(), p, key); });

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "autograd/ops.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 
@@ -35,6 +36,7 @@ Shape append(const Shape& outer, Index last) {
 }  // namespace
 
 Var embedding(const Var& table, const Tensor& ids) {
+  const OpScope scope(EmbeddingRule::name);
   check(table.rank() == 2, "embedding: table is {}, not (vocabulary, width)", table.shape());
   const auto id = ids.view<std::int32_t>();
   const auto bad =

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "autograd/ops.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 #include "kernels/softmax.h"
@@ -30,6 +31,7 @@ struct CrossEntropyRule {
 }  // namespace
 
 Var cross_entropy(const Var& logits, const Tensor& targets) {
+  const OpScope scope(CrossEntropyRule::name);
   check(logits.rank() >= 1, "cross_entropy: logits need at least one axis, they are {}", logits.shape());
   const Index vocabulary = logits.dim(-1);
   const Shape outer(logits.shape().dims().first(static_cast<std::size_t>(logits.rank() - 1)));

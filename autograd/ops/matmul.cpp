@@ -1,5 +1,6 @@
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 #include "kernels/elementwise.h"
@@ -118,6 +119,7 @@ LinearRule linear_rule(const Var& x, const Var& weight, bool has_bias) {
 }  // namespace
 
 Var matmul(const Var& a, const Var& b, bool transpose_b) {
+  const OpScope scope(MatmulRule::name);
   check_same_dtype("matmul", a, b);
   check(a.rank() >= 2 && a.rank() == b.rank(), "matmul: ranks differ or are below 2: a is {}, b is {}",
         a.shape(), b.shape());
@@ -141,11 +143,13 @@ Var matmul(const Var& a, const Var& b, bool transpose_b) {
 }
 
 Var linear(const Var& x, const Var& weight) {
+  const OpScope scope(LinearRule::name);
   const Tensor y = linear_forward(x, weight);
   return record(y, {x, weight}, [&] { return linear_rule(x, weight, false); });
 }
 
 Var linear(const Var& x, const Var& weight, const Var& bias) {
+  const OpScope scope(LinearRule::name);
   Tensor y = linear_forward(x, weight);
   check(bias.shape() == Shape{weight.dim(0)}, "linear: bias is {}, weight is {}", bias.shape(),
         weight.shape());

@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 
@@ -66,6 +67,7 @@ struct RmsNormRule {
 }  // namespace
 
 Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
+  const OpScope scope(LayerNormRule::name);
   check_along_last("layernorm", "weight", x, weight);
   check_along_last("layernorm", "bias", x, bias);
   Tensor y = Tensor::empty_like(x.value());
@@ -82,6 +84,7 @@ Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
 }
 
 Var rmsnorm(const Var& x, const Var& weight, double eps) {
+  const OpScope scope(RmsNormRule::name);
   check_along_last("rmsnorm", "weight", x, weight);
   Tensor y = Tensor::empty_like(x.value());
   Tensor rstd = Tensor::empty({y.rows()}, y.dtype());

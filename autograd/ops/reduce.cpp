@@ -1,4 +1,5 @@
 #include "autograd/ops.h"
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 #include "kernels/elementwise.h"
 
@@ -20,6 +21,7 @@ struct SumRule {
 };
 
 Var scaled_sum(std::string_view op, const Var& x, double s) {
+  const OpScope scope(SumRule::name);
   Tensor y = Tensor::empty({}, x.dtype());
   with_float_type(op, y.dtype(), [&]<class T>() {
     y.mut<T>()[0] = static_cast<T>(s * static_cast<double>(kernels::sum<T>(x.value().view<T>())));

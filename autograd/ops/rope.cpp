@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/heads_view.h"
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 
 namespace tilegrad {
@@ -26,6 +27,7 @@ struct RopeRule {
 }  // namespace
 
 Var rope(const Var& x, Index first_position, double base) {
+  const OpScope scope(RopeRule::name);
   check(x.rank() == 4, "rope: x is {}, not (B, T, H, D)", x.shape());
   check(x.dim(3) % 2 == 0, "rope: head size {} is odd", x.dim(3));
   Tensor y = Tensor::empty_like(x.value());

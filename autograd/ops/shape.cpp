@@ -1,5 +1,6 @@
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 #include "kernels/elementwise.h"
 #include "kernels/strided.h"
@@ -100,10 +101,12 @@ struct CastRule {
 }  // namespace
 
 Var reshape(const Var& x, const Shape& shape) {
+  const OpScope scope(ReshapeRule::name);
   return record(x.value().reshape(shape), {x}, [&] { return ReshapeRule{x.shape()}; });
 }
 
 Var slice(const Var& x, int axis, Index begin, Index end) {
+  const OpScope scope(SliceRule::name);
   const int at = x.shape().axis(axis);
   check(0 <= begin && begin <= end && end <= x.dim(at), "slice: [{}, {}) of axis {} of {}", begin, end, axis,
         x.shape());
@@ -118,6 +121,7 @@ Var slice(const Var& x, int axis, Index begin, Index end) {
 }
 
 Var concat(std::span<const Var> xs, int axis) {
+  const OpScope scope(ConcatRule::name);
   check(!xs.empty(), "concat: there is nothing to join");
   const int at = xs[0].shape().axis(axis);
   Index entries = 0;
@@ -143,6 +147,7 @@ Var concat(std::span<const Var> xs, int axis) {
 }
 
 Var swap_axes(const Var& x) {
+  const OpScope scope(SwapAxesRule::name);
   check(x.rank() == 4, "swap_axes: x is {}, not (A, B, C, D)", x.shape());
   Tensor y = Tensor::empty({x.dim(0), x.dim(2), x.dim(1), x.dim(3)}, x.dtype());
   with_float_type("swap_axes", y.dtype(), [&]<class T>() {
@@ -153,6 +158,7 @@ Var swap_axes(const Var& x) {
 }
 
 Var cast(const Var& x, Dtype dtype) {
+  const OpScope scope(CastRule::name);
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "cast: {} has no gradient; use Tensor::cast", dtype);
   check(x.dtype() == Dtype::f32 || x.dtype() == Dtype::f64, "cast: {} has no gradient; use Tensor::cast",
         x.dtype());

@@ -1,6 +1,7 @@
 #include "kernels/softmax.h"
 
 #include "autograd/ops.h"
+#include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
 
@@ -25,6 +26,7 @@ struct SoftmaxRule {
 }  // namespace
 
 Var softmax(const Var& x) {
+  const OpScope scope(SoftmaxRule::name);
   check(x.rank() >= 1, "softmax: x needs at least one axis, it is {}", x.shape());
   Tensor y = Tensor::empty_like(x.value());
   with_float_type("softmax", y.dtype(),

@@ -168,7 +168,7 @@ Json probe_schedule(const Json& task) {
   const double loss = bench.step();
   const Index peak = memory::usage().peak;
   const std::uint64_t hash = hash_of_gradients(bench.model);
-  const auto ms = time_calls(task.at("repeats").get<Index>(), [&] { bench.step(); });
+  const auto ms = time_calls(task, "step", [&] { bench.step(); });
   return {{"loss", loss}, {"gradients", hash}, {"peak", peak}, {"step_ms", ms}};
 }
 
@@ -221,6 +221,7 @@ void measure_variants(const CheckpointLab& lab, const LabOptions& options, std::
   for (const Variant& v : variants) {
     tasks.push_back(task_of(lab, "schedule", v.policy));
     tasks.back()["schedule"] = to_json(v.schedule);
+    tasks.back()["label"] = v.name;
   }
   const std::vector<Json> results = measure_by_turns(options, tasks);
   for (std::size_t i = 0; i < variants.size(); ++i) {

@@ -82,7 +82,6 @@ Index peak_of(F&& f) {
 
 Json probe_attention(const Json& task) {
   const auto kernel = value_of<AttentionKernel>("kernel", task.at("kernel").get<std::string>());
-  const auto repeats = task.at("repeats").get<Index>();
   if (task.contains("memory_limit")) memory::set_limit(task.at("memory_limit").get<Index>());
   try {
     const Problem problem(task, dtype_of_task(task));
@@ -92,8 +91,8 @@ Json probe_attention(const Json& task) {
     return {{"fits", true},
             {"forward_peak", forward_peak},
             {"step_peak", step_peak},
-            {"forward_ms", time_calls(repeats, [&] { problem.forward(kernel); })},
-            {"step_ms", time_calls(repeats, [&] { problem.step(kernel); })}};
+            {"forward_ms", time_calls(task, "forward", [&] { problem.forward(kernel); })},
+            {"step_ms", time_calls(task, "step", [&] { problem.step(kernel); })}};
   } catch (const memory::OutOfMemory&) {
     return {{"fits", false}};
   }
@@ -166,6 +165,7 @@ Json attention_task(const FlashLab& lab, AttentionKernel kernel, Index seq) {
   Json task = task_of(lab, "attention");
   task["kernel"] = name_of(kernel);
   task["seq"] = seq;
+  task["label"] = fmt::format("{}-{}", name_of(kernel), seq);
   return task;
 }
 

@@ -8,6 +8,7 @@
 #include "autograd/tape.h"
 #include "base/format.h"
 #include "nn/generate.h"
+#include "train/labs/lab_profile.h"
 #include "train/labs/probes.h"
 #include "train/presets.h"
 #include "train/progress.h"
@@ -102,7 +103,7 @@ Json probe_training(const Json& task) {
   memory::reset_peak();
   step();
   const Index peak = memory::usage().peak;
-  return {{"peak", peak}, {"step_ms", time_calls(task.at("repeats").get<Index>(), step)}};
+  return {{"peak", peak}, {"step_ms", time_calls(task, "step", step)}};
 }
 
 Json probe_decoding(const Json& task) {
@@ -112,13 +113,17 @@ Json probe_decoding(const Json& task) {
   const Tensor prompt = random_tokens(model.config.context - count, key_of(task).fold(1));
   std::vector<double> ms;  // of each token but the first, which the whole prompt comes before
   memory::reset_peak();
+  LabProfile profile(task, "token");
   std::optional<Clock::time_point> last;
   nn::generate(model, prompt.view<std::int32_t>(), count, {}, [&](std::int32_t) {
     const auto now = Clock::now();
     if (last) ms.push_back(std::chrono::duration<double, std::milli>(now - *last).count());
-    last = now;
+    profile.end();
+    profile.begin();
+    last = Clock::now();
     return true;
   });
+  profile.write();
   return {{"peak", memory::usage().peak}, {"token_ms", ms}};
 }
 
@@ -193,6 +198,7 @@ Json task_of(const HeadsLab& lab, const std::string& probe, const Kind& kind) {
   Json task = to_json(lab);
   task["probe"] = probe;
   task["kv_heads"] = kind.kv_heads;
+  task["label"] = kind.name;
   return task;
 }
 

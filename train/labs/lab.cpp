@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "train/child_process.h"
 #include "train/interrupt.h"
+#include "train/labs/lab_profile.h"
 #include "train/labs/probes.h"
 #include "train/table.h"
 
@@ -61,7 +62,7 @@ Json measure(const Json& task) {
 Json measure_apart(const LabOptions& options, const Json& task) {
   const fs::path folder = options.out;
   make_folder(folder);
-  write_file(task_file(folder), task.dump(2) + "\n");
+  write_file(task_file(folder), with_profile(options, task).dump(2) + "\n");
   const InterruptScope interrupt;
   const ChildResult child = run_child(options.program, {"lab", "measure", folder.string()});
   if (InterruptScope::requested()) throw Interrupted("lab: interrupted");
@@ -90,13 +91,18 @@ std::vector<Json> measure_by_turns(const LabOptions& options, const std::vector<
   return results;
 }
 
-std::vector<double> time_calls(Index repeats, const std::function<void()>& f) {
+std::vector<double> time_calls(const Json& task, const std::string& what, const std::function<void()>& f) {
   using Clock = std::chrono::steady_clock;
+  const auto repeats = task.at("repeats").get<Index>();
+  LabProfile profile(task, what);
   std::vector<double> ms;
   do {
+    profile.begin();
     const auto start = Clock::now();
     f();
     ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    profile.end();
+    profile.write();  // each time, because an interrupt ends this process
   } while (std::ssize(ms) < repeats);
   return ms;
 }
@@ -134,16 +140,16 @@ std::string csv_of(const Json& rows) {
 
 void publish(const LabOptions& options, const LabResult& result, const Console& console) {
   const fs::path folder = options.out;
+  Report report = result.report;
+  for (ReportTable& table : profile_tables(options)) report.tables.push_back(std::move(table));
   const Json json = {{"configuration", result.configuration},
                      {"rows", result.rows},
                      {"details", result.details},
                      {"finding", result.report.finding}};
   write_file(folder / (result.name + ".json"), json.dump(2) + "\n");
   write_file(folder / (result.name + ".csv"), csv_of(result.rows));
-  write_report(folder / "report.html", result.report);
-  for (const ReportTable& table : result.report.tables) {
-    console.out << table.title << "\n" << format_table(table.columns, table.rows) << "\n";
-  }
+  write_report(folder / "report.html", report);
+  for (const ReportTable& table : report.tables) console.out << format_table(table) << "\n";
   console.out << result.report.finding << "\n" << fmt::format("results: {}\n", options.out) << std::flush;
 }
 

@@ -21,6 +21,7 @@ struct LabOptions {
   std::string out;                                   ///< folder for the results
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which measures each variant
   int rounds = 3;                                    ///< of timed measurements
+  bool profile = false;                              ///< tell what ops cost, in all that is timed
 };
 
 /// One measurement: takes a task, whose "probe" names the measurement, and returns the numbers.
@@ -46,8 +47,9 @@ void answer(const std::filesystem::path& folder);
 /// of them alike. Lists in the results (of times) are joined; everything else is from the first round.
 std::vector<Json> measure_by_turns(const LabOptions& options, const std::vector<Json>& tasks);
 
-/// Milliseconds of each of `repeats` calls of f, at least one.
-std::vector<double> time_calls(Index repeats, const std::function<void()>& f);
+/// Milliseconds of each call of f, the task's "repeats" of them; `what` is the name that --profile gives
+/// them.
+std::vector<double> time_calls(const Json& task, const std::string& what, const std::function<void()>& f);
 
 /// Several times as one: the median, and the distance of the quartiles around it.
 struct Timing {
