@@ -34,7 +34,7 @@ void LabProfile::end() { call_.reset(); }
 
 void LabProfile::write() const {
   if (stem_.empty()) return;
-  profiler_.trace().write(stem_ + ".json");
+  profiler_.trace("call").write(stem_ + ".json");
   write_profile(stem_ + std::string(kTableEnding), profiler_.profile("call"));
 }
 
