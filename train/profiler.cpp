@@ -69,13 +69,13 @@ Profile Profiler::profile(std::string_view what) const {
   return profile;
 }
 
-ChromeTrace Profiler::trace() const {
+ChromeTrace Profiler::trace(std::string_view what) const {
   ChromeTrace trace;
   trace.process_name("tilegrad");
   trace.thread_name(kThread, "ops");
   for (const Span& span : spans_) {
     const bool call = span.op.empty();
-    trace.add({.name = call ? fmt::format("call {}", span.number) : std::string(span.op),
+    trace.add({.name = call ? fmt::format("{} {}", what, span.number) : std::string(span.op),
                .category = call ? "call" : name_of(span.phase),
                .begin_us = span.begin_us,
                .duration_us = span.end_us - span.begin_us,

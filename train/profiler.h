@@ -21,10 +21,10 @@ class Profiler {
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
 
-  /// Of the calls that are over. `what` is the word for one: "step" makes "steps 2 to 4".
+  /// Of the calls that are over. `what` is the word for one: with "step" they are "steps 2 to 4".
   Profile profile(std::string_view what) const;
   /// The same calls as a timeline: calls, in them ops, in them ops; and the live bytes as a counter.
-  ChromeTrace trace() const;
+  ChromeTrace trace(std::string_view what) const;
 
  private:
   using Clock = std::chrono::steady_clock;

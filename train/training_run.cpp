@@ -85,7 +85,7 @@ Profiler* TrainingRun::next_profiler() {
 // After each profiled step, so that whatever ends the run, what there is has been written.
 void TrainingRun::write_profile(Outcome& outcome) const {
   outcome.profile = profiler_->profile("step");
-  profiler_->trace().write(folder_.profile_file());
+  profiler_->trace("step").write(folder_.profile_file());
   train::write_profile(folder_.ops_file(), *outcome.profile);
 }
 

@@ -240,7 +240,7 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
   Profiler profiler;
   MemoryTimeline timeline;
   for (int i = 0; i < 2; ++i) trainer.step(&timeline, &profiler);
-  profiler.trace().write(folder / "profile.json");
+  profiler.trace("step").write(folder / "profile.json");
   const json trace = json::parse(read_file(folder / "profile.json"));
 
   std::vector<json> spans;
@@ -273,7 +273,7 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
     if (!ends.empty()) CHECK(begin + duration <= ends.back() + kRounding);
     ends.push_back(begin + duration);
   }
-  CHECK(of_calls == std::vector<std::string>{"call 1", "call 2"});
+  CHECK(of_calls == std::vector<std::string>{"step 1", "step 2"});
 }
 
 TEST_CASE("profile: what is written is what is read, and damage is told") {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "train/run_folder.h"
+
 namespace tilegrad::train {
 
 namespace {
@@ -34,7 +36,7 @@ void LabProfile::end() { call_.reset(); }
 
 void LabProfile::write() const {
   if (stem_.empty()) return;
-  profiler_.trace().write(stem_ + ".json");
+  profiler_.trace("call").write(stem_ + ".json");
   write_profile(stem_ + std::string(kTableEnding), profiler_.profile("call"));
 }
 
@@ -51,7 +53,7 @@ void clear_profiles(const LabOptions& options) {
 Json with_profile(const LabOptions& options, Json task) {
   if (!options.profile || !task.contains("label")) return task;
   const fs::path folder = profile_folder(options);
-  fs::create_directories(folder);
+  make_folder(folder);
   task["profile"] = (folder / task.at("label").get<std::string>()).string();
   return task;
 }
