@@ -107,6 +107,11 @@ struct AttentionProblem {
     const Range keys = s.keys_of(i);
     return keys.begin <= j && j < keys.end && (!in.mask || in.mask.row(s.b, h, i)[j] != 0);
   }
+  /// The sequence that query i of batch row b belongs to.
+  const Sequence& sequence_of(Index b, Index i) const {
+    return *std::find_if(sequences.begin(), sequences.end(),
+                         [&](const Sequence& s) { return s.b == b && s.q0 <= i && i < s.q0 + s.tq; });
+  }
   /// Whether query i sees no key of its sequence; a bias of −inf hides a key as the mask does. (Scores that
   /// are all −inf for another reason come from an Inf in q or k and have no softmax.)
   bool blind(const Sequence& s, Index h, Index i) const {

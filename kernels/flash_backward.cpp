@@ -120,6 +120,8 @@ class FlashBackward {
           sums = hn::MulAdd(hn::LoadU(d, x + c), hn::LoadU(d, y + c), sums);
         T sum = hn::GetLane(hn::SumOfLanes(d, sums));
         for (; c < problem_.dim_v; ++c) sum += x[c] * y[c];
+        // A row that sees nothing but a sink has o = 0, whatever do is.
+        if (!std::isfinite(sum) && problem_.blind(problem_.sequence_of(b, i), h, i)) sum = 0;
         if (!dlse_.empty()) sum -= dlse_[static_cast<std::size_t>(row)];
         delta_[row] = lse_[static_cast<std::size_t>(row)] == -std::numeric_limits<T>::infinity() ? T{0} : sum;
       }

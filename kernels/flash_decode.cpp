@@ -262,11 +262,12 @@ class FlashDecode {
   // O / l, LSE = scale m + log l; a row that saw nothing has l = 0.
   HWY_ATTR void finish(const Sequence& s, const State& state) const {
     tile(s, {}).for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      T sum = state.sum[row];
-      if (sum == 0 && !problem_.blind(s, h, i)) sum = std::numeric_limits<T>::quiet_NaN();
-      const T inverse = sum == 0 ? T{0} : 1 / sum, *o = state.o + row * problem_.dim_v;
-      T* out = out_.head(s.b, h).row(i);
-      for (Index c = 0; c < problem_.dim_v; ++c) out[c] = o[c] * inverse;
+      T sum = state.sum[row], *out = out_.head(s.b, h).row(i);
+      const bool blind = !(sum > 0 && std::isfinite(sum)) && problem_.blind(s, h, i);
+      if (sum == 0 && !blind) sum = std::numeric_limits<T>::quiet_NaN();
+      if (sum != 0 && blind) sum = 1;  // a sink that is Inf or NaN is all that there is
+      const T* o = state.o + row * problem_.dim_v;
+      for (Index c = 0; c < problem_.dim_v; ++c) out[c] = blind ? T{0} : o[c] * (1 / sum);
       const double log2 = static_cast<double>(state.max[row] * c_) + std::log2(static_cast<double>(sum));
       lse_[static_cast<std::size_t>(problem_.row(s.b, h, i))] = static_cast<T>(log2 * std::numbers::ln2);
     });

@@ -331,9 +331,13 @@ class FlashForward {
     const Tile& at = p.at;
     HWY_ALIGN T inverse[kPanel<T>] = {};
     at.for_each_row([&](Index lane, Index h, Index i) {
-      if (p.sum[lane] == 0 && !problem_.blind(*at.sequence, h, i))
-        p.sum[lane] = std::numeric_limits<T>::quiet_NaN();
-      inverse[lane] = p.sum[lane] == 0 ? T{0} : 1 / p.sum[lane];
+      T& sum = p.sum[lane];
+      const bool blind = !(sum > 0 && std::isfinite(sum)) && problem_.blind(*at.sequence, h, i);
+      if (sum == 0 && !blind) sum = std::numeric_limits<T>::quiet_NaN();
+      inverse[lane] = blind ? T{0} : 1 / sum;
+      if (!blind || sum == 0) return;
+      sum = 1;  // a sink that is Inf or NaN is all that there is
+      for (Index c = 0; c < problem_.dim_v; ++c) panel_row(p.o, c)[lane] = 0;
     });
     write_lse(p);
     for_each_vector(p.o, {0, problem_.dim_v}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
