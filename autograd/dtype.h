@@ -30,6 +30,12 @@ inline constexpr Dtype dtype_of<std::int32_t> = Dtype::i32;
 template <>
 inline constexpr Dtype dtype_of<std::uint8_t> = Dtype::u8;
 
+inline bool is_float(Dtype dtype) {
+  return dtype == Dtype::f32 || dtype == Dtype::f64 || dtype == Dtype::bf16;
+}
+/// What numbers of this type are computed in: bf16 in f32, the others in themselves.
+inline Dtype compute_dtype(Dtype dtype) { return dtype == Dtype::bf16 ? Dtype::f32 : dtype; }
+
 /// Calls f.operator()<float>() or f.operator()<double>(). Throws for the types that do not compute, naming
 /// `op`.
 template <class F>

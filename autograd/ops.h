@@ -122,7 +122,9 @@ struct AttentionResult {
 };
 
 /// Scaled dot-product attention with every option; both results are differentiable.
-/// q (B, Tq, Hq, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv), Hkv divides Hq.
+/// q (B, Tq, Hq, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv), Hkv divides Hq. The one op that takes bf16 as
+/// well: q, k, v, out and their gradients are stored in it; lse, bias, sinks and ALiBi slopes are f32, like
+/// all sums.
 AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
                                    const AttentionOptions& options = {}, const AttentionExtras& extras = {});
 /// The same for who needs out alone.

@@ -20,12 +20,19 @@ std::uint64_t next_tape_id() {
 }
 
 bool is_finite(const Tensor& t) {
-  if (t.dtype() != Dtype::f32 && t.dtype() != Dtype::f64) return true;
+  if (!is_float(t.dtype())) return true;
+  if (t.dtype() == Dtype::bf16) return is_finite(t.cast(Dtype::f32));
   return with_float_type("all_finite", t.dtype(),
                          [&]<class T>() { return kernels::all_finite<T>(t.view<T>()); });
 }
 
 void accumulate(Tensor& into, const Tensor& grad) {
+  if (into.dtype() == Dtype::bf16) {
+    Tensor sum = into.cast(Dtype::f32);
+    accumulate(sum, grad.cast(Dtype::f32));
+    into = sum.cast(Dtype::bf16);
+    return;
+  }
   with_float_type("accumulate", into.dtype(), [&]<class T>() {
     kernels::scale_backward<T>(into.mut<T>(), Write::accumulate, grad.view<T>(), T{1});
   });

@@ -97,7 +97,6 @@ void convert(std::span<To> y, std::span<const From> x) {
 
 Tensor Tensor::cast(Dtype dtype) const {
   if (dtype == dtype_) return clone();
-  const auto is_float = [](Dtype d) { return d != Dtype::i32 && d != Dtype::u8; };
   check(is_float(dtype) && is_float(dtype_), "cast: {} to {} is not supported", dtype_, dtype);
   if (dtype_ == Dtype::bf16) {
     Tensor wide = empty(shape_, Dtype::f32);

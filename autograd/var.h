@@ -24,7 +24,7 @@ class Var {
   /// A constant; implicit, so that tensors can be passed to ops.
   Var(Tensor value) : value_(std::move(value)) {}
   Var(Tensor value, std::shared_ptr<GradCell> cell) : value_(std::move(value)), cell_(std::move(cell)) {}
-  /// A tracked value that no op made: an input whose gradient is wanted. f32 or f64.
+  /// A tracked value that no op made: an input whose gradient is wanted. f32, f64 or bf16.
   static Var leaf(Tensor value);
 
   const Tensor& value() const { return value_; }

@@ -5,10 +5,12 @@
 #include <span>
 
 #include "base/random.h"
+#include "kernels/bf16.h"
 #include "kernels/heads.h"
 #include "kernels/mat.h"
 
-/// Scaled dot-product attention, for float and double.
+/// Scaled dot-product attention, for float, double and bf16. bf16 is how q, k, v, out and their gradients are
+/// stored; scores, lse, bias, sinks and all sums are float, and each result is rounded once.
 ///
 ///   q (B, Tq, Hq, D)   k (B, Tk, Hkv, D)   v (B, Tk, Hkv, Dv)   out (B, Tq, Hq, Dv)   lse (B, Hq, Tq)
 ///
@@ -81,10 +83,10 @@ struct Pairs {
 template <class T>
 struct AttentionInputs {
   Heads<const T> q, k, v;
-  Pairs<const T> bias = {};
+  Pairs<const Compute<T>> bias = {};
   Pairs<const std::uint8_t> mask = {};                 ///< not 0: may be seen
-  std::span<const T> alibi = {};                       ///< (Hq) slopes
-  std::span<const T> sinks = {};                       ///< (Hq) one more logit in the denominator
+  std::span<const Compute<T>> alibi = {};              ///< (Hq) slopes
+  std::span<const Compute<T>> sinks = {};              ///< (Hq) one more logit in the denominator
   std::span<const std::int32_t> k_lengths = {};        ///< (B) keys from there on are padding; in [0, Tk]
   std::span<const std::int32_t> cu_q = {}, cu_k = {};  ///< (N + 1)
 };
@@ -99,33 +101,32 @@ struct AttentionGrads {
   Write write_k = Write::overwrite;
   Heads<T> dv;
   Write write_v = Write::overwrite;
-  Pairs<T> dbias = {};
+  Pairs<Compute<T>> dbias = {};
   Write write_bias = Write::overwrite;
-  std::span<T> dsinks = {};  ///< (Hq)
+  std::span<Compute<T>> dsinks = {};  ///< (Hq)
   Write write_sinks = Write::overwrite;
 };
 
 /// Keeps all probabilities p (B, Hq, Tq, Tk), before dropout: memory grows with Tq · Tk.
 template <class T>
-void naive_attention(Heads<T> out, std::span<T> lse, std::span<T> p, const AttentionInputs<T>& in,
-                     const AttentionOptions& options);
+void naive_attention(Heads<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
+                     const AttentionInputs<T>& in, const AttentionOptions& options);
 /// dlse (B, Hq, Tq) is the gradient that arrives through lse; empty if there is none. lse is read only for
 /// dsinks.
 template <class T>
 void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
-                              const AttentionInputs<T>& in, std::span<const std::type_identity_t<T>> p,
-                              const AttentionOptions& options,
-                              std::span<const std::type_identity_t<T>> lse = {},
-                              std::span<const std::type_identity_t<T>> dlse = {});
+                              const AttentionInputs<T>& in, std::span<const Compute<T>> p,
+                              const AttentionOptions& options, std::span<const Compute<T>> lse = {},
+                              std::span<const Compute<T>> dlse = {});
 
 /// Never forms p: works tile by tile and keeps only out and lse. Memory grows with Tq + Tk.
 template <class T>
-void flash_attention(Heads<T> out, std::span<T> lse, const AttentionInputs<T>& in,
+void flash_attention(Heads<T> out, std::span<Compute<T>> lse, const AttentionInputs<T>& in,
                      const AttentionOptions& options);
 template <class T>
 void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
                               const AttentionInputs<T>& in, std::type_identity_t<Heads<const T>> out,
-                              std::span<const std::type_identity_t<T>> lse, const AttentionOptions& options,
-                              std::span<const std::type_identity_t<T>> dlse = {});
+                              std::span<const Compute<T>> lse, const AttentionOptions& options,
+                              std::span<const Compute<T>> dlse = {});
 
 }  // namespace tilegrad::kernels

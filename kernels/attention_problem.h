@@ -57,6 +57,8 @@ struct Sequence {
 /// The sizes and settings of one call.
 template <class T>
 struct AttentionProblem {
+  using Number = Compute<T>;
+
   AttentionInputs<T> in;
   AttentionOptions options;
   Index batch, tq, tk, heads, kv_heads, dim, dim_v;
@@ -81,6 +83,8 @@ struct AttentionProblem {
     find_sequences();
   }
 
+  /// The logit of head h's sink; −inf if there are none.
+  Number sink(Index h) const { return in.sinks.empty() ? -kInfinity : in.sinks[static_cast<std::size_t>(h)]; }
   /// Query heads that share a key/value head.
   Index group() const { return heads / kv_heads; }
   /// Where row (b, h, i) stands in lse (B, Hq, Tq).
@@ -107,23 +111,32 @@ struct AttentionProblem {
     const Range keys = s.keys_of(i);
     return keys.begin <= j && j < keys.end && (!in.mask || in.mask.row(s.b, h, i)[j] != 0);
   }
-  /// The sequence that query i of batch row b belongs to.
-  const Sequence& sequence_of(Index b, Index i) const {
-    return *std::find_if(sequences.begin(), sequences.end(),
-                         [&](const Sequence& s) { return s.b == b && s.q0 <= i && i < s.q0 + s.tq; });
-  }
   /// Whether query i sees no key of its sequence; a bias of −inf hides a key as the mask does. (Scores that
   /// are all −inf for another reason come from an Inf in q or k and have no softmax.)
   bool blind(const Sequence& s, Index h, Index i) const {
     const Range keys = s.keys_of(i);
     for (Index j = keys.begin; j < keys.end; ++j) {
-      const bool hidden_by_bias = in.bias && in.bias.row(s.b, h, i)[j] == -std::numeric_limits<T>::infinity();
+      const bool hidden_by_bias = in.bias && in.bias.row(s.b, h, i)[j] == -kInfinity;
       if (!hidden_by_bias && sees(s, h, i, j)) return false;
     }
     return true;
   }
 
+  /// The denominator l = Σ_j exp(s_ij − m) of query i, as the recurrence has found it.
+  struct Denominator {
+    Number sum;
+    bool blind;  // the query saw no key: its output is 0, whatever its sums are
+  };
+  Denominator denominator(Number sum, const Sequence& s, Index h, Index i) const {
+    if (sum > 0 && std::isfinite(sum)) return {sum, false};
+    // Scores that are all −inf have no softmax; a sink that is Inf or NaN may be all that there is.
+    if (!blind(s, h, i)) return {sum == 0 ? std::numeric_limits<Number>::quiet_NaN() : sum, false};
+    return {sum == 0 ? Number{0} : Number{1}, true};
+  }
+
  private:
+  static constexpr Number kInfinity = std::numeric_limits<Number>::infinity();
+
   void find_sequences() {
     if (in.cu_q.empty()) {
       for (Index b = 0; b < batch; ++b)
@@ -169,6 +182,30 @@ inline std::vector<Block> cut(const std::vector<Sequence>& sequences, Range (Seq
     }
   }
   return blocks;
+}
+
+/// With few queries the keys are cut into parts, which are seen apart and merged at the end: into how many,
+/// so that there are enough tasks for any number of threads, and enough keys in a task. It depends on shapes
+/// alone, as the result does.
+inline Index parts_of_keys(Index tasks, Index keys) {
+  constexpr Index kTasks = 16, kKeys = 128;
+  return std::clamp<Index>(std::min(kTasks / std::max<Index>(tasks, 1), keys / kKeys), 1, kTasks);
+}
+inline Range part_of(Range keys, Index part, Index parts) {
+  const Index size = std::max<Index>(keys.size(), 0);
+  return {keys.begin + size * part / parts, keys.begin + size * (part + 1) / parts};
+}
+
+/// A gradient of the bias is summed over the axes that were broadcast, so it begins with 0.
+template <class T>
+void zero_dbias(const AttentionGrads<T>& grads, const AttentionProblem<T>& problem) {
+  if (!grads.dbias || grads.write_bias == Write::accumulate) return;
+  const Index tq = problem.tq;
+  const Index bs = grads.dbias.stride_b == 0 ? 1 : problem.batch;
+  const Index hs = grads.dbias.stride_h == 0 ? 1 : problem.heads;
+  parallel_tasks(bs * hs * tq, [&](Index n, int) {
+    std::fill_n(grads.dbias.row(n / tq / hs, n / tq % hs, n % tq), problem.tk, Compute<T>{0});
+  });
 }
 
 /// Memory for the tasks of one call: each thread has pieces of the given numbers of elements, which all begin

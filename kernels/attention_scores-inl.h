@@ -33,6 +33,26 @@ struct Tile {
     const Index begin = local(sequence->keys_of(queries.end - 1).begin);
     return {begin, std::max(begin, local(sequence->keys_of(queries.begin).end))};
   }
+  // The keys that lanes of the lower and the upper vector see, if lanes are rows of the tile.
+  template <class T>
+  Halves keys_by_half() const {
+    const Index n = keys.size();
+    if (rows() <= kLanes<T>) return {n, 0, 0};
+    if (heads > 1 || !cut()) return {0, n, 0};
+    const Index middle = queries.begin + kLanes<T>;
+    return halves(local(sequence->keys_of(middle).begin), local(sequence->keys_of(middle - 1).end), n);
+  }
+  // The queries that see keys of the lower and of the upper vector, if lanes are keys.
+  template <class T>
+  Halves queries_by_half() const {
+    const Index n = queries.size();
+    if (keys.size() <= kLanes<T>) return {n, 0, 0};
+    if (!cut()) return {0, n, 0};
+    const Index middle = keys.begin + kLanes<T>;
+    const Index upper = sequence->queries_of({middle, keys.end}).begin - queries.begin;
+    const Index lower = sequence->queries_of({keys.begin, middle}).end - queries.begin;
+    return halves(std::clamp<Index>(upper, 0, n), std::clamp<Index>(lower, 0, n), n);
+  }
   // Number of a key in the tile, or where the tile ends on that side.
   Index local(Index j) const { return std::clamp<Index>(j - keys.begin, 0, keys.size()); }
   // Rows of the score matrix: the queries of one head after those of the other.
@@ -44,6 +64,13 @@ struct Tile {
     for (Index n = h; n < h + heads; ++n) {
       for (Index i = queries.begin; i < queries.end; ++i) f(row++, n, i);
     }
+  }
+
+ private:
+  // Of n rows, the upper vector matters from `upper` on, and the lower one up to `lower`.
+  static Halves halves(Index upper, Index lower, Index n) {
+    const Index begin = std::min(upper, lower);
+    return {begin, lower - begin, n - lower};
   }
 };
 
@@ -60,24 +87,25 @@ HWY_INLINE void for_each_vector(T* panel, Range rows, F&& f) {
   }
 }
 
-// Terms of ⟨q_i, k_j⟩ that are summed at once. A gradient that is summed over many queries averages the
-// errors of their scores; with few queries the scores themselves must be better.
-template <class T>
-Index score_part(const AttentionProblem<T>& problem) {
+// Terms of ⟨q_i, k_j⟩ that are summed at once: sums of short sums lose less to rounding, and with 128 terms
+// they cost nothing. A gradient that is summed over many queries averages the errors of their scores; with
+// few queries the scores themselves must be better.
+template <class S>
+Index score_part(const AttentionProblem<S>& problem) {
   return problem.tq < kMicroRows ? 16 : 128;
 }
 
 // What turns a score into a power of two: exp(x) = 2^(x log₂ e). The scores of a plain problem are products
 // that were never scaled. Both passes compute exp(x) from x by the same steps, so that the errors of the
 // forward scores, which are in LSE as well, cancel in the probabilities of the backward pass.
-template <class T>
-T to_log2(const AttentionProblem<T>& problem) {
-  return static_cast<T>((problem.plain() ? problem.scale : 1) * std::numbers::log2e);
+template <class S>
+Compute<S> to_log2(const AttentionProblem<S>& problem) {
+  return static_cast<Compute<S>>((problem.plain() ? problem.scale : 1) * std::numbers::log2e);
 }
 
 // x ← f(scale x) with the softcap f. slope gets f', if it is wanted.
-template <class T>
-HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& problem, T* slope) {
+template <class T, class S>
+HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<S>& problem, T* slope) {
   const Tag<T> d;
   const auto scale = hn::Set(d, static_cast<T>(problem.scale));
   if (problem.softcap == 0) {
@@ -124,9 +152,10 @@ class SeenByLane {
   HWY_ALIGN T end_[kPanel<T>] = {};
 };
 
-template <class T>
+template <class S>
 struct QueryLanes {
-  const AttentionProblem<T>& problem;
+  using T = Compute<S>;
+  const AttentionProblem<S>& problem;
   T* aux;  // (keys, panel)
   T* row;  // (keys)
 
@@ -207,9 +236,10 @@ HWY_INLINE const T* padded(const T* x, Index n, T* memory) {
   return memory;
 }
 
-template <class T>
+template <class S>
 struct KeyLanes {
-  const AttentionProblem<T>& problem;
+  using T = Compute<S>;
+  const AttentionProblem<S>& problem;
   T* slope;  // (rows, panel): the derivative of the softcap, if it is wanted
   T* keep;   // (rows, panel): M
 
@@ -309,13 +339,11 @@ struct KeyLanes {
   HWY_ATTR void hide_outside(T* x, const Tile& at, T value) const {
     const Tag<T> d;
     const auto hidden = hn::Set(d, value);
-    const auto local = [&](Index j) {
-      return hn::Set(d, static_cast<T>(std::clamp<Index>(j - at.keys.begin, 0, kPanel<T>)));
-    };
     at.for_each_row([&](Index row, Index, Index i) HWY_ATTR {
       const Range keys = at.sequence->keys_of(i);
       if (keys.begin <= at.keys.begin && keys.end >= at.keys.end) return;
-      const auto begin = local(keys.begin), end = local(keys.end);
+      const auto begin = hn::Set(d, static_cast<T>(at.local(keys.begin)));
+      const auto end = hn::Set(d, static_cast<T>(at.local(keys.end)));
       for_each_vector(x, {row, row + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
         const auto key = hn::Iota(d, static_cast<T>(lane));
         return hn::IfThenElse(hn::And(hn::Ge(key, begin), hn::Lt(key, end)), v, hidden);

@@ -41,11 +41,14 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
-template <class T>
+template <class S>
 class FlashBackward {
+  using T = Compute<S>;
+  static constexpr bool kWidens = !std::is_same_v<S, T>;
+
  public:
-  FlashBackward(const AttentionGrads<T>& grads, Heads<const T> dout, Heads<const T> out,
-                std::span<const T> lse, std::span<const T> dlse, const AttentionProblem<T>& problem)
+  FlashBackward(const AttentionGrads<S>& grads, Heads<const S> dout, Heads<const S> out,
+                std::span<const T> lse, std::span<const T> dlse, const AttentionProblem<S>& problem)
       : grads_(grads),
         dout_(dout),
         out_(out),
@@ -58,6 +61,7 @@ class FlashBackward {
         query_blocks_(cut(problem.sequences, &Sequence::queries, tile_.queries)),
         key_blocks_(cut(problem.sequences, &Sequence::keys, tile_.keys)),
         first_query_block_(first_blocks()),
+        tasks_(ordered_tasks()),
         query_turns_(static_cast<Index>(query_blocks_.size()) * problem.heads),
         bias_places_(problem.in.cu_k.empty() ? ceil_div(problem.tk, tile_.keys)
                                              : static_cast<Index>(key_blocks_.size())),
@@ -65,32 +69,73 @@ class FlashBackward {
         delta_block_(problem.batch * problem.heads * problem.tq * static_cast<Index>(sizeof(T)),
                      memory::Category::workspace),
         delta_(reinterpret_cast<T*>(delta_block_.data())),
+        dq_block_(kWidens && grads.dq.data != nullptr
+                      ? problem.batch * problem.tq * problem.heads * problem.dim * Index{sizeof(T)}
+                      : 0,
+                  memory::Category::workspace),
+        dq_(dq_sums()),
+        write_q_(kWidens ? Write::overwrite : grads.write_q),
         scratch_({panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
                   panels_ * problem.dim * kPanel<T>, panels_ * problem.dim_v * kPanel<T>,
                   ceil_div(problem.dim, kPanel<T>) * kPanel<T> * tile_.keys, panel_size() * panels_,
                   panel_size(), plain_ ? 0 : panel_size(), plain_ ? 0 : panel_size(), tile_.queries,
-                  tile_.queries, tile_.queries}) {}
+                  tile_.queries, tile_.queries, wide(tile_.keys), wide(tile_.keys), wide(tile_.queries),
+                  wide(tile_.queries), wide(kPanel<T>)}) {}
 
   void run() {
     compute_delta();
     if (!grads_.dsinks.empty()) compute_dsinks();
     clear_unseen();
-    parallel_tasks(static_cast<Index>(key_blocks_.size()) * problem_.kv_heads,
-                   [&](Index task, int thread) { run_task(task, thread); });
+    parallel_tasks(static_cast<Index>(tasks_.size()), [&](Index n, int thread) {
+      const Task& task = tasks_[static_cast<std::size_t>(n)];
+      run_block(key_blocks_[static_cast<std::size_t>(task.key_block)], task.hkv, thread);
+    });
+    if constexpr (kWidens) round_dq();
   }
 
  private:
-  enum Piece : std::size_t { kKt, kVt, kDkt, kDvt, kK, kDs, kP, kSlope, kKeep, kNegLse, kNegLseRest, kDelta };
+  // The last five are for what is stored in fewer bits than T: a task's keys and values, a tile's queries and
+  // dO, and rows on their way out.
+  enum Piece : std::size_t {
+    kKt,
+    kVt,
+    kDkt,
+    kDvt,
+    kK,
+    kDs,
+    kP,
+    kSlope,
+    kKeep,
+    kNegLse,
+    kNegLseRest,
+    kDelta,
+    kWideK,
+    kWideV,
+    kWideQ,
+    kWideDout,
+    kWideRows
+  };
+
+  // A block of keys in one key/value head.
+  struct Task {
+    Index key_block, hkv;
+  };
+
+  // A task's keys and values.
+  struct Keys {
+    Mat<const T> k, v;  // (nk, D), (nk, Dv)
+    bool finite;        // whether they hold neither NaN nor Inf
+  };
 
   // A tile of queries against the task's keys: what it reads, in layouts that are good to read.
   struct Rows {
     Mat<const T> q, dout;             // (nq, D), (nq, Dv)
     const T *neg_lse, *neg_lse_rest;  // (nq): −LSE in units of log 2, and what its rounding lost
     const T* delta;                   // (nq): times scale if plain
-    bool finite;  // whether q, dout, delta and the block's K and V hold neither NaN nor Inf, or all is seen
+    bool finite;  // whether q, dout, delta and the task's K and V hold neither NaN nor Inf, or all is seen
   };
 
-  static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
+  static TileSizes tile_sizes(const AttentionProblem<S>& problem) {
     const TileSizes& wanted = problem.options.tiles;
     const Index size = std::max(problem.dim, problem.dim_v) > 256 ? 256 : problem.tk <= 256 ? 64 : 128;
     const Index keys = wanted.keys > 0 ? wanted.keys : size,
@@ -99,6 +144,25 @@ class FlashBackward {
             std::min(keys, std::max<Index>(problem.tk, 1))};
   }
   Index panel_size() const { return tile_.queries * kPanel<T>; }
+  Index wide(Index rows) const { return kWidens ? rows * std::max(problem_.dim, problem_.dim_v) : 0; }
+
+  // dQ is summed over many tasks: in place, or apart if a rounding in every step would lose too much.
+  Heads<T> dq_sums() const {
+    if constexpr (!kWidens) {
+      return grads_.dq;
+    } else {
+      return {reinterpret_cast<T*>(dq_block_.data()), problem_.batch, problem_.tq, problem_.heads,
+              problem_.dim};
+    }
+  }
+  bool wants_dq() const { return grads_.dq.data != nullptr; }
+  void round_dq() const {
+    if (!wants_dq()) return;
+    parallel_tasks(problem_.batch * problem_.heads, [&](Index n, int) HWY_ATTR {
+      const Index b = n / problem_.heads, h = n % problem_.heads;
+      put_narrowed(grads_.dq.head(b, h), grads_.write_q, dq_.head(b, h));
+    });
+  }
 
   std::vector<Index> first_blocks() const {
     std::vector<Index> first(problem_.sequences.size());
@@ -108,20 +172,20 @@ class FlashBackward {
 
   // delta = rowsum(dO ⊙ O) − dLSE; 0 for rows that saw nothing.
   void compute_delta() {
-    parallel_for(problem_.batch * problem_.heads * problem_.tq, 256, [&](Index begin, Index end) HWY_ATTR {
-      const Tag<T> d;
-      for (Index row = begin; row < end; ++row) {
-        const Index i = row % problem_.tq, h = row / problem_.tq % problem_.heads;
-        const Index b = row / problem_.tq / problem_.heads;
-        const T *x = dout_.head(b, h).row(i), *y = out_.head(b, h).row(i);
-        auto sums = hn::Zero(d);
-        Index c = 0;
-        for (; c + kLanes<T> <= problem_.dim_v; c += kLanes<T>)
-          sums = hn::MulAdd(hn::LoadU(d, x + c), hn::LoadU(d, y + c), sums);
-        T sum = hn::GetLane(hn::SumOfLanes(d, sums));
-        for (; c < problem_.dim_v; ++c) sum += x[c] * y[c];
+    const auto blocks = static_cast<Index>(query_blocks_.size());
+    parallel_tasks(blocks * problem_.heads, [&](Index n, int thread) HWY_ATTR {
+      const Block& block = query_blocks_[static_cast<std::size_t>(n % blocks)];
+      const Sequence& s = problem_.sequences[static_cast<std::size_t>(block.sequence)];
+      const Index h = n / blocks, i0 = block.rows.begin;
+      const auto dout =
+          widened(dout_.head(s.b, h).row_block(i0, block.rows.size()), scratch_.piece(thread, kWideDout));
+      const auto out =
+          widened(out_.head(s.b, h).row_block(i0, block.rows.size()), scratch_.piece(thread, kWideQ));
+      for (Index i = 0; i < block.rows.size(); ++i) {
+        const Index row = problem_.row(s.b, h, i0 + i);
+        T sum = dot(out.cols, dout.row(i), out.row(i));
         // A row that sees nothing but a sink has o = 0, whatever do is.
-        if (!std::isfinite(sum) && problem_.blind(problem_.sequence_of(b, i), h, i)) sum = 0;
+        if (!std::isfinite(sum) && problem_.blind(s, h, i0 + i)) sum = 0;
         if (!dlse_.empty()) sum -= dlse_[static_cast<std::size_t>(row)];
         delta_[row] = lse_[static_cast<std::size_t>(row)] == -std::numeric_limits<T>::infinity() ? T{0} : sum;
       }
@@ -150,9 +214,8 @@ class FlashBackward {
     parallel_tasks(static_cast<Index>(query_blocks_.size()), [&](Index n, int) {
       const Block& block = query_blocks_[static_cast<std::size_t>(n)];
       const Sequence& s = problem_.sequences[static_cast<std::size_t>(block.sequence)];
-      if (grads_.dq.data == nullptr || grads_.write_q == Write::accumulate || first_turn(s, block).seen)
-        return;
-      for (Index h = 0; h < problem_.heads; ++h) zero(grads_.dq.head(s.b, h), block.rows);
+      if (!wants_dq() || write_q_ == Write::accumulate || first_turn(s, block).seen) return;
+      for (Index h = 0; h < problem_.heads; ++h) zero(dq_.head(s.b, h), block.rows);
     });
     for (const Sequence& s : problem_.sequences) {
       if (problem_.in.k_lengths.empty()) break;
@@ -163,16 +226,11 @@ class FlashBackward {
           zero(grads_.dv.head(s.b, h), {s.tk, problem_.tk});
       }
     }
-    if (!grads_.dbias || grads_.write_bias == Write::accumulate) return;
-    const Index bs = grads_.dbias.stride_b == 0 ? 1 : problem_.batch;
-    const Index hs = grads_.dbias.stride_h == 0 ? 1 : problem_.heads;
-    parallel_tasks(bs * hs * problem_.tq, [&](Index n, int) {
-      std::fill_n(grads_.dbias.row(n / problem_.tq / hs, n / problem_.tq % hs, n % problem_.tq), problem_.tk,
-                  T{0});
-    });
+    zero_dbias(grads_, problem_);
   }
-  static void zero(Mat<T> x, Range rows) {
-    for (Index r = rows.begin; r < rows.end; ++r) std::fill_n(x.row(r), x.cols, T{0});
+  template <class U>
+  static void zero(Mat<U> x, Range rows) {
+    for (Index r = rows.begin; r < rows.end; ++r) std::fill_n(x.row(r), x.cols, U{0});
   }
 
   // The first block of keys of its sequence that adds to this block of dQ, if there is one.
@@ -186,26 +244,52 @@ class FlashBackward {
     return {s.k0 + block * tile_.keys < keys.end && keys.begin < s.k0 + s.tk, block};
   }
 
-  void run_task(Index task, int thread) {
-    const Block& some = key_blocks_[static_cast<std::size_t>(task / problem_.kv_heads)];
-    const Index number = task - some.first * problem_.kv_heads;
-    const Index hkv = number / some.count;
-    run_block(key_blocks_[static_cast<std::size_t>(some.first + number % some.count)], hkv, thread);
+  // Tasks of one head that run at the same time wait for each other at dQ. So as many heads as there are
+  // threads take turns, a block of keys each; heads that lie far from each other, because two threads that
+  // write to neighbouring rows would take cache lines from each other. Only a gradient of the bias, which
+  // heads may share, wants them one after the other. The result depends on turns alone, not on this order.
+  std::vector<Task> ordered_tasks() const {
+    struct Head {
+      Index first, count, hkv;  // its blocks of keys
+    };
+    std::vector<Head> heads;
+    for (const Block& block : key_blocks_) {
+      for (Index hkv = 0; block.number == 0 && hkv < problem_.kv_heads; ++hkv)
+        heads.push_back({block.first, block.count, hkv});
+    }
+    std::vector<Task> tasks;
+    const auto count = static_cast<Index>(heads.size());
+    const Index groups = grads_.dbias ? count : ceil_div(count, threads());
+    for (Index group = 0; group < groups; ++group) {
+      bool more = true;
+      for (Index n = 0; more; ++n) {
+        more = false;
+        for (Index h = group; h < count; h += groups) {
+          const Head& head = heads[static_cast<std::size_t>(h)];
+          if (n < head.count) tasks.push_back({head.first + n, head.hkv});
+          more = more || n + 1 < head.count;
+        }
+      }
+    }
+    return tasks;
   }
 
   HWY_ATTR void run_block(const Block& block, Index hkv, int thread) {
     const Sequence& s = problem_.sequences[static_cast<std::size_t>(block.sequence)];
-    const auto k = problem_.in.k.head(s.b, hkv).row_block(block.rows.begin, block.rows.size());
-    const auto v = problem_.in.v.head(s.b, hkv).row_block(block.rows.begin, block.rows.size());
+    const auto rows = [&](const Heads<const S>& x) {
+      return x.head(s.b, hkv).row_block(block.rows.begin, block.rows.size());
+    };
+    const auto k = widened(rows(problem_.in.k), scratch_.piece(thread, kWideK));
+    const auto v = widened(rows(problem_.in.v), scratch_.piece(thread, kWideV));
     for (Index j = 0, n = 0; j < k.rows; j += kPanel<T>, ++n) {
       const Index nk = std::min(kPanel<T>, k.rows - j);
       pack_transposed(key_panel(thread, kKt, n, k.cols), k.row_block(j, nk));
       pack_transposed(key_panel(thread, kVt, n, v.cols), v.row_block(j, nk));
     }
-    if (grads_.dq.data != nullptr) pack_columns(scratch_.piece(thread, kK), k);
+    if (wants_dq()) pack_columns(scratch_.piece(thread, kK), k);
     std::fill_n(scratch_.piece(thread, kDkt), panels_ * k.cols * kPanel<T>, T{0});
     std::fill_n(scratch_.piece(thread, kDvt), panels_ * v.cols * kPanel<T>, T{0});
-    const bool finite = all_finite(k) && all_finite(v);
+    const Keys keys = {k, v, all_finite(k) && all_finite(v)};
 
     const Range queries = s.queries_of(block.rows);
     for (Index h = hkv * problem_.group(); h < (hkv + 1) * problem_.group(); ++h) {
@@ -213,8 +297,8 @@ class FlashBackward {
       for (Index n = (queries.begin - s.q0) / tile_.queries; !queries.empty(); ++n) {
         const Index begin = s.q0 + n * tile_.queries;
         if (begin >= queries.end) break;
-        const Range rows = {begin, std::min(begin + tile_.queries, s.q0 + s.tq)};
-        run_tile({&s, h, hkv, rows, block.rows}, block, n, finite, thread);
+        const Range some = {begin, std::min(begin + tile_.queries, s.q0 + s.tq)};
+        run_tile({&s, h, hkv, some, block.rows}, block, n, keys, thread);
       }
       end_dbias(s, h, block);
     }
@@ -226,23 +310,21 @@ class FlashBackward {
     return scratch_.piece(thread, piece) + number * dim * kPanel<T>;
   }
 
-  void write_out(const Heads<T>& grad, Write write, const Sequence& s, Index hkv, const Block& block,
+  void write_out(const Heads<S>& grad, Write write, const Sequence& s, Index hkv, const Block& block,
                  Piece piece, int thread) const {
     if (grad.data == nullptr) return;
     for (Index j = block.rows.begin, n = 0; j < block.rows.end; j += kPanel<T>, ++n) {
-      const Mat<T> to = grad.head(s.b, hkv).row_block(j, std::min(kPanel<T>, block.rows.end - j));
-      const T* from = key_panel(thread, piece, n, grad.dim);
-      if (write == Write::overwrite) {
-        transpose<T, false>(to.data, to.stride, from, kPanel<T>, to.cols, to.rows);
-      } else {
-        transpose<T, true>(to.data, to.stride, from, kPanel<T>, to.cols, to.rows);
-      }
+      const Mat<S> to = grad.head(s.b, hkv).row_block(j, std::min(kPanel<T>, block.rows.end - j));
+      put_transposed(to, write, key_panel(thread, piece, n, grad.dim), scratch_.piece(thread, kWideRows));
     }
   }
 
   HWY_ATTR Rows rows_of(const Tile& at, bool keys_finite, int thread) const {
-    const auto q = problem_.in.q.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
-    const auto dout = dout_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
+    const auto rows = [&](const Heads<const S>& x) {
+      return x.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
+    };
+    const auto q = widened(rows(problem_.in.q), scratch_.piece(thread, kWideQ));
+    const auto dout = widened(rows(dout_), scratch_.piece(thread, kWideDout));
     T *neg_lse = scratch_.piece(thread, kNegLse), *rest = scratch_.piece(thread, kNegLseRest);
     T* delta = scratch_.piece(thread, kDelta);
     bool finite = true;
@@ -263,17 +345,17 @@ class FlashBackward {
             rest, delta, !exposed || (finite && keys_finite && all_finite(q) && all_finite(dout))};
   }
 
-  HWY_ATTR void run_tile(const Tile& at, const Block& block, Index query_block, bool keys_finite,
+  HWY_ATTR void run_tile(const Tile& at, const Block& block, Index query_block, const Keys& keys,
                          int thread) {
-    const Rows rows = rows_of(at, keys_finite, thread);
+    const Rows rows = rows_of(at, keys.finite, thread);
     for (Index n = 0; n * kPanel<T> < at.keys.size(); ++n) run_panel(at, rows, n, thread);
-    if (grads_.dq.data == nullptr) return;
+    if (!wants_dq()) return;
     const Index number = first_query_block_[static_cast<std::size_t>(block.sequence)] + query_block;
     const Index place = number * problem_.heads + at.h;
     const Index turn =
         block.number - first_turn(*at.sequence, query_blocks_[static_cast<std::size_t>(number)]).key_block;
     query_turns_.wait(place, turn);
-    add_dq(at, rows, turn == 0 && grads_.write_q == Write::overwrite, thread);
+    add_dq(at, rows, keys.k, turn == 0 && write_q_ == Write::overwrite, thread);
     query_turns_.pass(place, turn);
   }
 
@@ -308,10 +390,11 @@ class FlashBackward {
       add_seen(dkt, ds, r.q, at);
       return;
     }
+    const Halves halves = at.template queries_by_half<T>();
     if (grads_.dv.data != nullptr)
-      multiply_add(dvt, r.dout.cols, r.dout.rows, Transposed<T>{r.dout.data, r.dout.stride}, p);
+      multiply_add(dvt, r.dout.cols, halves, Transposed<T>{r.dout.data, r.dout.stride}, p);
     if (grads_.dk.data != nullptr)
-      multiply_add(dkt, r.q.cols, r.q.rows, Transposed<T>{r.q.data, r.q.stride}, ds);
+      multiply_add(dkt, r.q.cols, halves, Transposed<T>{r.q.data, r.q.stride}, ds);
   }
 
   // The queries of a tile that see some of the keys; an empty range inside the tile if none does.
@@ -325,7 +408,8 @@ class FlashBackward {
   HWY_ATTR void plain_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at) const {
     const Tag<T> d;
     const auto scale = hn::Set(d, static_cast<T>(problem_.scale)), c = hn::Set(d, to_log2(problem_));
-    multiply_in_parts<T>(r.q.rows, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
+    const Halves halves = at.template queries_by_half<T>();
+    multiply_in_parts<T>(halves, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
                          [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
                            const auto neg_lse = hn::Set(d, r.neg_lse[i]),
                                       rest = hn::Set(d, r.neg_lse_rest[i]);
@@ -333,11 +417,10 @@ class FlashBackward {
                                      exp2<T>(hn::Add(hn::MulAdd(x1, c, neg_lse), rest)));
                          });
     const bool cut = at.cut();
-    const KeyLanes<T> scores = {problem_, nullptr, nullptr};
+    const KeyLanes<S> scores = {problem_, nullptr, nullptr};
     if (cut) scores.hide(p, at);
-    multiply_in_parts<T>(r.dout.rows, r.dout.cols, score_part(problem_),
-                         Natural<T>{r.dout.data, r.dout.stride}, vt, ds,
-                         [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+    multiply_in_parts<T>(halves, r.dout.cols, score_part(problem_), Natural<T>{r.dout.data, r.dout.stride},
+                         vt, ds, [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
                            const auto delta = hn::Set(d, r.delta[i]);
                            const T* row = panel_row(p, i);
                            store_row(ds, i, hn::Mul(hn::MulSub(x0, scale, delta), hn::Load(d, row)),
@@ -349,17 +432,18 @@ class FlashBackward {
   // The same with all options, step by step, and P ⊙ M in place of P.
   HWY_ATTR void general_panel(T* p, T* ds, const Rows& r, const T* kt, const T* vt, const Tile& at,
                               int thread) const {
-    const KeyLanes<T> scores = {problem_, scratch_.piece(thread, kSlope), scratch_.piece(thread, kKeep)};
+    const KeyLanes<S> scores = {problem_, scratch_.piece(thread, kSlope), scratch_.piece(thread, kKeep)};
+    const Halves halves = at.template queries_by_half<T>();
     const auto store_in = [](T* panel) {
       return [panel](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(panel, i, x0, x1); };
     };
-    multiply_in_parts<T>(r.q.rows, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
+    multiply_in_parts<T>(halves, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
                          store_in(p));
     scores.modify(p, at);
     scores.probabilities(p, r.neg_lse, r.neg_lse_rest, at);
     scores.hide(p, at);
-    multiply_in_parts<T>(r.dout.rows, r.dout.cols, score_part(problem_),
-                         Natural<T>{r.dout.data, r.dout.stride}, vt, ds, store_in(ds));
+    multiply_in_parts<T>(halves, r.dout.cols, score_part(problem_), Natural<T>{r.dout.data, r.dout.stride},
+                         vt, ds, store_in(ds));
     if (problem_.options.dropout > 0) scores.draw_keep(at);
     scores.gradients(ds, p, r.delta, at);
     scores.hide(ds, at);
@@ -381,12 +465,13 @@ class FlashBackward {
   }
 
   // dQ (+)= dS' K
-  HWY_ATTR void add_dq(const Tile& at, const Rows& rows, bool overwrite, int thread) const {
-    const Mat<T> dq = grads_.dq.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
+  HWY_ATTR void add_dq(const Tile& at, const Rows& rows, Mat<const T> keys, bool overwrite,
+                       int thread) const {
+    const Mat<T> dq = dq_.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
     const T* ds = scratch_.piece(thread, kDs);
     if (!rows.finite) {
       if (overwrite) zero(dq, {0, dq.rows});
-      add_seen_dq(dq, ds, at);
+      add_seen_dq(dq, ds, keys, at);
       return;
     }
     for (Index c = 0; c < dq.cols; c += kPanel<T>) {
@@ -396,23 +481,19 @@ class FlashBackward {
         constexpr Index kRows = size();
         Accumulators<T, kRows> sum;
         sum.clear();
-        const Range seen = seen_panels(at, {at.queries.begin + m, at.queries.begin + m + kRows});
-        for (Index n = seen.begin; n < seen.end; ++n) {
-          const Index nk = std::min(kPanel<T>, at.keys.size() - n * kPanel<T>);
-          sum.add_product(Natural<T>{ds + n * panel_size() + m * kPanel<T>, kPanel<T>},
-                          k + n * kPanel<T> * kPanel<T>, nk);
+        const Range all = at.sequence->keys_of(Range{at.queries.begin + m, at.queries.begin + m + kRows});
+        const Range seen = {at.local(all.begin), at.local(all.end)};
+        for (Index j = seen.begin, n; j < seen.end; j += n) {  // panel by panel
+          const Index panel = j / kPanel<T>, first = j % kPanel<T>;
+          n = std::min(kPanel<T> - first, seen.end - j);
+          sum.add_product(Natural<T>{ds + panel * panel_size() + m * kPanel<T> + first, kPanel<T>},
+                          k + j * kPanel<T>, n);
         }
         HWY_UNROLL(16)
         for (Index i = 0; i < kRows; ++i)
           put_row(dq.row(m + i) + c, width, overwrite, sum.v[i][0], sum.v[i][1]);
       });
     }
-  }
-
-  // The panels of keys that some of the queries see.
-  static Range seen_panels(const Tile& at, Range queries) {
-    const Range keys = at.sequence->keys_of(queries);
-    return {at.local(keys.begin) / kPanel<T>, ceil_div(at.local(keys.end), kPanel<T>)};
   }
 
   HWY_ATTR static void put_row(T* to, Index width, bool overwrite, Vec<T> x0, Vec<T> x1) {
@@ -427,13 +508,12 @@ class FlashBackward {
     for (Index c = 0; c < width; ++c) to[c] = overwrite ? row[c] : to[c] + row[c];
   }
 
-  void add_seen_dq(Mat<T> dq, const T* ds, const Tile& at) const {
-    const auto k = problem_.in.k.head(at.b(), at.hkv);
+  void add_seen_dq(Mat<T> dq, const T* ds, Mat<const T> k, const Tile& at) const {
     for (Index i = 0; i < dq.rows; ++i) {
       for (Index j = 0; j < at.keys.size(); ++j) {
         if (!problem_.sees(*at.sequence, at.h, at.queries.begin + i, at.keys.begin + j)) continue;
         const T w = ds[j / kPanel<T> * panel_size() + i * kPanel<T> + j % kPanel<T>];
-        for (Index c = 0; c < dq.cols; ++c) dq(i, c) += w * k(at.keys.begin + j, c);
+        for (Index c = 0; c < dq.cols; ++c) dq(i, c) += w * k(j, c);
       }
     }
   }
@@ -473,20 +553,24 @@ class FlashBackward {
     bias_turns_.pass(t.place, t.turn);
   }
 
-  AttentionGrads<T> grads_;
-  Heads<const T> dout_, out_;
+  AttentionGrads<S> grads_;
+  Heads<const S> dout_, out_;
   std::span<const T> lse_, dlse_;
-  const AttentionProblem<T>& problem_;
+  const AttentionProblem<S>& problem_;
   bool plain_;
   TileSizes tile_;
   Index panels_;  // in a block of keys
   std::vector<Block> query_blocks_, key_blocks_;
   std::vector<Index> first_query_block_;  // of each sequence
+  std::vector<Task> tasks_;
   Turns query_turns_;
   Index bias_places_;  // blocks of keys of one slice of dbias
   Turns bias_turns_;
   memory::Block delta_block_;
   T* delta_;  // (B, Hq, Tq)
+  memory::Block dq_block_;
+  Heads<T> dq_;  // where dQ is summed
+  Write write_q_;
   Scratch<T> scratch_;
 };
 
@@ -500,6 +584,11 @@ void backward_f64(const AttentionGrads<double>& grads, Heads<const double> dout,
                   const AttentionProblem<double>& problem) {
   FlashBackward<double>(grads, dout, out, lse, dlse, problem).run();
 }
+void backward_bf16(const AttentionGrads<bf16>& grads, Heads<const bf16> dout, Heads<const bf16> out,
+                   std::span<const float> lse, std::span<const float> dlse,
+                   const AttentionProblem<bf16>& problem) {
+  FlashBackward<bf16>(grads, dout, out, lse, dlse, problem).run();
+}
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
@@ -510,6 +599,7 @@ namespace tilegrad::kernels {
 
 HWY_EXPORT(backward_f32);
 HWY_EXPORT(backward_f64);
+HWY_EXPORT(backward_bf16);
 
 template <>
 void flash_attention_backward<float>(const AttentionGrads<float>& grads, Heads<const float> dout,
@@ -524,6 +614,13 @@ void flash_attention_backward<double>(const AttentionGrads<double>& grads, Heads
                                       std::span<const double> lse, const AttentionOptions& options,
                                       std::span<const double> dlse) {
   HWY_DYNAMIC_DISPATCH(backward_f64)(grads, dout, out, lse, dlse, AttentionProblem<double>(in, options));
+}
+template <>
+void flash_attention_backward<bf16>(const AttentionGrads<bf16>& grads, Heads<const bf16> dout,
+                                    const AttentionInputs<bf16>& in, Heads<const bf16> out,
+                                    std::span<const float> lse, const AttentionOptions& options,
+                                    std::span<const float> dlse) {
+  HWY_DYNAMIC_DISPATCH(backward_bf16)(grads, dout, out, lse, dlse, AttentionProblem<bf16>(in, options));
 }
 
 }  // namespace tilegrad::kernels

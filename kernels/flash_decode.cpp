@@ -39,38 +39,21 @@ HWY_INLINE void for_each_key(const Heads<const T>& x, Index b, Range keys, F&& f
   }
 }
 
-template <class T>
-HWY_INLINE T dot(const T* x, const T* y, Index n) {
-  const Tag<T> d;
-  auto sums = hn::Zero(d);
-  Index c = 0;
-  for (; c + kLanes<T> <= n; c += kLanes<T>)
-    sums = hn::MulAdd(hn::LoadU(d, x + c), hn::LoadU(d, y + c), sums);
-  T sum = hn::GetLane(hn::SumOfLanes(d, sums));
-  for (; c < n; ++c) sum += x[c] * y[c];
-  return sum;
-}
-
-// y = a y + b x
-template <class T>
-HWY_INLINE void scale_and_add(T* y, T a, T b, const T* x, Index n) {
-  const Tag<T> d;
-  const auto va = hn::Set(d, a), vb = hn::Set(d, b);
-  Index c = 0;
-  for (; c + kLanes<T> <= n; c += kLanes<T>)
-    hn::StoreU(hn::MulAdd(vb, hn::LoadU(d, x + c), hn::Mul(va, hn::LoadU(d, y + c))), d, y + c);
-  for (; c < n; ++c) y[c] = a * y[c] + b * x[c];
-}
-
 // y += a x
 template <class T>
 HWY_INLINE void add(T* y, T a, const T* x, Index n) {
-  const Tag<T> d;
-  const auto va = hn::Set(d, a);
-  Index c = 0;
-  for (; c + kLanes<T> <= n; c += kLanes<T>)
-    hn::StoreU(hn::MulAdd(va, hn::LoadU(d, x + c), hn::LoadU(d, y + c)), d, y + c);
-  for (; c < n; ++c) y[c] += a * x[c];
+  const auto va = hn::Set(Tag<T>(), a);
+  map(
+      y, n, [va](Vec<T> yi, Vec<T> xi) HWY_ATTR { return hn::MulAdd(va, xi, yi); }, static_cast<const T*>(y),
+      x);
+}
+
+// y *= a
+template <class T>
+HWY_INLINE void scale(T* y, T a, Index n) {
+  const auto va = hn::Set(Tag<T>(), a);
+  map(
+      y, n, [va](Vec<T> yi) HWY_ATTR { return hn::Mul(va, yi); }, static_cast<const T*>(y));
 }
 
 template <class T>
@@ -83,7 +66,7 @@ class FlashDecode {
         c_(to_log2(problem)),
         keys_(problem.options.tiles.keys > 0 ? problem.options.tiles.keys : 128),
         rows_(problem.heads * problem.longest_queries()),
-        parts_(parts_of_keys()),
+        parts_(parts_of_keys(sequences(), problem.tk)),
         scratch_({rows_ * problem.dim, ceil_div(keys_, kPanel<T>) * panel_size(), panel_size()}),
         states_(sequences() * parts_ * state_size() * static_cast<Index>(sizeof(T)),
                 memory::Category::workspace) {}
@@ -115,12 +98,6 @@ class FlashDecode {
     T* max = reinterpret_cast<T*>(states_.data()) + n * state_size();
     return {max, max + rows_, max + 2 * rows_};
   }
-  // Enough tasks for any number of threads, and enough keys for a task.
-  Index parts_of_keys() const {
-    constexpr Index kTasks = 16, kKeys = 128;
-    return std::clamp<Index>(std::min(kTasks / std::max<Index>(sequences(), 1), problem_.tk / kKeys), 1,
-                             kTasks);
-  }
 
   Tile tile(const Sequence& s, Range keys) const { return {&s, 0, 0, s.queries(), keys, problem_.heads}; }
 
@@ -129,14 +106,11 @@ class FlashDecode {
   HWY_ATTR void attend(const Sequence& s, Index part, const State& state, int thread) const {
     constexpr T kNothing = -std::numeric_limits<T>::infinity();
     if (s.tq == 0) return;
-    const Range all = s.keys_of(s.queries());
-    const Index size = std::max<Index>(all.size(), 0);
-    const Range keys = {all.begin + size * part / parts_, all.begin + size * (part + 1) / parts_};
+    const Range keys = part_of(s.keys_of(s.queries()), part, parts_);
     T* q = scratch_.piece(thread, kQ);
     tile(s, keys).for_each_row([&](Index row, Index h, Index i) {
       std::copy_n(problem_.in.q.head(s.b, h).row(i), problem_.dim, q + row * problem_.dim);
-      const bool has_sink = part == 0 && !problem_.in.sinks.empty();
-      const T sink = has_sink ? problem_.in.sinks[static_cast<std::size_t>(h)] : kNothing;
+      const T sink = part == 0 ? problem_.sink(h) : kNothing;
       state.max[row] = sink * (std::numbers::log2e_v<T> / c_);
       state.sum[row] = sink == kNothing ? T{0} : T{1};
     });
@@ -186,7 +160,7 @@ class FlashDecode {
       const Range rows = rows_of(hkv, at);
       T* s = column(j - at.keys.begin, thread);
       for (Index row = rows.begin; row < rows.end; ++row)
-        s[row * kPanel<T>] = dot(q + row * problem_.dim, k, problem_.dim);
+        s[row * kPanel<T>] = dot(problem_.dim, q + row * problem_.dim, k);
     });
   }
 
@@ -223,8 +197,7 @@ class FlashDecode {
     const T alpha = std::exp2(std::fma(old, c_, shift));
     state.max[row] = max;
     state.sum[row] = std::fma(alpha, state.sum[row], hn::GetLane(hn::SumOfLanes(d, sum)));
-    T* o = state.o + row * problem_.dim_v;
-    scale_and_add(o, alpha, T{0}, o, problem_.dim_v);
+    scale(state.o + row * problem_.dim_v, alpha, problem_.dim_v);
   }
 
   // O += P V. Where a query must not see a value, a probability of 0 does not hide its NaN, since 0 · NaN is
@@ -255,18 +228,18 @@ class FlashDecode {
       const T b = std::exp2(std::fma(other.max[row], c_, shift));
       state.max[row] = max;
       state.sum[row] = a * state.sum[row] + b * other.sum[row];
-      scale_and_add(state.o + row * problem_.dim_v, a, b, other.o + row * problem_.dim_v, problem_.dim_v);
+      T* o = state.o + row * problem_.dim_v;
+      scale(o, a, problem_.dim_v);
+      add(o, b, other.o + row * problem_.dim_v, problem_.dim_v);
     }
   }
 
-  // O / l, LSE = scale m + log l; a row that saw nothing has l = 0.
+  // O / l, LSE = scale m + log l.
   HWY_ATTR void finish(const Sequence& s, const State& state) const {
     tile(s, {}).for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      T sum = state.sum[row], *out = out_.head(s.b, h).row(i);
-      const bool blind = !(sum > 0 && std::isfinite(sum)) && problem_.blind(s, h, i);
-      if (sum == 0 && !blind) sum = std::numeric_limits<T>::quiet_NaN();
-      if (sum != 0 && blind) sum = 1;  // a sink that is Inf or NaN is all that there is
+      const auto [sum, blind] = problem_.denominator(state.sum[row], s, h, i);
       const T* o = state.o + row * problem_.dim_v;
+      T* out = out_.head(s.b, h).row(i);
       for (Index c = 0; c < problem_.dim_v; ++c) out[c] = blind ? T{0} : o[c] * (1 / sum);
       const double log2 = static_cast<double>(state.max[row] * c_) + std::log2(static_cast<double>(sum));
       lse_[static_cast<std::size_t>(problem_.row(s.b, h, i))] = static_cast<T>(log2 * std::numbers::ln2);

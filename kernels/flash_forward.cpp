@@ -21,10 +21,11 @@
 // K and V are read element by element from their natural layout. The result depends on shapes and options
 // alone, not on threads: a task does all of its queries' work, in a fixed order.
 //
-// In decoding there are few queries, often one, and many keys. Then the query heads that share K and V lie
-// side by side in the lanes of one panel, and if that still leaves too few tasks, the keys are cut into
-// parts. Each part has its own m, l and O, which are merged at the end, in the order of the parts, as if the
-// keys of one part were a single block.
+// With fewer queries than lanes the query heads that share K and V lie side by side in the lanes of one
+// panel, and if that leaves too few tasks, the keys are cut into parts. Each part has its own m, l and O,
+// which are merged at the end, in the order of the parts, as if the keys of one part were a single block.
+//
+// Inputs that are stored in bf16 are widened to float tile by tile, in front of the products.
 #include "kernels/attention.h"
 #include "kernels/flash_decode.h"
 
@@ -41,10 +42,12 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
-template <class T>
+template <class S>
 class FlashForward {
+  using T = Compute<S>;
+
  public:
-  FlashForward(Heads<T> out, std::span<T> lse, const AttentionProblem<T>& problem)
+  FlashForward(Heads<S> out, std::span<T> lse, const AttentionProblem<S>& problem)
       : out_(out),
         lse_(lse),
         problem_(problem),
@@ -55,9 +58,10 @@ class FlashForward {
         folded_(std::clamp<Index>(kPanel<T> / tile_.queries, 1, problem.group())),
         head_blocks_(problem.kv_heads * ceil_div(problem.group(), folded_)),
         blocks_(cut(problem.sequences, &Sequence::queries, tile_.queries)),
-        parts_(parts_of_keys()),
+        parts_(panels_ > 1 ? 1 : parts_of_keys(tasks(), problem.tk)),
         scratch_({panels_ * problem.dim * kPanel<T>, parts_ > 1 ? 0 : states_size(), tile_.keys * kPanel<T>,
-                  plain_ ? 0 : tile_.keys * kPanel<T>, tile_.keys}),
+                  plain_ ? 0 : tile_.keys * kPanel<T>, tile_.keys, wide(tile_.keys, problem.dim),
+                  wide(tile_.keys, problem.dim_v), wide(kPanel<T>, std::max(problem.dim, problem.dim_v))}),
         partial_(parts_ > 1 ? tasks() * parts_ * states_size() * static_cast<Index>(sizeof(T)) : 0,
                  memory::Category::workspace) {}
 
@@ -67,7 +71,7 @@ class FlashForward {
         const Task task = task_of(n);
         T* states = scratch_.piece(thread, kStates);
         attend(task, 0, states, thread);
-        for_each_panel(task, states, thread, [&](const QueryPanel& p) { finish(p); });
+        for_each_panel(task, states, thread, [&](const QueryPanel& p) { finish(p, thread); });
       });
       return;
     }
@@ -77,7 +81,7 @@ class FlashForward {
       const Task task = task_of(n);
       for_each_panel(task, partial(n * parts_), thread, [&](const QueryPanel& p) {
         for (Index part = 1; part < parts_; ++part) merge(p, part * states_size());
-        finish(p);
+        finish(p, thread);
       });
     });
   }
@@ -86,13 +90,14 @@ class FlashForward {
   // Sums of sums lose less to rounding than one long sum.
   static constexpr Index kSumRows = 16;
 
-  enum Piece : std::size_t { kQ, kStates, kScores, kAux, kRow };
+  // The last three are for what is stored in fewer bits than T: keys, values, and the rows of a panel.
+  enum Piece : std::size_t { kQ, kStates, kScores, kAux, kRow, kWideK, kWideV, kWideRows };
 
-  // Some queries of one block of heads.
+  // Some queries, in `heads` heads from h on that share key/value head hkv.
   struct Task {
     const Sequence* sequence;
     Range queries;
-    Index head_block;
+    Index h, hkv, heads;
   };
 
   // One panel of rows (the queries of a head, or of several), with the state of the recurrence.
@@ -106,7 +111,7 @@ class FlashForward {
 
   // The longer the rows of K and V, the more queries must share them before the next ones come; but there
   // must be enough tasks for any number of threads.
-  static TileSizes tile_sizes(const AttentionProblem<T>& problem) {
+  static TileSizes tile_sizes(const AttentionProblem<S>& problem) {
     constexpr Index kTasks = 16;
     const TileSizes& wanted = problem.options.tiles;
     const Index dim = std::max(problem.dim, problem.dim_v), longest = problem.longest_queries();
@@ -118,23 +123,12 @@ class FlashForward {
             std::min(keys, std::max<Index>(problem.tk, 1))};
   }
 
+  static Index wide(Index rows, Index cols) { return std::is_same_v<S, T> ? 0 : rows * cols; }
   Index tasks() const { return static_cast<Index>(blocks_.size()) * head_blocks_; }
   // m, l and O of one panel, and of all panels of a task.
   Index state_size() const { return (problem_.dim_v + 2) * kPanel<T>; }
   Index states_size() const { return panels_ * state_size(); }
   T* partial(Index n) const { return reinterpret_cast<T*>(partial_.data()) + n * states_size(); }
-
-  // Into how many parts the keys are cut: so that there are enough tasks for any number of threads, and
-  // enough keys in a task. It depends on shapes alone, as the result does.
-  Index parts_of_keys() const {
-    constexpr Index kTasks = 16, kKeys = 128;
-    if (panels_ > 1 || tasks() == 0) return 1;
-    return std::clamp<Index>(std::min(kTasks / tasks(), problem_.tk / kKeys), 1, kTasks);
-  }
-  Range part_of(Range keys, Index n) const {
-    const Index size = std::max<Index>(keys.size(), 0);
-    return {keys.begin + size * n / parts_, keys.begin + size * (n + 1) / parts_};
-  }
 
   // The blocks of a head follow each other, because they share K and V. Its last block comes first: under a
   // causal mask it has the most work.
@@ -143,33 +137,38 @@ class FlashForward {
     const Index number = n - some.first * head_blocks_;
     const Index head_block = number / some.count, last_first = some.count - 1 - number % some.count;
     const Block& block = blocks_[static_cast<std::size_t>(some.first + last_first)];
-    return {&problem_.sequences[static_cast<std::size_t>(block.sequence)], block.rows, head_block};
+    const Index blocks_of_group = head_blocks_ / problem_.kv_heads;
+    const Index hkv = head_block / blocks_of_group, first = head_block % blocks_of_group * folded_;
+    return {&problem_.sequences[static_cast<std::size_t>(block.sequence)], block.rows,
+            hkv * problem_.group() + first, hkv, std::min(folded_, problem_.group() - first)};
   }
 
   // Lets the rows of a task see one part of the keys.
   HWY_ATTR void attend(const Task& task, Index part, T* states, int thread) const {
-    for_each_panel(task, states, thread, [&](const QueryPanel& p) HWY_ATTR { start(p, part == 0); });
-    const Range keys = part_of(task.sequence->keys_of(task.queries), part);
-    for (Index j = keys.begin; j < keys.end; j += tile_.keys) {
-      const Range some = {j, std::min(j + tile_.keys, keys.end)};
+    for_each_panel(task, states, thread, [&](const QueryPanel& p) HWY_ATTR { start(p, part == 0, thread); });
+    const Range all = part_of(task.sequence->keys_of(task.queries), part, parts_);
+    const auto k = problem_.in.k.head(task.sequence->b, task.hkv);
+    const auto v = problem_.in.v.head(task.sequence->b, task.hkv);
+    for (Index j = all.begin; j < all.end; j += tile_.keys) {
+      const Range some = {j, std::min(j + tile_.keys, all.end)};
+      const auto keys = widened(k.row_block(j, some.size()), scratch_.piece(thread, kWideK));
+      const auto values = widened(v.row_block(j, some.size()), scratch_.piece(thread, kWideV));
       for_each_panel(task, states, thread, [&](const QueryPanel& p) HWY_ATTR {
         Tile at = p.at;
         at.keys = {std::max(some.begin, p.at.keys.begin), std::min(some.end, p.at.keys.end)};
-        if (!at.keys.empty()) add_keys(p, at, thread);
+        if (at.keys.empty()) return;
+        const Index first = at.keys.begin - j, n = at.keys.size();
+        add_keys(p, at, keys.row_block(first, n), values.row_block(first, n), thread);
       });
     }
   }
 
   template <class F>
   HWY_ATTR void for_each_panel(const Task& task, T* states, int thread, F&& f) const {
-    const Index blocks_of_group = head_blocks_ / problem_.kv_heads;
-    const Index hkv = task.head_block / blocks_of_group, first = task.head_block % blocks_of_group * folded_;
-    const Index heads = std::min(folded_, problem_.group() - first);
     T* q = scratch_.piece(thread, kQ);
     for (Index i = task.queries.begin; i < task.queries.end; i += kPanel<T>) {
       const Range queries = {i, std::min(i + kPanel<T>, task.queries.end)};
-      const Tile at = {task.sequence, hkv * problem_.group() + first,  hkv,
-                       queries,       task.sequence->keys_of(queries), heads};
+      const Tile at = {task.sequence, task.h, task.hkv, queries, task.sequence->keys_of(queries), task.heads};
       T *o = states, *max = o + problem_.dim_v * kPanel<T>;
       f(QueryPanel{at, q, o, max, max + kPanel<T>});
       states += state_size();
@@ -178,59 +177,56 @@ class FlashForward {
   }
 
   // A sink is part of the recurrence once: where the first keys are.
-  HWY_ATTR void start(const QueryPanel& p, bool first) const {
+  HWY_ATTR void start(const QueryPanel& p, bool first, int thread) const {
     constexpr T kNothing = -std::numeric_limits<T>::infinity();
-    pack_queries(p);
+    pack_queries(p, thread);
     std::fill_n(p.o, problem_.dim_v * kPanel<T>, T{0});
     std::fill_n(p.max, kPanel<T>, kNothing);
     std::fill_n(p.sum, kPanel<T>, T{0});
-    if (!first || problem_.in.sinks.empty()) return;
+    if (!first) return;
     p.at.for_each_row([&](Index lane, Index h, Index) {
-      const T sink = problem_.in.sinks[static_cast<std::size_t>(h)];
+      const T sink = problem_.sink(h);
       p.max[lane] = sink * (std::numbers::log2e_v<T> / c_);
       p.sum[lane] = sink == kNothing ? T{0} : T{1};
     });
   }
 
-  HWY_ATTR void pack_queries(const QueryPanel& p) const {
+  HWY_ATTR void pack_queries(const QueryPanel& p, int thread) const {
     const Index n = p.at.queries.size();
     if (p.at.rows() < kPanel<T>) std::fill_n(p.q, problem_.dim * kPanel<T>, T{0});
     for (Index i = 0; i < p.at.heads; ++i) {
-      const auto q = problem_.in.q.head(p.at.b(), p.at.h + i).row_block(p.at.queries.begin, n);
+      const auto q = widened(problem_.in.q.head(p.at.b(), p.at.h + i).row_block(p.at.queries.begin, n),
+                             scratch_.piece(thread, kWideRows));
       transpose(p.q + i * n, kPanel<T>, q.data, q.stride, n, q.cols);
     }
   }
 
-  // All of a tile's keys or values.
-  static Mat<const T> rows(const Heads<const T>& x, const Tile& at) {
-    return x.head(at.b(), at.hkv).row_block(at.keys.begin, at.keys.size());
-  }
-
-  HWY_ATTR void add_keys(const QueryPanel& p, const Tile& at, int thread) const {
+  HWY_ATTR void add_keys(const QueryPanel& p, const Tile& at, Mat<const T> k, Mat<const T> v,
+                         int thread) const {
     const Tag<T> d;
     T* s = scratch_.piece(thread, kScores);
     const Index keys = at.keys.size();
     auto max0 = hn::Load(d, p.max), max1 = hn::Load(d, p.max + kLanes<T>);
     const auto old0 = max0, old1 = max1;
-    const QueryLanes<T> scores = {problem_, scratch_.piece(thread, kAux), scratch_.piece(thread, kRow)};
+    const QueryLanes<S> scores = {problem_, scratch_.piece(thread, kAux), scratch_.piece(thread, kRow)};
     const auto store = [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
       store_row(s, j, x0, x1);
       max0 = hn::Max(x0, max0);
       max1 = hn::Max(x1, max1);
     };
     if (!plain_) {
-      multiply_keys(p, at, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(s, j, x0, x1); });
+      multiply_keys(p, at, k, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(s, j, x0, x1); });
       scores.modify(s, at);
       for (Index j = 0; j < keys; ++j)
         store(j, hn::Load(d, panel_row(s, j)), hn::Load(d, panel_row(s, j) + kLanes<T>));
     } else if (at.cut()) {
       const SeenByLane<T> seen(at);
-      multiply_keys(p, at, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+      multiply_keys(p, at, k, s, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
         if (!seen.cuts(j)) return store(j, x0, x1);
         store(j, seen.mask(j, 0, x0), seen.mask(j, kLanes<T>, x1));
       });
     } else {
-      multiply_keys(p, at, s, store);
+      multiply_in_parts<T>(keys, k.cols, score_part(problem_), Natural<T>{k.data, k.stride}, p.q, s, store);
     }
     const auto c = hn::Set(d, c_), shift0 = neg_shift(max0), shift1 = neg_shift(max1);
     const auto alpha0 = exp2<T>(hn::MulAdd(old0, c, shift0)), alpha1 = exp2<T>(hn::MulAdd(old1, c, shift1));
@@ -251,22 +247,21 @@ class FlashForward {
     store_row(p.sum, 0, hn::MulAdd(alpha0, hn::Load(d, p.sum), sum0),
               hn::MulAdd(alpha1, hn::Load(d, p.sum + kLanes<T>), sum1));
     if (problem_.options.dropout > 0) scores.drop(s, at);
-    const auto v = rows(problem_.in.v, at);
     if (exposed(at) && !exposed_are_finite(at, v)) {
       for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         return hn::Mul(x, lane == 0 ? alpha0 : alpha1);
       });
       add_seen_values(p, at, s, v);
     } else {
-      add_values(p, s, v, alpha0, alpha1);
+      add_values(p, at, s, v, alpha0, alpha1);
     }
   }
 
-  // Sᵀ = K Qᵀ
+  // Sᵀ = K Qᵀ, where a mask may cut the tile.
   template <class F>
-  HWY_ATTR void multiply_keys(const QueryPanel& p, const Tile& at, T* s, F&& finish) const {
-    const auto k = rows(problem_.in.k, at);
-    multiply_in_parts<T>(k.rows, k.cols, score_part(problem_), Natural<T>{k.data, k.stride}, p.q, s, finish);
+  HWY_ATTR void multiply_keys(const QueryPanel& p, const Tile& at, Mat<const T> k, T* s, F&& finish) const {
+    multiply_in_parts<T>(at.template keys_by_half<T>(), k.cols, score_part(problem_),
+                         Natural<T>{k.data, k.stride}, p.q, s, finish);
   }
 
   // Whether some row does not see some key, and whether the values of those keys hold neither NaN nor Inf.
@@ -285,10 +280,10 @@ class FlashForward {
   }
 
   // Oᵀ = α Oᵀ + Vᵀ Pᵀ
-  HWY_ATTR void add_values(const QueryPanel& p, const T* probabilities, Mat<const T> v, Vec<T> alpha0,
-                           Vec<T> alpha1) const {
+  HWY_ATTR void add_values(const QueryPanel& p, const Tile& at, const T* probabilities, Mat<const T> v,
+                           Vec<T> alpha0, Vec<T> alpha1) const {
     const Tag<T> d;
-    multiply<T>(v.cols, v.rows, Transposed<T>{v.data, v.stride}, probabilities,
+    multiply<T>(v.cols, at.template keys_by_half<T>(), Transposed<T>{v.data, v.stride}, probabilities,
                 [&](Index c, Vec<T> x0, Vec<T> x1) HWY_ATTR {
                   const T* row = panel_row(p.o, c);
                   store_row(p.o, c, hn::MulAdd(alpha0, hn::Load(d, row), x0),
@@ -325,19 +320,16 @@ class FlashForward {
     }
   }
 
-  // O = Oᵀᵀ / l, LSE = scale m + log l; a row that saw nothing has l = 0.
-  HWY_ATTR void finish(const QueryPanel& p) const {
+  // O = Oᵀᵀ / l, LSE = scale m + log l.
+  HWY_ATTR void finish(const QueryPanel& p, int thread) const {
     const Tag<T> d;
     const Tile& at = p.at;
     HWY_ALIGN T inverse[kPanel<T>] = {};
     at.for_each_row([&](Index lane, Index h, Index i) {
-      T& sum = p.sum[lane];
-      const bool blind = !(sum > 0 && std::isfinite(sum)) && problem_.blind(*at.sequence, h, i);
-      if (sum == 0 && !blind) sum = std::numeric_limits<T>::quiet_NaN();
+      const auto [sum, blind] = problem_.denominator(p.sum[lane], *at.sequence, h, i);
+      p.sum[lane] = sum;
       inverse[lane] = blind ? T{0} : 1 / sum;
-      if (!blind || sum == 0) return;
-      sum = 1;  // a sink that is Inf or NaN is all that there is
-      for (Index c = 0; c < problem_.dim_v; ++c) panel_row(p.o, c)[lane] = 0;
+      for (Index c = 0; blind && c < problem_.dim_v; ++c) panel_row(p.o, c)[lane] = 0;
     });
     write_lse(p);
     for_each_vector(p.o, {0, problem_.dim_v}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
@@ -345,8 +337,8 @@ class FlashForward {
     });
     const Index n = at.queries.size();
     for (Index i = 0; i < at.heads; ++i) {
-      const Mat<T> out = out_.head(at.b(), at.h + i).row_block(at.queries.begin, n);
-      transpose(out.data, out.stride, p.o + i * n, kPanel<T>, problem_.dim_v, n);
+      put_transposed(out_.head(at.b(), at.h + i).row_block(at.queries.begin, n), Write::overwrite,
+                     p.o + i * n, scratch_.piece(thread, kWideRows));
     }
   }
 
@@ -365,9 +357,9 @@ class FlashForward {
     });
   }
 
-  Heads<T> out_;
+  Heads<S> out_;
   std::span<T> lse_;
-  const AttentionProblem<T>& problem_;
+  const AttentionProblem<S>& problem_;
   bool plain_;
   T c_;  // scores are c_ times what panels hold, in units of log 2
   TileSizes tile_;
@@ -386,6 +378,9 @@ void forward_f32(Heads<float> out, std::span<float> lse, const AttentionProblem<
 void forward_f64(Heads<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
   FlashForward<double>(out, lse, problem).run();
 }
+void forward_bf16(Heads<bf16> out, std::span<float> lse, const AttentionProblem<bf16>& problem) {
+  FlashForward<bf16>(out, lse, problem).run();
+}
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
@@ -396,6 +391,7 @@ namespace tilegrad::kernels {
 
 HWY_EXPORT(forward_f32);
 HWY_EXPORT(forward_f64);
+HWY_EXPORT(forward_bf16);
 
 template <>
 void flash_attention<float>(Heads<float> out, std::span<float> lse, const AttentionInputs<float>& in,
@@ -410,6 +406,11 @@ void flash_attention<double>(Heads<double> out, std::span<double> lse, const Att
   const AttentionProblem<double> problem(in, options);
   if (problem.decodes()) return flash_decode(out, lse, problem);
   HWY_DYNAMIC_DISPATCH(forward_f64)(out, lse, problem);
+}
+template <>
+void flash_attention<bf16>(Heads<bf16> out, std::span<float> lse, const AttentionInputs<bf16>& in,
+                           const AttentionOptions& options) {
+  HWY_DYNAMIC_DISPATCH(forward_bf16)(out, lse, AttentionProblem<bf16>(in, options));
 }
 
 }  // namespace tilegrad::kernels

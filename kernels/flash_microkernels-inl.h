@@ -11,24 +11,13 @@
 #define TILEGRAD_KERNELS_FLASH_MICROKERNELS_INL_H_
 #endif
 
-#include <hwy/contrib/math/math-inl.h>
-#include <hwy/highway.h>
-
-#include <algorithm>
-#include <limits>
 #include <type_traits>
 
-#include "kernels/mat.h"
+#include "kernels/bf16.h"
+#include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-template <class T>
-using Tag = hn::ScalableTag<T>;
-template <class T>
-using Vec = hn::Vec<Tag<T>>;
 
 // Lanes of a vector, and columns of a panel.
 template <class T>
@@ -138,6 +127,25 @@ struct Transposed {
   Index stride;
   HWY_INLINE const T& at(Index m, Index k) const { return data[k * stride + m]; }
   HWY_INLINE Transposed from_row(Index m) const { return {data + m, stride}; }
+  HWY_INLINE Transposed from_inner(Index k) const { return {data + k * stride, stride}; }
+};
+
+// Which of the two vectors of a panel's row a product needs.
+struct Lower {
+  static constexpr bool kLower = true, kUpper = false;
+};
+struct Upper {
+  static constexpr bool kLower = false, kUpper = true;
+};
+struct Both {
+  static constexpr bool kLower = true, kUpper = true;
+};
+
+// Rows of a panel: the first `lower` ones matter in their lower vector alone, the last `upper` ones in their
+// upper vector alone. So it is along the diagonal of a causal mask, where a row of scores begins or ends
+// within a panel, and half of the work is saved there.
+struct Halves {
+  Index lower, both, upper;
 };
 
 template <class T, Index M>
@@ -149,18 +157,28 @@ struct Accumulators {
     for (Index m = 0; m < M; ++m) v[m][0] = v[m][1] = hn::Zero(Tag<T>());
   }
   // += a (M, K) · b (K, panel)
-  template <class A>
+  template <class Half = Both, class A>
   HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, Index inner) {
     const Tag<T> d;
     for (Index k = 0; k < inner; ++k) {
-      const auto b0 = hn::Load(d, b + k * kPanel<T>), b1 = hn::Load(d, b + k * kPanel<T> + kLanes<T>);
+      const T* row = b + k * kPanel<T>;
+      const auto b0 = hn::Load(d, Half::kLower ? row : row + kLanes<T>);
+      const auto b1 = hn::Load(d, Half::kUpper ? row + kLanes<T> : row);
       HWY_UNROLL(16)
       for (Index m = 0; m < M; ++m) {
         const auto x = hn::Set(d, a.at(m, k));
-        v[m][0] = hn::MulAdd(x, b0, v[m][0]);
-        v[m][1] = hn::MulAdd(x, b1, v[m][1]);
+        if constexpr (Half::kLower) v[m][0] = hn::MulAdd(x, b0, v[m][0]);
+        if constexpr (Half::kUpper) v[m][1] = hn::MulAdd(x, b1, v[m][1]);
       }
     }
+  }
+  // The same for an inner dimension whose rows of b are 0 in one of the vectors.
+  template <class A>
+  HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, const Halves& inner) {
+    add_product<Lower>(a, b, inner.lower);
+    add_product<Both>(a.from_inner(inner.lower), b + inner.lower * kPanel<T>, inner.both);
+    const Index rest = inner.lower + inner.both;
+    add_product<Upper>(a.from_inner(rest), b + rest * kPanel<T>, inner.upper);
   }
 };
 
@@ -181,14 +199,19 @@ HWY_INLINE void for_row_blocks(Index rows, F&& f) {
   if (m < rows) f(m, std::integral_constant<Index, 1>());
 }
 
-// a (rows, inner) · b (inner, panel): for each row m of the product, finish(m, x0, x1) gets its two vectors.
-template <class T, class A, class F>
-HWY_INLINE void multiply(Index rows, Index inner, const A& a, const T* b, F&& finish) {
+// a (rows, inner) · b (inner, panel): for each row m of the product, finish(m, x0, x1) gets its two vectors,
+// of which one may be 0 instead.
+template <class T, class Half = Both, class Inner, class A, class F>
+HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b, F&& finish) {
   for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
     constexpr Index kRows = size();
     Accumulators<T, kRows> c;
     c.clear();
-    c.add_product(a.from_row(m), b, inner);
+    if constexpr (std::is_same_v<Inner, Halves>) {
+      c.add_product(a.from_row(m), b, inner);
+    } else {
+      c.template add_product<Half>(a.from_row(m), b, inner);
+    }
     HWY_UNROLL(16)
     for (Index i = 0; i < kRows; ++i) finish(m + i, c.v[i][0], c.v[i][1]);
   });
@@ -203,7 +226,7 @@ HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
 // The same for a long inner dimension, in parts: a part of b stays in the first-level cache for all rows, and
 // a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what was summed so
 // far.
-template <class T, class F>
+template <class T, class Half = Both, class F>
 HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, Natural<T> a, const T* b, T* sums,
                                   F&& finish) {
   const Tag<T> d;
@@ -212,25 +235,60 @@ HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, Natural<T
     const T* row = panel_row(sums, i);
     then(i, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
   };
-  if (inner <= part) return multiply<T>(rows, inner, a, b, finish);
-  multiply<T>(rows, part, a, b, first);
+  if (inner <= part) return multiply<T, Half>(rows, inner, a, b, finish);
+  multiply<T, Half>(rows, part, a, b, first);
   Index k = part;
   for (; k + part < inner; k += part) {
-    multiply<T>(rows, part, a.from_inner(k), panel_row(b, k),
-                [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, first); });
+    multiply<T, Half>(rows, part, a.from_inner(k), panel_row(b, k),
+                      [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, first); });
   }
-  multiply<T>(rows, inner - k, a.from_inner(k), panel_row(b, k),
-              [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, finish); });
+  multiply<T, Half>(rows, inner - k, a.from_inner(k), panel_row(b, k),
+                    [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, finish); });
+}
+
+// The same where some rows of the product matter in one vector alone.
+template <class T, class F>
+HWY_INLINE void multiply_in_parts(const Halves& rows, Index inner, Index part, Natural<T> a, const T* b,
+                                  T* sums, F&& finish) {
+  const auto some = [&](auto half, Index first, Index n) HWY_ATTR {
+    multiply_in_parts<T, decltype(half)>(n, inner, part, a.from_row(first), b, panel_row(sums, first),
+                                         [&](Index m, Vec<T> x0, Vec<T> x1)
+                                             HWY_ATTR { finish(first + m, x0, x1); });
+  };
+  some(Both(), rows.lower, rows.both);
+  if (rows.lower > 0) some(Lower(), 0, rows.lower);
+  if (rows.upper > 0) some(Upper(), rows.lower + rows.both, rows.upper);
 }
 
 // c (rows, panel) += a · b.
 template <class T, class A>
-HWY_INLINE void multiply_add(T* c, Index rows, Index inner, const A& a, const T* b) {
+HWY_INLINE void multiply_add(T* c, Index rows, const Halves& inner, const A& a, const T* b) {
   const Tag<T> d;
   multiply<T>(rows, inner, a, b, [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR {
     T* row = panel_row(c, m);
     store_row(c, m, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
   });
+}
+
+// x as the products read it: where it lies, or in `memory` if it is stored in fewer bits.
+template <class S>
+HWY_INLINE Mat<const Compute<S>> widened(Mat<const S> x, [[maybe_unused]] Compute<S>* memory) {
+  if constexpr (std::is_same_v<S, Compute<S>>) {
+    return x;
+  } else {
+    for (Index r = 0; r < x.rows; ++r) {
+      for (Index c = 0; c < x.cols; ++c) memory[r * x.cols + c] = widen(x(r, c));
+    }
+    return {memory, x.rows, x.cols};
+  }
+}
+
+// y = or += x, rounded.
+HWY_INLINE void put_narrowed(Mat<bf16> y, Write write, Mat<const float> x) {
+  for (Index r = 0; r < y.rows; ++r) {
+    for (Index c = 0; c < y.cols; ++c)
+      y(r, c) = narrow(write == Write::overwrite ? x(r, c) : widen(y(r, c)) + x(r, c));
+  }
 }
 
 #if HWY_TARGET == HWY_SCALAR
@@ -267,18 +325,15 @@ HWY_INLINE void transpose_square(const T* src, Index stride, F&& put) {
 #endif
 }
 
-// dst[c, r] = s · src[r, c], or += if kAdd, for a (rows, cols) source.
+// dst[c, r] = src[r, c], or += if kAdd, for a (rows, cols) source.
 template <class T, bool kAdd = false>
-HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stride, Index rows, Index cols,
-                          T s = T{1}) {
+HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stride, Index rows, Index cols) {
   const hn::FixedTag<T, static_cast<std::size_t>(kSide<T>)> d;
-  const auto factor = hn::Set(d, s);
   const Index whole_rows = rows / kSide<T> * kSide<T>, whole_cols = cols / kSide<T> * kSide<T>;
   for (Index r = 0; r < whole_rows; r += kSide<T>) {
     for (Index c = 0; c < whole_cols; c += kSide<T>) {
       transpose_square(src + r * src_stride + c, src_stride, [&](Index i, auto x) HWY_ATTR {
         T* to = dst + (c + i) * dst_stride + r;
-        x = hn::Mul(x, factor);
         if constexpr (kAdd) x = hn::Add(hn::LoadU(d, to), x);
         hn::StoreU(x, d, to);
       });
@@ -287,16 +342,33 @@ HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stri
   for (Index r = 0; r < rows; ++r) {
     for (Index c = r < whole_rows ? whole_cols : 0; c < cols; ++c) {
       T& to = dst[c * dst_stride + r];
-      to = (kAdd ? to : T{0}) + s * src[r * src_stride + c];
+      to = (kAdd ? to : T{0}) + src[r * src_stride + c];
     }
   }
 }
 
-// panel (cols, panel) = s · xᵀ for up to kPanel rows of x; the lanes behind the last row are 0.
+// panel (cols, panel) = xᵀ for up to kPanel rows of x; the lanes behind the last row are 0.
 template <class T>
-HWY_INLINE void pack_transposed(T* panel, Mat<const T> x, T s = T{1}) {
+HWY_INLINE void pack_transposed(T* panel, Mat<const T> x) {
   if (x.rows < kPanel<T>) std::fill_n(panel, x.cols * kPanel<T>, T{0});
-  transpose(panel, kPanel<T>, x.data, x.stride, x.rows, x.cols, s);
+  transpose(panel, kPanel<T>, x.data, x.stride, x.rows, x.cols);
+}
+
+// y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
+// computed in, it is rounded once; `memory` (n, dim) is for that.
+template <class S>
+HWY_INLINE void put_transposed(Mat<S> y, Write write, const Compute<S>* x, Compute<S>* memory) {
+  using T = Compute<S>;
+  if constexpr (std::is_same_v<S, T>) {
+    if (write == Write::overwrite) {
+      transpose<T, false>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
+    } else {
+      transpose<T, true>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
+    }
+  } else {
+    transpose(memory, y.cols, x, kPanel<T>, y.cols, y.rows);
+    put_narrowed(y, write, Mat<const T>(memory, y.rows, y.cols));
+  }
 }
 
 // Panels of kPanel columns of x each, one behind the other; the columns behind the last are 0.

@@ -169,9 +169,9 @@ class NaiveBackward : NaiveAttention<T> {
 
 template <class T>
 void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
-                              const AttentionInputs<T>& in, std::span<const std::type_identity_t<T>> p,
-                              const AttentionOptions& options, std::span<const std::type_identity_t<T>> lse,
-                              std::span<const std::type_identity_t<T>> dlse) {
+                              const AttentionInputs<T>& in, std::span<const Compute<T>> p,
+                              const AttentionOptions& options, std::span<const Compute<T>> lse,
+                              std::span<const Compute<T>> dlse) {
   NaiveBackward<T>(grads, dout, in, p, options, lse, dlse).run();
 }
 

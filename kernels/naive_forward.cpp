@@ -78,8 +78,8 @@ class NaiveForward : NaiveAttention<T> {
 }  // namespace
 
 template <class T>
-void naive_attention(Heads<T> out, std::span<T> lse, std::span<T> p, const AttentionInputs<T>& in,
-                     const AttentionOptions& options) {
+void naive_attention(Heads<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
+                     const AttentionInputs<T>& in, const AttentionOptions& options) {
   NaiveForward<T>(out, lse, p, in, options).run();
 }
 

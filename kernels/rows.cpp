@@ -42,8 +42,7 @@ T exp_of(T* y, Index n, const T* x, T shift) {
 
 template <class T>
 T dot_of(Index n, const T* a, const T* b) {
-  return reduce(
-      n, [](auto u, auto v) { return hn::Mul(u, v); }, a, b);
+  return dot(n, a, b);
 }
 
 template <class T>

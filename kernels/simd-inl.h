@@ -59,26 +59,40 @@ HWY_INLINE void map_into(T* dx, Write write, Index n, F&& f, const X*... xs) {
   }
 }
 
-// Σ_i f(x_i, ...), in an order that depends on n and the vector width alone. Four sums run beside each other,
-// because an addition takes four cycles and one can start in each.
+// Sums over i, in an order that depends on n and the vector width alone; f(sum, x_i, ...) adds to one. Four
+// sums run beside each other, because an addition takes four cycles and one can start in each.
 template <class F, class T, class... X>
-HWY_INLINE T reduce(Index n, F&& f, const T* x, const X*... xs) {
+HWY_INLINE T fold(Index n, F&& f, const T* x, const X*... xs) {
   const Tag<T> d;
   const auto width = static_cast<Index>(hn::Lanes(d));
   auto s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
   Index i = 0;
   for (; i + 4 * width <= n; i += 4 * width) {
-    s0 = hn::Add(s0, f(hn::LoadU(d, x + i), hn::LoadU(d, xs + i)...));
-    s1 = hn::Add(s1, f(hn::LoadU(d, x + i + width), hn::LoadU(d, xs + i + width)...));
-    s2 = hn::Add(s2, f(hn::LoadU(d, x + i + 2 * width), hn::LoadU(d, xs + i + 2 * width)...));
-    s3 = hn::Add(s3, f(hn::LoadU(d, x + i + 3 * width), hn::LoadU(d, xs + i + 3 * width)...));
+    s0 = f(s0, hn::LoadU(d, x + i), hn::LoadU(d, xs + i)...);
+    s1 = f(s1, hn::LoadU(d, x + i + width), hn::LoadU(d, xs + i + width)...);
+    s2 = f(s2, hn::LoadU(d, x + i + 2 * width), hn::LoadU(d, xs + i + 2 * width)...);
+    s3 = f(s3, hn::LoadU(d, x + i + 3 * width), hn::LoadU(d, xs + i + 3 * width)...);
   }
-  for (; i + width <= n; i += width) s0 = hn::Add(s0, f(hn::LoadU(d, x + i), hn::LoadU(d, xs + i)...));
+  for (; i + width <= n; i += width) s0 = f(s0, hn::LoadU(d, x + i), hn::LoadU(d, xs + i)...);
   if (i < n) {
     const auto inside = hn::FirstN(d, static_cast<std::size_t>(n - i));
-    s1 = hn::Add(s1, hn::IfThenElseZero(inside, f(load_tail(x + i, n - i), load_tail(xs + i, n - i)...)));
+    s1 = hn::IfThenElse(inside, f(s1, load_tail(x + i, n - i), load_tail(xs + i, n - i)...), s1);
   }
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+}
+
+// Σ_i f(x_i, ...).
+template <class F, class T, class... X>
+HWY_INLINE T reduce(Index n, F&& f, const T* x, const X*... xs) {
+  return fold(
+      n, [&](auto sum, auto... v) HWY_ATTR { return hn::Add(sum, f(v...)); }, x, xs...);
+}
+
+// Σ_i x_i y_i.
+template <class T>
+HWY_INLINE T dot(Index n, const T* x, const T* y) {
+  return fold(
+      n, [](auto sum, auto a, auto b) HWY_ATTR { return hn::MulAdd(a, b, sum); }, x, y);
 }
 
 // max_i x_i, −inf if n is 0.

@@ -26,6 +26,16 @@ std::span<const T> view_if_defined(const Tensor& t) {
   return t.defined() ? t.view<T>() : std::span<const T>();
 }
 
+// The op is for all types that the kernels are for: bf16 as well.
+template <class F>
+void with_attention_type(Dtype dtype, F&& f) {
+  if (dtype == Dtype::bf16) {
+    f.template operator()<bf16>();
+  } else {
+    with_float_type("attention", dtype, f);
+  }
+}
+
 // A (B or 1, Hq or 1, Tq, Tk) tensor; axes of size 1 are broadcast by a stride of 0.
 template <class T>
 Pairs<T> pairs_view(const Shape& shape, T* data) {
@@ -43,11 +53,12 @@ struct Operands {
   template <class T>
   AttentionInputs<T> view() const {
     AttentionInputs<T> in = {heads_view<T>(q), heads_view<T>(k), heads_view<T>(v)};
-    if (bias.defined()) in.bias = pairs_view<const T>(bias.shape(), bias.view<T>().data());
+    using Number = kernels::Compute<T>;
+    if (bias.defined()) in.bias = pairs_view<const Number>(bias.shape(), bias.view<Number>().data());
     if (mask.defined())
       in.mask = pairs_view<const std::uint8_t>(mask.shape(), mask.view<std::uint8_t>().data());
-    in.sinks = view_if_defined<T>(sinks);
-    in.alibi = view_if_defined<T>(alibi);
+    in.sinks = view_if_defined<Number>(sinks);
+    in.alibi = view_if_defined<Number>(alibi);
     in.k_lengths = view_if_defined<std::int32_t>(k_lengths);
     in.cu_q = view_if_defined<std::int32_t>(cu_q);
     in.cu_k = view_if_defined<std::int32_t>(cu_k);
@@ -92,6 +103,7 @@ class SavedOperands {
 
 template <class T>
 AttentionGrads<T> wanted_grads(InputGrads& dx) {
+  using Number = kernels::Compute<T>;
   AttentionGrads<T> grads;
   const auto take_heads = [&](int i, kernels::Heads<T>& heads, Write& write) {
     if (!dx.wanted(i)) return;
@@ -104,12 +116,12 @@ AttentionGrads<T> wanted_grads(InputGrads& dx) {
   take_heads(kV, grads.dv, grads.write_v);
   if (dx.wanted(kBias)) {
     const InputGrads::Slot slot = dx.slot(kBias);
-    grads.dbias = pairs_view<T>(slot.grad->shape(), slot.grad->mut<T>().data());
+    grads.dbias = pairs_view<Number>(slot.grad->shape(), slot.grad->mut<Number>().data());
     grads.write_bias = slot.write;
   }
   if (dx.wanted(kSinks)) {
     const InputGrads::Slot slot = dx.slot(kSinks);
-    grads.dsinks = slot.grad->mut<T>();
+    grads.dsinks = slot.grad->mut<Number>();
     grads.write_sinks = slot.write;
   }
   return grads;
@@ -132,10 +144,11 @@ struct NaiveAttentionRule {
   void backward(std::span<const Tensor> dys, InputGrads& dx) {
     const Operands in = operands.get(name);
     const Tensor dout = out_gradient(dys, out_shape, in.q.dtype());
-    with_float_type(name, dout.dtype(), [&]<class T>() {
-      kernels::naive_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(),
-                                           p.get(name, "p").view<T>(), options,
-                                           lse.get(name, "lse").view<T>(), view_if_defined<T>(dys[1]));
+    with_attention_type(dout.dtype(), [&]<class T>() {
+      using Number = kernels::Compute<T>;
+      kernels::naive_attention_backward<T>(
+          wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(), p.get(name, "p").view<Number>(), options,
+          lse.get(name, "lse").view<Number>(), view_if_defined<Number>(dys[1]));
     });
   }
 };
@@ -152,10 +165,11 @@ struct FlashAttentionRule {
     const Operands in = operands.get(name);
     const Tensor& out_value = out.get(name, "out");
     const Tensor dout = out_gradient(dys, out_value.shape(), out_value.dtype());
-    with_float_type(name, dout.dtype(), [&]<class T>() {
+    with_attention_type(dout.dtype(), [&]<class T>() {
+      using Number = kernels::Compute<T>;
       kernels::flash_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(),
-                                           heads_view<T>(out_value), lse.get(name, "lse").view<T>(), options,
-                                           view_if_defined<T>(dys[1]));
+                                           heads_view<T>(out_value), lse.get(name, "lse").view<Number>(),
+                                           options, view_if_defined<Number>(dys[1]));
     });
   }
 };
@@ -164,9 +178,11 @@ using Outputs = std::array<Tensor, 2>;  // out, lse
 
 std::array<Var, 2> naive(const Operands& o, std::span<const Var> inputs, const AttentionOptions& options,
                          Outputs y) {
-  Tensor p = Tensor::empty({o.q.dim(0), o.q.dim(2), o.q.dim(1), o.k.dim(1)}, o.q.dtype());
-  with_float_type("attention", o.q.dtype(), [&]<class T>() {
-    kernels::naive_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<T>(), p.mut<T>(), o.view<T>(), options);
+  Tensor p = Tensor::empty({o.q.dim(0), o.q.dim(2), o.q.dim(1), o.k.dim(1)}, y[1].dtype());
+  with_attention_type(o.q.dtype(), [&]<class T>() {
+    using Number = kernels::Compute<T>;
+    kernels::naive_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<Number>(), p.mut<Number>(), o.view<T>(),
+                                options);
   });
   return record<2>(y, inputs, [&] {
     return NaiveAttentionRule{.operands = SavedOperands(o),
@@ -179,8 +195,9 @@ std::array<Var, 2> naive(const Operands& o, std::span<const Var> inputs, const A
 
 std::array<Var, 2> flash(const Operands& o, std::span<const Var> inputs, const AttentionOptions& options,
                          Outputs y) {
-  with_float_type("attention", o.q.dtype(), [&]<class T>() {
-    kernels::flash_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<T>(), o.view<T>(), options);
+  with_attention_type(o.q.dtype(), [&]<class T>() {
+    kernels::flash_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<kernels::Compute<T>>(), o.view<T>(),
+                                options);
   });
   return record<2>(y, inputs, [&] {
     return FlashAttentionRule{
@@ -206,7 +223,7 @@ AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, Att
                              .cu_k = extras.cu_k};
   const std::array<Var, 5> inputs = {q, k, v, extras.bias, extras.sinks};
   const Outputs y = {Tensor::empty(q.shape().with(3, v.dim(3)), q.dtype()),
-                     Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, q.dtype())};
+                     Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, compute_dtype(q.dtype()))};
   const auto [out, lse] = kernel == AttentionKernel::naive ? naive(operands, inputs, options, y)
                                                            : flash(operands, inputs, options, y);
   return {out, lse};

@@ -87,10 +87,11 @@ void check_attention(const Var& q, const Var& k, const Var& v, const AttentionOp
                      const AttentionExtras& extras) {
   check_shapes(q, k, v);
   check_options(options);
-  check_pairs("bias", extras.bias.value(), q, k, q.dtype());
+  const Dtype computed = compute_dtype(q.dtype());
+  check_pairs("bias", extras.bias.value(), q, k, computed);
   check_pairs("mask", extras.mask, q, k, Dtype::u8);
-  check_vector("sinks", extras.sinks.value(), q.dim(2), q.dtype());
-  check_vector("alibi", extras.alibi, q.dim(2), q.dtype());
+  check_vector("sinks", extras.sinks.value(), q.dim(2), computed);
+  check_vector("alibi", extras.alibi, q.dim(2), computed);
   check_lengths(extras.k_lengths, q.dim(0), k.dim(1));
   check_packing(extras, q, k);
 }
