@@ -324,22 +324,34 @@ class FlashForward {
   HWY_ATTR void finish(const QueryPanel& p, int thread) const {
     const Tag<T> d;
     const Tile& at = p.at;
-    HWY_ALIGN T inverse[kPanel<T>] = {};
-    at.for_each_row([&](Index lane, Index h, Index i) {
-      const auto [sum, blind] = problem_.denominator(p.sum[lane], *at.sequence, h, i);
-      p.sum[lane] = sum;
-      inverse[lane] = blind ? T{0} : 1 / sum;
-      for (Index c = 0; blind && c < problem_.dim_v; ++c) panel_row(p.o, c)[lane] = 0;
-    });
+    const auto usual = [&](const T* sums) HWY_ATTR {
+      const auto sum = hn::Load(d, sums);
+      return hn::AllTrue(d, hn::And(hn::Gt(sum, hn::Zero(d)), hn::IsFinite(sum)));
+    };
+    const auto inverse = [&](const T* sums) HWY_ATTR {
+      const auto sum = hn::Load(d, sums);
+      return hn::IfThenZeroElse(hn::Eq(sum, hn::Zero(d)), hn::Div(hn::Set(d, T{1}), sum));
+    };
+    if (!usual(p.sum) || !usual(p.sum + kLanes<T>)) settle_rows(p);
     write_lse(p);
+    const auto inverse0 = inverse(p.sum), inverse1 = inverse(p.sum + kLanes<T>);
     for_each_vector(p.o, {0, problem_.dim_v}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
-      return hn::Mul(x, hn::Load(d, inverse + lane));
+      return hn::Mul(x, lane == 0 ? inverse0 : inverse1);
     });
     const Index n = at.queries.size();
     for (Index i = 0; i < at.heads; ++i) {
       put_transposed(out_.head(at.b(), at.h + i).row_block(at.queries.begin, n), Write::overwrite,
                      p.o + i * n, scratch_.piece(thread, kWideRows));
     }
+  }
+
+  // Rows that see nothing, and those that have no softmax.
+  void settle_rows(const QueryPanel& p) const {
+    p.at.for_each_row([&](Index lane, Index h, Index i) {
+      const auto [sum, blind] = problem_.denominator(p.sum[lane], *p.at.sequence, h, i);
+      p.sum[lane] = sum;
+      for (Index c = 0; blind && c < problem_.dim_v; ++c) panel_row(p.o, c)[lane] = 0;
+    });
   }
 
   // In double: a rounding of LSE is a relative error of every probability in the backward pass.

@@ -330,13 +330,21 @@ template <class T, bool kAdd = false>
 HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stride, Index rows, Index cols) {
   const hn::FixedTag<T, static_cast<std::size_t>(kSide<T>)> d;
   const Index whole_rows = rows / kSide<T> * kSide<T>, whole_cols = cols / kSide<T> * kSide<T>;
-  for (Index r = 0; r < whole_rows; r += kSide<T>) {
+  const auto square = [&](Index r, Index c) HWY_ATTR {
+    transpose_square(src + r * src_stride + c, src_stride, [&](Index i, auto x) HWY_ATTR {
+      T* to = dst + (c + i) * dst_stride + r;
+      if constexpr (kAdd) x = hn::Add(hn::LoadU(d, to), x);
+      hn::StoreU(x, d, to);
+    });
+  };
+  // Along the rows that lie farther apart, so that each of them is in the cache until it is done.
+  if (src_stride >= dst_stride) {
+    for (Index r = 0; r < whole_rows; r += kSide<T>) {
+      for (Index c = 0; c < whole_cols; c += kSide<T>) square(r, c);
+    }
+  } else {
     for (Index c = 0; c < whole_cols; c += kSide<T>) {
-      transpose_square(src + r * src_stride + c, src_stride, [&](Index i, auto x) HWY_ATTR {
-        T* to = dst + (c + i) * dst_stride + r;
-        if constexpr (kAdd) x = hn::Add(hn::LoadU(d, to), x);
-        hn::StoreU(x, d, to);
-      });
+      for (Index r = 0; r < whole_rows; r += kSide<T>) square(r, c);
     }
   }
   for (Index r = 0; r < rows; ++r) {
