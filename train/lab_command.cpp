@@ -57,8 +57,8 @@ Command add_flash_lab(CLI::App& labs) {
   add_size(*app, "--heads", options->lab.heads, "heads");
   add_size(*app, "--batch", options->lab.batch, "sequences");
   app->add_flag("--causal", options->lab.causal, "each query sees the keys up to itself");
-  app->add_option("--dtype", options->dtype, "f32 or f64")
-      ->check(CLI::IsMember(all_names<Dtype>()))
+  app->add_option("--dtype", options->dtype, "f32, f64, or bf16, which stores and is computed in f32")
+      ->check(CLI::IsMember({"f32", "f64", "bf16"}))
       ->capture_default_str();
   app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
   app->add_option("--time-limit", options->lab.time_limit,
@@ -69,7 +69,7 @@ Command add_flash_lab(CLI::App& labs) {
       ->capture_default_str();
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
   return {app, [options](const Console& console) {
-            options->lab.dtype = value_of<Dtype>("dtype", options->dtype);
+            options->lab.dtype = dtype_of_flash_lab(options->dtype);
             options->lab.memory_limit = parse_bytes("memory-limit", options->memory_limit);
             return with_profiles(options->common, console,
                                  [&] { return run_flash_lab(options->lab, options->common, console); });

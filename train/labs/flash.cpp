@@ -19,6 +19,10 @@ namespace {
 
 constexpr std::array kKernels = {AttentionKernel::naive, AttentionKernel::flash};
 
+Tensor normal(const Shape& shape, Dtype dtype, RandomKey key) {
+  return Tensor::normal(shape, compute_dtype(dtype), key).cast(dtype);
+}
+
 // Random q, k, v and the gradient of out, all (B, T, H, D); the same numbers in every dtype up to rounding.
 struct Problem {
   Problem(const Json& task, Dtype dtype)
@@ -26,9 +30,8 @@ struct Problem {
               task.at("d").get<Index>()},
         options{.causal = task.at("causal").get<bool>()} {
     const RandomKey key{task.at("seed").get<std::uint64_t>()};
-    for (std::uint64_t i = 0; i < qkv.size(); ++i)
-      qkv[i] = Var::leaf(Tensor::normal(shape, dtype, key.fold(i)));
-    dout = Tensor::normal(shape, dtype, key.fold(qkv.size()));
+    for (std::uint64_t i = 0; i < qkv.size(); ++i) qkv[i] = Var::leaf(normal(shape, dtype, key.fold(i)));
+    dout = normal(shape, dtype, key.fold(qkv.size()));
   }
 
   Tensor forward(AttentionKernel kernel) const {
@@ -48,9 +51,7 @@ struct Problem {
   Tensor dout;
 };
 
-Dtype dtype_of_task(const Json& task) {
-  return value_of<Dtype>("dtype", task.at("dtype").get<std::string>());
-}
+Dtype dtype_of_task(const Json& task) { return dtype_of_flash_lab(task.at("dtype").get<std::string>()); }
 
 // out, dq, dk, dv.
 std::array<Tensor, 4> results_of(const Json& task, AttentionKernel kernel, Dtype dtype) {
@@ -128,7 +129,7 @@ Json probe_machine(const Json&) {
 namespace {
 
 struct Machine {
-  double gflops = 0;        // of the dtype in question
+  double gflops = 0;        // of the type that the dtype computes in
   double gbytes_per_s = 0;  // from memory
   Index l2 = 0;             // bytes
   std::string processor;
@@ -151,7 +152,7 @@ struct Row {
 
 Json to_json(const FlashLab& lab) {
   return {{"seq", lab.seq},         {"d", lab.d},           {"heads", lab.heads},
-          {"batch", lab.batch},     {"causal", lab.causal}, {"dtype", name_of(lab.dtype)},
+          {"batch", lab.batch},     {"causal", lab.causal}, {"dtype", name(lab.dtype)},
           {"repeats", lab.repeats}, {"seed", lab.seed}};
 }
 
@@ -175,7 +176,7 @@ double best_of(const Json& list) {
 }
 
 Machine machine_of(const Json& result, Dtype dtype) {
-  return {.gflops = best_of(result.at(dtype == Dtype::f32 ? "f32_gflops" : "f64_gflops")),
+  return {.gflops = best_of(result.at(dtype == Dtype::f64 ? "f64_gflops" : "f32_gflops")),
           .gbytes_per_s = best_of(result.at("gbytes_per_s")),
           .l2 = result.at("l2_bytes").get<Index>(),
           .processor = result.at("processor").get<std::string>()};
@@ -372,10 +373,18 @@ std::vector<Chart> charts_of(const std::vector<Row>& rows) {
 
 std::string describe(const Machine& machine, Dtype dtype) {
   return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
-                     machine.gflops, name_of(dtype), machine.gbytes_per_s, format_bytes(machine.l2));
+                     machine.gflops, name(compute_dtype(dtype)), machine.gbytes_per_s,
+                     format_bytes(machine.l2));
 }
 
 }  // namespace
+
+Dtype dtype_of_flash_lab(std::string_view text) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16}) {
+    if (name(dtype) == text) return dtype;
+  }
+  fail("lab flash: --dtype is `{}`, not f32, f64 or bf16", text);
+}
 
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
   std::vector<Json> tasks = {task_of(lab, "machine")};

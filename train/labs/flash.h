@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string_view>
+
 #include "autograd/dtype.h"
 #include "train/labs/lab.h"
 
@@ -16,6 +18,9 @@ struct FlashLab {
   Index repeats = 5;
   std::uint64_t seed = 1;
 };
+
+/// f32, f64, or bf16, in which only this lab stores; an Error for any other name.
+Dtype dtype_of_flash_lab(std::string_view text);
 
 /// Measures how far the two differ, their times and memory, and how near they come to what the machine can
 /// do.
