@@ -69,8 +69,7 @@ Var Mlp::operator()(const Var& x, Keep keep) const {
   if (kind == MlpKind::swiglu) in.push_back(gate(x));
   in.push_back(up(x));
   const auto act = [activation = kind](std::span<const Var> xs) { return activate(activation, xs); };
-  if (keep == Keep::all) return down(act(in));
-  return linear_recomputing(act, in, down.weight, down.bias.defined() ? Var(down.bias) : Var());
+  return down(keep == Keep::all ? act(in) : recomputed(act, in));
 }
 
 }  // namespace tilegrad::nn

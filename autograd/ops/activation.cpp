@@ -54,7 +54,7 @@ Var activate(const Var& x) {
   Tensor y = Tensor::empty_like(x.value());
   with_float_type(Activation::name, y.dtype(),
                   [&]<class T>() { Activation::template forward<T>(y.mut<T>(), x.value().view<T>()); });
-  return record(y, {x}, [&] { return ActivationRule<Activation>{.x = Saved(x.value())}; });
+  return record(y, {x}, [&] { return ActivationRule<Activation>{.x = Saved(x)}; });
 }
 
 // y = silu(gate) ⊙ up:  dgate = dy ⊙ up ⊙ silu'(gate), dup = dy ⊙ silu(gate).
@@ -94,8 +94,7 @@ Var swiglu(const Var& gate, const Var& up) {
   with_float_type("swiglu", y.dtype(), [&]<class T>() {
     kernels::swiglu<T>(y.mut<T>(), gate.value().view<T>(), up.value().view<T>());
   });
-  return record(y, {gate, up},
-                [&] { return SwigluRule{.gate = Saved(gate.value()), .up = Saved(up.value())}; });
+  return record(y, {gate, up}, [&] { return SwigluRule{.gate = Saved(gate), .up = Saved(up)}; });
 }
 
 }  // namespace tilegrad

@@ -78,8 +78,7 @@ Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
                           weight.value().view<T>(), bias.value().view<T>(), eps);
   });
   return record(y, {x, weight, bias}, [&] {
-    return LayerNormRule{
-        .x = Saved(x.value()), .weight = Saved(weight.value()), .mean = Saved(mean), .rstd = Saved(rstd)};
+    return LayerNormRule{.x = Saved(x), .weight = Saved(weight), .mean = Saved(mean), .rstd = Saved(rstd)};
   });
 }
 
@@ -91,9 +90,8 @@ Var rmsnorm(const Var& x, const Var& weight, double eps) {
   with_float_type("rmsnorm", y.dtype(), [&]<class T>() {
     kernels::rmsnorm<T>(y.mut_mat<T>(), rstd.mut<T>(), x.value().mat<T>(), weight.value().view<T>(), eps);
   });
-  return record(y, {x, weight}, [&] {
-    return RmsNormRule{.x = Saved(x.value()), .weight = Saved(weight.value()), .rstd = Saved(rstd)};
-  });
+  return record(y, {x, weight},
+                [&] { return RmsNormRule{.x = Saved(x), .weight = Saved(weight), .rstd = Saved(rstd)}; });
 }
 
 }  // namespace tilegrad

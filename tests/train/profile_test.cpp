@@ -108,7 +108,7 @@ class DoorKeeper final : public OpListener {
   void end() override { open.pop_back(); }
   void recorded(std::string_view op, Index) override {
     ++recorded_ops;
-    if (op == "checkpoint" || op == "linear_recomputing") return;
+    if (op == "checkpoint") return;
     REQUIRE_MESSAGE(!open.empty(), op, " has no door");
     CHECK(open.back() == op);
   }
