@@ -110,9 +110,12 @@ class NaiveBackward : NaiveAttention<T> {
     const Index n = at.keys.size(), row = problem_.row(at.b(), at.h, i);
     if (problem_.options.dropout > 0) this->drop(ds, factors, i, at);
     this->hide(ds, i, at, T{0});
-    T delta = row_dot<T>(n, p, ds);
-    if (!dlse_.empty()) delta -= dlse_[static_cast<std::size_t>(row)];
-    for (Index j = 0; j < n; ++j) ds[j] = p[j] * (ds[j] - delta);
+    const T dlse = dlse_.empty() ? T{0} : dlse_[static_cast<std::size_t>(row)];
+    T delta = row_dot<T>(n, p, ds) - dlse;
+    // 0 · NaN is NaN, but a row that sees nothing has no gradients but that of its sink.
+    const bool blind = !std::isfinite(delta) && problem_.blind(*at.sequence, at.h, i);
+    if (blind) delta = -dlse;
+    for (Index j = 0; j < n; ++j) ds[j] = blind ? T{0} : p[j] * (ds[j] - delta);
     this->hide(ds, i, at, T{0});
     if (grads_.dbias) {
       T* to = grads_.dbias.row(at.b(), at.h, i) + at.keys.begin;
