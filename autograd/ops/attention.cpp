@@ -3,6 +3,7 @@
 #include "autograd/ops.h"
 #include "autograd/ops/attention_checks.h"
 #include "autograd/ops/heads_view.h"
+#include "autograd/ops/wanted.h"
 #include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
@@ -107,11 +108,7 @@ AttentionGrads<T> wanted_grads(InputGrads& dx) {
     grads.dbias = pairs_view<T>(slot.grad->shape(), slot.grad->mut<T>().data());
     grads.write_bias = slot.write;
   }
-  if (dx.wanted(kSinks)) {
-    const InputGrads::Slot slot = dx.slot(kSinks);
-    grads.dsinks = slot.grad->mut<T>();
-    grads.write_sinks = slot.write;
-  }
+  take_wanted(dx, kSinks, grads.dsinks, grads.write_sinks);
   return grads;
 }
 
