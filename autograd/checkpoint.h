@@ -21,9 +21,13 @@ Var checkpoint(CheckpointFunction fn, std::span<const Var> xs);
 /// The usual case of one input.
 Var checkpoint(std::function<Var(const Var& x)> fn, const Var& x);
 
-/// linear(fn(xs), weight, bias), bias may be undefined, keeping xs and the weight but not fn(xs): backward
-/// computes fn again, which is meant to be cheap, and not the product, which is dear. The bits are those of
-/// linear(fn(xs), weight, bias). fn depends on xs alone.
-Var linear_recomputing(CheckpointFunction fn, std::span<const Var> xs, const Var& weight, const Var& bias);
+/// fn(xs), recorded like any other op; but an op that would save the result for its backward saves xs, and
+/// computes fn(xs) again when it needs it. So fn is meant to be cheap beside the ops behind it, as norms and
+/// activations are beside products. It runs once more for all ops that take this result. Loss and gradients
+/// keep every bit; fn depends on xs and parameters alone.
+Var recomputed(CheckpointFunction fn, std::span<const Var> xs);
+
+/// The usual case of one input.
+Var recomputed(std::function<Var(const Var& x)> fn, const Var& x);
 
 }  // namespace tilegrad

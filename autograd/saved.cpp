@@ -2,24 +2,32 @@
 
 #include <utility>
 
+#include "autograd/recomputation.h"
+
 namespace tilegrad {
 
 namespace {
 thread_local Index saved_bytes = 0;
 }
 
-Saved::Saved(const Tensor& value) : value_(value), version_(value.version()) {
+Saved::Saved(const Var& value) : recomputation_(value.recomputation()) {
+  if (recomputation_ != nullptr) return;
+  value_ = value.value();
+  version_ = value_.version();
   saved_bytes += value_.bytes();
 }
 
 Saved::Saved(Saved&& other) noexcept
-    : value_(std::exchange(other.value_, Tensor())), version_(other.version_) {}
+    : value_(std::exchange(other.value_, Tensor())),
+      version_(other.version_),
+      recomputation_(std::move(other.recomputation_)) {}
 
 Saved& Saved::operator=(Saved&& other) noexcept {
   if (this != &other) {
     release();
     value_ = std::exchange(other.value_, Tensor());
     version_ = other.version_;
+    recomputation_ = std::move(other.recomputation_);
   }
   return *this;
 }
@@ -27,6 +35,7 @@ Saved& Saved::operator=(Saved&& other) noexcept {
 Saved::~Saved() { release(); }
 
 const Tensor& Saved::get(std::string_view op, std::string_view what) const {
+  if (recomputation_ != nullptr) return recomputation_->value(op);
   check(value_.version() == version_,
         "{}: saved `{}` {} was modified after the forward pass (version {} then, {} now)", op, what,
         value_.shape(), version_, value_.version());
@@ -38,6 +47,7 @@ Index Saved::total_bytes() { return saved_bytes; }
 void Saved::release() {
   if (value_.defined()) saved_bytes -= value_.bytes();
   value_ = Tensor();
+  recomputation_ = nullptr;
 }
 
 }  // namespace tilegrad

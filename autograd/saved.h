@@ -1,22 +1,24 @@
 #pragma once
 
+#include <memory>
 #include <string_view>
 
-#include "autograd/tensor.h"
+#include "autograd/var.h"
 
 namespace tilegrad {
 
 /// A value that a rule keeps from forward to backward: the only road between the two, so it is the one place
-/// that counts the bytes kept and checks that they were not modified since.
+/// that counts the bytes kept and checks that they were not modified since. Of a value that can be computed
+/// again (see recomputed()) it keeps the way to do so, and no bytes.
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor& value);
+  explicit Saved(const Var& value);
   Saved(Saved&& other) noexcept;
   Saved& operator=(Saved&& other) noexcept;
   ~Saved();
 
-  bool defined() const { return value_.defined(); }
+  bool defined() const { return value_.defined() || recomputation_ != nullptr; }
 
   /// The value. Throws, naming the op and the value, if it was modified in place after the forward pass.
   const Tensor& get(std::string_view op, std::string_view what) const;
@@ -27,8 +29,9 @@ class Saved {
  private:
   void release();
 
-  Tensor value_;
+  Tensor value_;  // undefined if there is a recomputation
   std::uint64_t version_ = 0;
+  std::shared_ptr<Recomputation> recomputation_;
 };
 
 }  // namespace tilegrad

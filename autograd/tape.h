@@ -126,7 +126,7 @@ class Tape {
   };
 
   /// What this thread is about: forward, unless a tape walks back; and inside of that walk, forward once more
-  /// on a tape of its own, as checkpoint() does.
+  /// on a tape of its own, as checkpoint() and recomputed() do.
   enum class Pass { forward, backward, recompute };
   static Pass pass();
 

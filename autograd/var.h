@@ -16,14 +16,18 @@ struct GradCell {
   std::uint64_t tape = 0;  ///< the tape that recorded the value; 0 for a leaf
 };
 
+class Recomputation;
+
 /// A value in a computation. With a cell it is tracked: ops on it are recorded on the active tape. Without
-/// one it is a constant. Copies are cheap and share both.
+/// one it is a constant. With a recomputation, ops that save it keep that in place of its elements. Copies
+/// are cheap and share all three.
 class Var {
  public:
   Var() = default;
   /// A constant; implicit, so that tensors can be passed to ops.
   Var(Tensor value) : value_(std::move(value)) {}
-  Var(Tensor value, std::shared_ptr<GradCell> cell) : value_(std::move(value)), cell_(std::move(cell)) {}
+  Var(Tensor value, std::shared_ptr<GradCell> cell, std::shared_ptr<Recomputation> recomputation = nullptr)
+      : value_(std::move(value)), cell_(std::move(cell)), recomputation_(std::move(recomputation)) {}
   /// A tracked value that no op made: an input whose gradient is wanted. f32, f64 or bf16.
   static Var leaf(Tensor value);
 
@@ -35,6 +39,8 @@ class Var {
 
   bool tracked() const { return cell_ != nullptr; }
   const std::shared_ptr<GradCell>& cell() const { return cell_; }
+  /// How to compute the value again; null unless recomputed() made it.
+  const std::shared_ptr<Recomputation>& recomputation() const { return recomputation_; }
   /// The gradient of a leaf after backward; undefined() before, or if the result does not depend on it.
   const Tensor& grad() const;
 
@@ -44,6 +50,7 @@ class Var {
  private:
   Tensor value_;
   std::shared_ptr<GradCell> cell_;
+  std::shared_ptr<Recomputation> recomputation_;
 };
 
 /// A leaf that belongs to a model: its cell outlives every tape, so gradients accumulate until zero_grad().

@@ -6,52 +6,80 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cstring>
+
+#include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
-// Philox4x32-10 at 16 consecutive counters. The loops over l have no dependences, so the compiler turns each
-// into a few vector instructions of the target.
-struct Philox16 {
-  static constexpr std::size_t kCounters = 16;
-  std::uint32_t x[4][kCounters];
+using Tag64 = hn::ScalableTag<std::uint64_t>;
+using Vec64 = hn::Vec<Tag64>;
 
-  HWY_ATTR void draw(std::uint64_t low, std::uint64_t high, std::uint64_t key) {
-    for (std::size_t l = 0; l < kCounters; ++l) {
-      x[0][l] = static_cast<std::uint32_t>(low + l);
-      x[1][l] = static_cast<std::uint32_t>((low + l) >> 32);
-      x[2][l] = static_cast<std::uint32_t>(high);
-      x[3][l] = static_cast<std::uint32_t>(high >> 32);
-    }
-    auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-      for (std::size_t l = 0; l < kCounters; ++l) {
-        const std::uint64_t a = std::uint64_t{0xD2511F53u} * x[0][l],
-                            b = std::uint64_t{0xCD9E8D57u} * x[2][l];
-        x[0][l] = static_cast<std::uint32_t>(b >> 32) ^ x[1][l] ^ k0;
-        x[1][l] = static_cast<std::uint32_t>(b);
-        x[2][l] = static_cast<std::uint32_t>(a >> 32) ^ x[3][l] ^ k1;
-        x[3][l] = static_cast<std::uint32_t>(a);
-      }
-    }
+// Philox4x32: the multipliers, and what is added to the key after each round.
+constexpr std::uint32_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
+constexpr std::uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
+constexpr Index kMostCounters = HWY_MAX_BYTES / sizeof(std::uint64_t);  // in a vector
+
+// The low 32 bits of each lane times m, in 64 bits.
+HWY_INLINE Vec64 multiply(Vec64 x, std::uint32_t m) {
+#if HWY_TARGET == HWY_SCALAR  // has no lanes of half the width
+  return hn::Set(Tag64(), (hn::GetLane(x) & 0xFFFFFFFFu) * m);
+#else
+  const hn::Repartition<std::uint32_t, Tag64> d32;
+  return hn::MulEven(hn::BitCast(d32, x), hn::Set(d32, m));
+#endif
+}
+
+// The words of Philox4x32-10 at as many consecutive counters as a vector has lanes, in the order of
+// RandomKey::words(). A lane of 64 bits holds a word in its low half, and in its high half what is left of a
+// product, which the next product ignores.
+HWY_INLINE void draw(std::uint32_t* words, std::uint64_t low, std::uint64_t high, std::uint64_t key) {
+  const Tag64 d;
+  auto x0 = hn::Add(hn::Iota(d, 0), hn::Set(d, low)), x1 = hn::ShiftRight<32>(x0);
+  auto x2 = hn::Set(d, high), x3 = hn::Set(d, high >> 32);
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round, k0 += kWeyl0, k1 += kWeyl1) {
+    const auto a = multiply(x0, kMultiplier0), b = multiply(x2, kMultiplier1);
+    x0 = hn::Xor3(hn::ShiftRight<32>(b), x1, hn::Set(d, std::uint64_t{k0}));
+    x1 = b;
+    x2 = hn::Xor3(hn::ShiftRight<32>(a), x3, hn::Set(d, std::uint64_t{k1}));
+    x3 = a;
   }
-};
+  const auto word = hn::Set(d, std::uint64_t{0xFFFFFFFFu});
+  HWY_ALIGN std::uint64_t pairs[2 * kMostCounters];
+  hn::StoreInterleaved2(hn::Or(hn::And(x0, word), hn::ShiftLeft<32>(x1)),
+                        hn::Or(hn::And(x2, word), hn::ShiftLeft<32>(x3)), d, pairs);
+  std::memcpy(words, pairs, 2 * hn::Lanes(d) * sizeof(std::uint64_t));
+}
 
 template <class T>
 HWY_ATTR void factors(T* y, Index j0, Index n, Index row, double p, std::uint64_t key) {
   const auto threshold = static_cast<std::uint32_t>(p * 0x1.0p32);
   const T kept = static_cast<T>(1 / (1 - p));
-  constexpr Index kStep = 4 * Philox16::kCounters;
-  Philox16 random;
-  for (Index j = j0 / 4 * 4; j < j0 + n; j += kStep) {
-    random.draw(static_cast<std::uint64_t>(j / 4), static_cast<std::uint64_t>(row), key);
-    T all[kStep];
-    for (std::size_t l = 0; l < Philox16::kCounters; ++l) {
-      for (std::size_t w = 0; w < 4; ++w) all[4 * l + w] = random.x[w][l] >= threshold ? kept : T{0};
-    }
-    const Index begin = std::max(j, j0), end = std::min(j + kStep, j0 + n);
-    std::copy(all + (begin - j), all + (end - j), y + (begin - j0));
+  const auto step = static_cast<Index>(4 * hn::Lanes(Tag64()));
+  std::uint32_t words[4 * kMostCounters];
+  for (Index j = j0 / 4 * 4; j < j0 + n; j += step) {
+    draw(words, static_cast<std::uint64_t>(j / 4), static_cast<std::uint64_t>(row), key);
+    const Index begin = std::max(j, j0), end = std::min(j + step, j0 + n);
+    for (Index i = begin; i < end; ++i) y[i - j0] = words[i - j] >= threshold ? kept : T{0};
+  }
+}
+
+template <class T>
+void apply(T* y, Write write, const T* x, Index j0, Index n, Index row, double p, std::uint64_t key) {
+  constexpr Index kRun = 512;  // factors, which stay in the cache
+  T m[kRun];
+  for (Index j = 0; j < n; j += kRun) {
+    const Index count = std::min(kRun, n - j);
+    factors(m, j0 + j, count, row, p, key);
+    map_into(
+        y + j, write, count,
+        [](auto factor, auto v) {
+          return hn::IfThenZeroElse(hn::Eq(factor, hn::Zero(Tag<T>())), hn::Mul(factor, v));
+        },
+        m, x + j);
   }
 }
 
@@ -60,6 +88,14 @@ void factors_f32(float* y, Index j0, Index n, Index row, double p, std::uint64_t
 }
 void factors_f64(double* y, Index j0, Index n, Index row, double p, std::uint64_t key) {
   factors(y, j0, n, row, p, key);
+}
+void apply_f32(float* y, Write write, const float* x, Index j0, Index n, Index row, double p,
+               std::uint64_t key) {
+  apply(y, write, x, j0, n, row, p, key);
+}
+void apply_f64(double* y, Write write, const double* x, Index j0, Index n, Index row, double p,
+               std::uint64_t key) {
+  apply(y, write, x, j0, n, row, p, key);
 }
 
 }  // namespace
@@ -71,6 +107,8 @@ namespace tilegrad::kernels {
 
 HWY_EXPORT(factors_f32);
 HWY_EXPORT(factors_f64);
+HWY_EXPORT(apply_f32);
+HWY_EXPORT(apply_f64);
 
 template <>
 void dropout_factors<float>(float* y, Index j0, Index n, Index row, double p, RandomKey key) {
@@ -79,6 +117,17 @@ void dropout_factors<float>(float* y, Index j0, Index n, Index row, double p, Ra
 template <>
 void dropout_factors<double>(double* y, Index j0, Index n, Index row, double p, RandomKey key) {
   HWY_DYNAMIC_DISPATCH(factors_f64)(y, j0, n, row, p, key.value);
+}
+
+template <>
+void apply_dropout<float>(float* y, Write write, const float* x, Index j0, Index n, Index row, double p,
+                          RandomKey key) {
+  HWY_DYNAMIC_DISPATCH(apply_f32)(y, write, x, j0, n, row, p, key.value);
+}
+template <>
+void apply_dropout<double>(double* y, Write write, const double* x, Index j0, Index n, Index row, double p,
+                           RandomKey key) {
+  HWY_DYNAMIC_DISPATCH(apply_f64)(y, write, x, j0, n, row, p, key.value);
 }
 
 }  // namespace tilegrad::kernels

@@ -2,6 +2,7 @@
 
 #include "base/index.h"
 #include "base/random.h"
+#include "kernels/mat.h"
 
 namespace tilegrad::kernels {
 
@@ -10,5 +11,9 @@ namespace tilegrad::kernels {
 /// p 2³², else 0. Nothing but the key and the place decides, so both kernels and both passes drop the same.
 template <class T>
 void dropout_factors(T* factors, Index j0, Index n, Index row, double p, RandomKey key);
+
+/// y (+)= x ⊙ those factors, and 0 where the factor is 0, even if x is NaN there. y may be x.
+template <class T>
+void apply_dropout(T* y, Write write, const T* x, Index j0, Index n, Index row, double p, RandomKey key);
 
 }  // namespace tilegrad::kernels

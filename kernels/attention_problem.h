@@ -196,18 +196,6 @@ inline Range part_of(Range keys, Index part, Index parts) {
   return {keys.begin + size * part / parts, keys.begin + size * (part + 1) / parts};
 }
 
-/// A gradient of the bias is summed over the axes that were broadcast, so it begins with 0.
-template <class T>
-void zero_dbias(const AttentionGrads<T>& grads, const AttentionProblem<T>& problem) {
-  if (!grads.dbias || grads.write_bias == Write::accumulate) return;
-  const Index tq = problem.tq;
-  const Index bs = grads.dbias.stride_b == 0 ? 1 : problem.batch;
-  const Index hs = grads.dbias.stride_h == 0 ? 1 : problem.heads;
-  parallel_tasks(bs * hs * tq, [&](Index n, int) {
-    std::fill_n(grads.dbias.row(n / tq / hs, n / tq % hs, n % tq), problem.tk, Compute<T>{0});
-  });
-}
-
 /// Memory for the tasks of one call: each thread has pieces of the given numbers of elements, which all begin
 /// at a multiple of 64 bytes.
 template <class T>

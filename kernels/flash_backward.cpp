@@ -34,6 +34,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/attention_grads.h"
 #include "kernels/attention_scores-inl.h"
 #include "kernels/turns.h"
 
@@ -226,7 +227,7 @@ class FlashBackward {
           zero(grads_.dv.head(s.b, h), {s.tk, problem_.tk});
       }
     }
-    zero_dbias(grads_, problem_);
+    clear_dbias(grads_, problem_);
   }
   template <class U>
   static void zero(Mat<U> x, Range rows) {

@@ -2,15 +2,17 @@
 //   O = (P ⊙ M) V        gives   dV = (P ⊙ M)ᵀ dO,   dP = (dO Vᵀ) ⊙ M
 //   P = softmax(S)       gives   dS = P ⊙ (dP − delta),   delta_i = Σ_j p_ij dp_ij − dlse_i
 //   S = f(scale Q Kᵀ)    gives   dQ = dS' K,   dK = dS'ᵀ Q   with dS' = dS ⊙ f' · scale
+#include "kernels/attention_grads.h"
 #include "kernels/naive_rows.h"
 
 namespace tilegrad::kernels {
 
 namespace {
 
-// Every query of every head in a group adds to the same dK and dV. A task takes a key/value head and walks
-// over its query blocks in a fixed order. With fewer of them than kTasks the queries are cut into chunks,
-// each with its own share of dK and dV, and the shares are added in a fixed order afterwards.
+// Every query of every head in a group adds to the same dK and dV. A task takes a key/value head of a batch
+// row and walks over its query blocks in a fixed order. If dbias is summed over heads or over the batch, one
+// task takes all of those that add to the same elements. With fewer tasks than kTasks the queries are cut
+// into chunks, each with its own share of dK and dV, and the shares are added in a fixed order afterwards.
 template <class T>
 class NaiveBackward : NaiveAttention<T> {
  public:
@@ -23,31 +25,21 @@ class NaiveBackward : NaiveAttention<T> {
         p_(p),
         lse_(lse),
         dlse_(dlse),
-        chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(in.k.heads * in.q.batch, 1)), 1,
-                                  std::max<Index>(static_cast<Index>(this->blocks_.size()), 1))),
+        batch_parts_(grads.dbias && grads.dbias.stride_b == 0 ? 1 : in.q.batch),
+        head_parts_(grads.dbias && grads.dbias.stride_h == 0 ? 1 : in.k.heads),
+        chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(batch_parts_ * head_parts_, 1)), 1,
+                                  std::max<Index>(ceil_div(in.q.time, kRows), 1))),
         scratch_({kRows * in.k.time, kRows * in.k.time, in.k.time}),
         shares_(chunks_ * kv_size() * static_cast<Index>(sizeof(T)), memory::Category::workspace),
-        sums_(grads.dsinks.empty() ? 0 : static_cast<std::size_t>(chunks_ * problem_.heads)) {
-    std::fill_n(share(0), chunks_ * kv_size(), T{0});
-  }
+        sums_(grads.dsinks.empty() ? 0
+                                   : static_cast<std::size_t>(chunks_ * problem_.batch * problem_.heads)) {}
 
   void run() {
-    clear(grads_);
-    // dbias that is broadcast is summed by one thread in the order of blocks; else tasks share no bias.
-    const Index heads = problem_.kv_heads, tasks = chunks_ * heads;
-    const auto work = [&](Index task, int thread) { run_chunk(task / heads, task % heads, thread); };
-    const bool shared_bias = grads_.dbias && (grads_.dbias.stride_b == 0 || grads_.dbias.stride_h == 0);
-    if (shared_bias) {
-      for (Index task = 0; task < tasks; ++task) work(task, 0);
-    } else {
-      parallel_tasks(tasks, work);
-    }
+    clear_dbias(grads_, problem_);
+    parallel_tasks(chunks_ * batch_parts_ * head_parts_,
+                   [&](Index number, int thread) { run_task(task(number), thread); });
     add_shares();
-    for (Index h = 0; !grads_.dsinks.empty() && h < problem_.heads; ++h) {
-      double sum = 0;
-      for (Index c = 0; c < chunks_; ++c) sum += sums_[static_cast<std::size_t>(c * problem_.heads + h)];
-      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
-    }
+    if (!grads_.dsinks.empty()) add_sums();
   }
 
  private:
@@ -66,20 +58,40 @@ class NaiveBackward : NaiveAttention<T> {
     return {all + (b * problem_.kv_heads + hkv) * problem_.tk * dim, problem_.tk, dim};
   }
 
-  void clear(const AttentionGrads<T>& g) const {
-    if (!g.dbias || g.write_bias == Write::accumulate) return;
-    const Index bs = g.dbias.stride_b == 0 ? 1 : problem_.batch,
-                hs = g.dbias.stride_h == 0 ? 1 : problem_.heads;
-    for (Index n = 0; n < bs * hs * problem_.tq; ++n)
-      std::fill_n(g.dbias.row(n / problem_.tq / hs, n / problem_.tq % hs, n % problem_.tq), problem_.tk,
-                  T{0});
+  // The queries of one chunk, in some batch rows and all heads of some groups.
+  struct Task {
+    Index chunk;
+    Range batch, kv_heads;
+  };
+  Task task(Index number) const {
+    const Index head_part = number % head_parts_, rest = number / head_parts_;
+    return {rest / batch_parts_, part_of({0, problem_.batch}, rest % batch_parts_, batch_parts_),
+            part_of({0, problem_.kv_heads}, head_part, head_parts_)};
   }
 
-  void run_chunk(Index chunk, Index hkv, int thread) {
-    const auto blocks = static_cast<Index>(this->blocks_.size());
-    for (Index h = hkv * problem_.group(); h < (hkv + 1) * problem_.group(); ++h) {
-      for (Index n = blocks * chunk / chunks_; n < blocks * (chunk + 1) / chunks_; ++n)
-        run_block(this->row_block(n, h), chunk, thread);
+  // Chunks are cut by position, so that queries which share a row of dbias lie in the same one.
+  Index chunk_of(Range queries) const { return queries.begin * chunks_ / problem_.tq; }
+
+  void run_task(const Task& task, int thread) {
+    clear_shares(task);
+    const Index group = problem_.group();
+    for (Index h = task.kv_heads.begin * group; h < task.kv_heads.end * group; ++h) {
+      for (Index n = 0; n < std::ssize(this->blocks_); ++n) {
+        const RowBlock at = this->row_block(n, h);
+        const bool inside = task.batch.begin <= at.b() && at.b() < task.batch.end;
+        if (inside && chunk_of(at.queries) == task.chunk) run_block(at, task.chunk, thread);
+      }
+    }
+  }
+
+  void clear_shares(const Task& task) const {
+    for (Index b = task.batch.begin; b < task.batch.end; ++b) {
+      for (Index hkv = task.kv_heads.begin; hkv < task.kv_heads.end; ++hkv) {
+        for (const bool is_v : {false, true}) {
+          const Mat<T> x = share_of(task.chunk, is_v, b, hkv);
+          std::fill_n(x.data, x.rows * x.cols, T{0});
+        }
+      }
     }
   }
 
@@ -110,9 +122,12 @@ class NaiveBackward : NaiveAttention<T> {
     const Index n = at.keys.size(), row = problem_.row(at.b(), at.h, i);
     if (problem_.options.dropout > 0) this->drop(ds, factors, i, at);
     this->hide(ds, i, at, T{0});
-    T delta = row_dot<T>(n, p, ds);
-    if (!dlse_.empty()) delta -= dlse_[static_cast<std::size_t>(row)];
-    for (Index j = 0; j < n; ++j) ds[j] = p[j] * (ds[j] - delta);
+    const T dlse = dlse_.empty() ? T{0} : dlse_[static_cast<std::size_t>(row)];
+    T delta = row_dot<T>(n, p, ds) - dlse;
+    // 0 · NaN is NaN, but a row that sees nothing has no gradients but that of its sink.
+    const bool blind = !std::isfinite(delta) && problem_.blind(*at.sequence, at.h, i);
+    if (blind) delta = -dlse;
+    for (Index j = 0; j < n; ++j) ds[j] = blind ? T{0} : p[j] * (ds[j] - delta);
     this->hide(ds, i, at, T{0});
     if (grads_.dbias) {
       T* to = grads_.dbias.row(at.b(), at.h, i) + at.keys.begin;
@@ -122,8 +137,7 @@ class NaiveBackward : NaiveAttention<T> {
     const auto sink = static_cast<double>(problem_.in.sinks[static_cast<std::size_t>(at.h)]);
     const auto lse = static_cast<double>(lse_[static_cast<std::size_t>(row)]);
     if (std::isinf(lse) && lse < 0) return;  // the row saw nothing, its sink is −inf as well
-    sums_[static_cast<std::size_t>(chunk * problem_.heads + at.h)] -=
-        std::exp(sink - lse) * static_cast<double>(delta);
+    sum_of(chunk, at.b(), at.h) -= std::exp(sink - lse) * static_cast<double>(delta);
   }
 
   // To the gradient of Q Kᵀ. The softcap's derivative needs the products again.
@@ -156,13 +170,26 @@ class NaiveBackward : NaiveAttention<T> {
     }
   }
 
+  double& sum_of(Index chunk, Index b, Index h) {
+    return sums_[static_cast<std::size_t>((chunk * problem_.batch + b) * problem_.heads + h)];
+  }
+  void add_sums() {
+    for (Index h = 0; h < problem_.heads; ++h) {
+      double sum = 0;
+      for (Index c = 0; c < chunks_; ++c) {
+        for (Index b = 0; b < problem_.batch; ++b) sum += sum_of(c, b, h);
+      }
+      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
+    }
+  }
+
   AttentionGrads<T> grads_;
   Heads<const T> dout_;
   std::span<const T> p_, lse_, dlse_;
-  Index chunks_;
+  Index batch_parts_, head_parts_, chunks_;  // tasks are (chunk, part of the batch, part of the heads)
   Scratch<T> scratch_;
   memory::Block shares_;      // (chunks, dK then dV)
-  std::vector<double> sums_;  // (chunks, Hq): shares of dsinks
+  std::vector<double> sums_;  // (chunks, B, Hq): shares of dsinks
 };
 
 }  // namespace

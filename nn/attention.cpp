@@ -76,14 +76,19 @@ Var Attention::attend(const Var& q, const Var& k, const Var& v, const Mode& mode
   return output(join_heads(attention(q, k, v, config.kernel, options, extras)));
 }
 
-Var Attention::operator()(const Var& x, const Mode& mode) const {
-  Var q = split_heads(query(x), config.heads);
-  Var k = split_heads(key(x), config.kv_heads);
-  const Var v = split_heads(value(x), config.kv_heads);
+Attention::Projections Attention::project(const Var& x, Index first_position) const {
+  Projections p = {.q = split_heads(query(x), config.heads),
+                   .k = split_heads(key(x), config.kv_heads),
+                   .v = split_heads(value(x), config.kv_heads)};
   if (config.positions == Positions::rope) {
-    q = rope(q);
-    k = rope(k);
+    p.q = rope(p.q, first_position);
+    p.k = rope(p.k, first_position);
   }
+  return p;
+}
+
+Var Attention::operator()(const Var& x, const Mode& mode) const {
+  const auto [q, k, v] = project(x, 0);
   return attend(q, k, v, mode);
 }
 
@@ -92,13 +97,7 @@ Var Attention::operator()(const Var& x, KvCache& cache) const {
   check(x.dim(0) == 1, "attention: a cache holds one sequence, x is {}", x.shape());
   check(cache.length + t <= context, "attention: the cache holds {} of {} positions, {} more do not fit",
         cache.length, context, t);
-  Var q = split_heads(query(x), config.heads);
-  Var k = split_heads(key(x), config.kv_heads);
-  if (config.positions == Positions::rope) {
-    q = rope(q, cache.length);
-    k = rope(k, cache.length);
-  }
-  const Var v = split_heads(value(x), config.kv_heads);
+  const auto [q, k, v] = project(x, cache.length);
   // The cache holds values, so what went into it would have no gradient.
   check_no_gradient_path("attention with a cache", k);
   append(cache.keys, cache.length, k.value());

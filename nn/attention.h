@@ -70,6 +70,11 @@ struct Attention {
   }
 
  private:
+  struct Projections {
+    Var q, k, v;
+  };
+  // x (B, T, C), at positions from `first_position` on -> q (B, T, Hq, D), k and v (B, T, Hkv, D)
+  Projections project(const Var& x, Index first_position) const;
   // The one place where the settings become what the op takes, in training and with a cache. The last query
   // sees the last key. q (B, Tq, Hq, D), k and v (B, Tk, Hkv, D) -> (B, Tq, C)
   Var attend(const Var& q, const Var& k, const Var& v, const Mode& mode) const;

@@ -92,9 +92,10 @@ ScheduleCost cost_of_chain(const Stages& stages, Index s, Index t, std::span<con
             .nanoseconds = stages.nanoseconds(s, k) + replay.nanoseconds + rest.nanoseconds,
             .ops = stages.ops(s, k) + replay.ops + rest.ops};
   }
-  if (s == t) return {.peak = stages.alone(t)};
+  if (s == t) return {.peak = stages.alone(t), .ops = stages[t].recomputed};
   ScheduleCost cost = cost_of_chain(stages, s + 1, t, segments);
   cost.peak = stages.recorded(s, t, cost.peak);
+  cost.ops += stages[s].recomputed;
   return cost;
 }
 

@@ -33,6 +33,7 @@ struct StageCost {
   Index gradients = 0;    ///< of its parameters, which stay
   Index nanoseconds = 0;  ///< of one run forward
   Index ops = 0;          ///< that one run forward records
+  Index recomputed = 0;   ///< ops that its backward runs again by itself, as policies do
 };
 
 /// A model as a chain: what comes before the blocks and what comes behind them is never checkpointed.

@@ -52,8 +52,11 @@ Norm::Norm(NormKind norm_kind, Index width, Dtype dtype)
   if (kind == NormKind::layernorm) bias = constant({width}, 0, dtype);
 }
 
-Var Norm::operator()(const Var& x) const {
-  return kind == NormKind::layernorm ? layernorm(x, weight, bias) : rmsnorm(x, weight);
+Var Norm::operator()(const Var& x, Keep keep) const {
+  const auto norm = [this](const Var& in) {
+    return kind == NormKind::layernorm ? layernorm(in, weight, bias) : rmsnorm(in, weight);
+  };
+  return keep == Keep::result ? norm(x) : recomputed(norm, x);
 }
 
 Mlp::Mlp(MlpKind mlp_kind, Index width, Index hidden, bool bias, double std, double std_residual, Dtype dtype,
@@ -69,8 +72,7 @@ Var Mlp::operator()(const Var& x, Keep keep) const {
   if (kind == MlpKind::swiglu) in.push_back(gate(x));
   in.push_back(up(x));
   const auto act = [activation = kind](std::span<const Var> xs) { return activate(activation, xs); };
-  if (keep == Keep::all) return down(act(in));
-  return linear_recomputing(act, in, down.weight, down.bias.defined() ? Var(down.bias) : Var());
+  return down(keep == Keep::result ? act(in) : recomputed(act, in));
 }
 
 }  // namespace tilegrad::nn

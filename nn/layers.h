@@ -37,6 +37,10 @@ struct Embedding {
   void visit(auto&& f) { f("weight", weight); }
 };
 
+/// Whether the result of a cheap step, a norm or an activation, is kept for backward, or computed again there
+/// from what went into it.
+enum class Keep { result, inputs };
+
 enum class NormKind { layernorm, rmsnorm };
 
 struct Norm {
@@ -46,7 +50,7 @@ struct Norm {
 
   Norm() = default;
   Norm(NormKind kind, Index width, Dtype dtype);
-  Var operator()(const Var& x) const;  // (..., C) -> (..., C)
+  Var operator()(const Var& x, Keep keep = Keep::result) const;  // (..., C) -> (..., C)
   void visit(auto&& f) {
     f("weight", weight);
     f("bias", bias);
@@ -54,9 +58,6 @@ struct Norm {
 };
 
 enum class MlpKind { gelu, relu, swiglu };
-
-/// Whether the activation of an mlp is kept for backward, or computed again from what went into it.
-enum class Keep { all, inputs };
 
 /// down(act(up(x))), or down(silu(gate(x)) ⊙ up(x)) for swiglu.
 struct Mlp {
@@ -68,7 +69,8 @@ struct Mlp {
   Mlp() = default;
   Mlp(MlpKind kind, Index width, Index hidden, bool bias, double std, double std_residual, Dtype dtype,
       RandomKey key);
-  Var operator()(const Var& x, Keep keep = Keep::all) const;  // (..., C) -> (..., C)
+  /// `keep` is about the activation.
+  Var operator()(const Var& x, Keep keep = Keep::result) const;  // (..., C) -> (..., C)
   void visit(auto&& f) {
     f("gate", gate);
     f("up", up);

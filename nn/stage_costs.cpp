@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "autograd/checkpoint.h"
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 
 namespace tilegrad::nn {
@@ -35,6 +36,17 @@ struct Ending {
   Index bytes() const { return cotangent.bytes() + root.value().bytes(); }
 };
 
+// Counts the ops that backward runs again.
+class RecomputedOps final : public OpListener {
+ public:
+  Index count = 0;
+
+ private:
+  void begin(std::string_view) override { count += Tape::pass() == Tape::Pass::recompute ? 1 : 0; }
+  void end() override {}
+  void recorded(std::string_view, Index) override {}
+};
+
 // Records and walks back stage(x) and returns the peak of the walk.
 Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost) {
   using Clock = std::chrono::steady_clock;
@@ -47,13 +59,19 @@ Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost
   const Index ops = tape.size();
   const Ending ending(y);
   y = Var();
+  const Index kept = live() - base - ending.bytes();
+  RecomputedOps recomputed;
+  const ListenScope listening(recomputed);
+  const Index backward =
+      peak_above(base + ending.bytes(), [&] { tape.backward(ending.root, ending.cotangent); });
   if (cost != nullptr) {
+    cost->kept = kept;
     cost->recorded = recorded;
     cost->nanoseconds = time.count();
     cost->ops = ops;
-    cost->kept = live() - base - ending.bytes();
+    cost->recomputed = recomputed.count;
   }
-  return peak_above(base + ending.bytes(), [&] { tape.backward(ending.root, ending.cotangent); });
+  return backward;
 }
 
 StageCost measure(const Stage& stage, const Tensor& x) {

@@ -127,14 +127,18 @@ Block::Block(const TransformerConfig& c, RandomKey key)
       norm_mlp(c.norm, c.width, c.dtype),
       mlp(c.mlp, c.width, c.hidden_size(), c.bias, c.init.linear, residual_std(c), c.dtype, key.fold(kMlp)) {}
 
+Keep Block::keep_of_cheap_steps() const {
+  return recompute == Recompute::elementwise ? Keep::inputs : Keep::result;
+}
+
 Var Block::attend(const Var& x, const Mode& mode) const {
-  const Var attended = attention(norm_attention(x), mode.fold(kAttention));
+  const Var attended = attention(norm_attention(x, keep_of_cheap_steps()), mode.fold(kAttention));
   return add(x, maybe_dropout(attended, dropout, mode.fold(kAfterAttention)));
 }
 
 Var Block::transform(const Var& h, const Mode& mode) const {
-  const Keep keep = recompute == Recompute::elementwise ? Keep::inputs : Keep::all;
-  return add(h, maybe_dropout(mlp(norm_mlp(h), keep), dropout, mode.fold(kAfterMlp)));
+  const Keep keep = keep_of_cheap_steps();
+  return add(h, maybe_dropout(mlp(norm_mlp(h, keep), keep), dropout, mode.fold(kAfterMlp)));
 }
 
 // A half is checkpointed with its residual sum, so that the gradients of both ways add up in the usual order.

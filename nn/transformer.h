@@ -12,7 +12,7 @@ namespace tilegrad::nn {
 /// What every block recomputes in its backward instead of keeping it.
 ///   attention    its first half: norm, projections, attention
 ///   mlp          its second half: norm, products, activation
-///   elementwise  the mlp's activation: as large as the product that it is made from, and much cheaper
+///   elementwise  norms and the mlp's activation: as large as the products around them, and much cheaper
 enum class Recompute { nothing, attention, mlp, elementwise };
 
 struct TransformerConfig {
@@ -73,6 +73,7 @@ struct Block {
  private:
   Var attend(const Var& x, const Mode& mode) const;     // x + attention(norm(x)), (B, T, C) -> (B, T, C)
   Var transform(const Var& h, const Mode& mode) const;  // h + mlp(norm(h)), (B, T, C) -> (B, T, C)
+  Keep keep_of_cheap_steps() const;
 };
 
 /// A decoder-only transformer. Weights depend on config and key alone; every parameter has a key of its own,

@@ -130,6 +130,9 @@ Var twice_gelu(const Var& x) { return gelu(mul(x, gelu(x))); }
 void add_compositions(Cases& cases) {
   cases.add("checkpoint", {{3, 4}, {3, 4}},
             [](Inputs in) { return checkpoint([](Inputs xs) { return gelu(mul(xs[0], xs[1])); }, in); });
+  cases.add("recomputed", {{3, 4}, {3, 4}, {5, 4}}, [](Inputs in) {
+    return linear(recomputed([](Inputs xs) { return swiglu(xs[0], xs[1]); }, in.first(2)), in[2]);
+  });
   cases.add("checkpoint nested", {{3, 4}}, [](Inputs in) {
     return checkpoint([](const Var& x) { return mul(x, checkpoint(twice_gelu, x)); }, in[0]);
   });

@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/ops/wanted.h"
 #include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
@@ -54,7 +55,7 @@ Var activate(const Var& x) {
   Tensor y = Tensor::empty_like(x.value());
   with_float_type(Activation::name, y.dtype(),
                   [&]<class T>() { Activation::template forward<T>(y.mut<T>(), x.value().view<T>()); });
-  return record(y, {x}, [&] { return ActivationRule<Activation>{.x = Saved(x.value())}; });
+  return record(y, {x}, [&] { return ActivationRule<Activation>{.x = Saved(x)}; });
 }
 
 // y = silu(gate) ⊙ up:  dgate = dy ⊙ up ⊙ silu'(gate), dup = dy ⊙ silu(gate).
@@ -66,18 +67,13 @@ struct SwigluRule {
     const Tensor& gate_value = gate.get(name, "gate");
     const Tensor& up_value = up.get(name, "up");
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      const auto [dgate, write_gate] = wanted_slot<T>(dx, 0);
-      const auto [dup, write_up] = wanted_slot<T>(dx, 1);
+      std::span<T> dgate, dup;
+      Write write_gate = Write::overwrite, write_up = Write::overwrite;
+      take_wanted(dx, 0, dgate, write_gate);
+      take_wanted(dx, 1, dup, write_up);
       kernels::swiglu_backward<T>(dgate, write_gate, dup, write_up, dy.view<T>(), gate_value.view<T>(),
                                   up_value.view<T>());
     });
-  }
-
-  template <class T>
-  static std::pair<std::span<T>, Write> wanted_slot(InputGrads& dx, int i) {
-    if (!dx.wanted(i)) return {std::span<T>(), Write::overwrite};
-    const InputGrads::Slot slot = dx.slot(i);
-    return {slot.grad->mut<T>(), slot.write};
   }
 };
 
@@ -94,8 +90,7 @@ Var swiglu(const Var& gate, const Var& up) {
   with_float_type("swiglu", y.dtype(), [&]<class T>() {
     kernels::swiglu<T>(y.mut<T>(), gate.value().view<T>(), up.value().view<T>());
   });
-  return record(y, {gate, up},
-                [&] { return SwigluRule{.gate = Saved(gate.value()), .up = Saved(up.value())}; });
+  return record(y, {gate, up}, [&] { return SwigluRule{.gate = Saved(gate), .up = Saved(up)}; });
 }
 
 }  // namespace tilegrad

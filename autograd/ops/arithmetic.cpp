@@ -111,8 +111,7 @@ Var mul(const Var& a, const Var& b) {
   const Tensor y = elementwise("mul", a, b, []<class T>(auto... xs) { kernels::mul<T>(xs...); });
   // A factor is kept only if the other one needs it.
   return record(y, {a, b}, [&] {
-    return MulRule{.a = b.tracked() ? Saved(a.value()) : Saved(),
-                   .b = a.tracked() ? Saved(b.value()) : Saved()};
+    return MulRule{.a = b.tracked() ? Saved(a) : Saved(), .b = a.tracked() ? Saved(b) : Saved()};
   });
 }
 

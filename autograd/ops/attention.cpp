@@ -3,6 +3,7 @@
 #include "autograd/ops.h"
 #include "autograd/ops/attention_checks.h"
 #include "autograd/ops/heads_view.h"
+#include "autograd/ops/wanted.h"
 #include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
@@ -19,7 +20,7 @@ using kernels::Pairs;
 // Places of the tracked inputs.
 enum Input { kQ, kK, kV, kBias, kSinks };
 
-Saved save_if_defined(const Tensor& t) { return t.defined() ? Saved(t) : Saved(); }
+Saved save_if_defined(const Var& x) { return x.value().defined() ? Saved(x) : Saved(); }
 
 template <class T>
 std::span<const T> view_if_defined(const Tensor& t) {
@@ -69,12 +70,12 @@ struct Operands {
 // What both rules keep of them.
 class SavedOperands {
  public:
-  explicit SavedOperands(const Operands& o)
-      : q_(o.q),
-        k_(o.k),
-        v_(o.v),
-        bias_(save_if_defined(o.bias)),
-        sinks_(save_if_defined(o.sinks)),
+  SavedOperands(const Operands& o, std::span<const Var> inputs)
+      : q_(inputs[kQ]),
+        k_(inputs[kK]),
+        v_(inputs[kV]),
+        bias_(save_if_defined(inputs[kBias])),
+        sinks_(save_if_defined(inputs[kSinks])),
         mask_(save_if_defined(o.mask)),
         alibi_(save_if_defined(o.alibi)),
         k_lengths_(save_if_defined(o.k_lengths)),
@@ -119,11 +120,7 @@ AttentionGrads<T> wanted_grads(InputGrads& dx) {
     grads.dbias = pairs_view<Number>(slot.grad->shape(), slot.grad->mut<Number>().data());
     grads.write_bias = slot.write;
   }
-  if (dx.wanted(kSinks)) {
-    const InputGrads::Slot slot = dx.slot(kSinks);
-    grads.dsinks = slot.grad->mut<Number>();
-    grads.write_sinks = slot.write;
-  }
+  take_wanted(dx, kSinks, grads.dsinks, grads.write_sinks);
   return grads;
 }
 
@@ -185,7 +182,7 @@ std::array<Var, 2> naive(const Operands& o, std::span<const Var> inputs, const A
                                 options);
   });
   return record<2>(y, inputs, [&] {
-    return NaiveAttentionRule{.operands = SavedOperands(o),
+    return NaiveAttentionRule{.operands = SavedOperands(o, inputs),
                               .p = Saved(p),
                               .lse = Saved(y[1]),
                               .out_shape = y[0].shape(),
@@ -201,7 +198,7 @@ std::array<Var, 2> flash(const Operands& o, std::span<const Var> inputs, const A
   });
   return record<2>(y, inputs, [&] {
     return FlashAttentionRule{
-        .operands = SavedOperands(o), .out = Saved(y[0]), .lse = Saved(y[1]), .options = options};
+        .operands = SavedOperands(o, inputs), .out = Saved(y[0]), .lse = Saved(y[1]), .options = options};
   });
 }
 

@@ -53,7 +53,7 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
   });
   return record(y, {logits}, [&] {
     return CrossEntropyRule{
-        .logits = Saved(logits.value()), .lse = Saved(lse), .targets = Saved(targets), .counted = counted};
+        .logits = Saved(logits), .lse = Saved(lse), .targets = Saved(targets), .counted = counted};
   });
 }
 

@@ -111,8 +111,8 @@ Tensor linear_forward(const Var& x, const Var& weight) {
 }
 
 LinearRule linear_rule(const Var& x, const Var& weight, bool has_bias) {
-  return {.x = weight.tracked() ? Saved(x.value()) : Saved(),
-          .weight = x.tracked() ? Saved(weight.value()) : Saved(),
+  return {.x = weight.tracked() ? Saved(x) : Saved(),
+          .weight = x.tracked() ? Saved(weight) : Saved(),
           .has_bias = has_bias};
 }
 
@@ -136,8 +136,8 @@ Var matmul(const Var& a, const Var& b, bool transpose_b) {
     }
   });
   return record(y, {a, b}, [&] {
-    return MatmulRule{.a = b.tracked() ? Saved(a.value()) : Saved(),
-                      .b = a.tracked() ? Saved(b.value()) : Saved(),
+    return MatmulRule{.a = b.tracked() ? Saved(a) : Saved(),
+                      .b = a.tracked() ? Saved(b) : Saved(),
                       .transpose_b = transpose_b};
   });
 }

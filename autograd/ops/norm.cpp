@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/checks.h"
+#include "autograd/ops/wanted.h"
 #include "autograd/profile.h"
 #include "autograd/saved.h"
 #include "autograd/tape.h"
@@ -18,21 +19,9 @@ struct LayerNormRule {
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
       kernels::LayerNormGrads<T> grads;
-      if (dx.wanted(0)) {
-        const InputGrads::Slot slot = dx.slot(0);
-        grads.dx = slot.grad->mut_mat<T>();
-        grads.write_x = slot.write;
-      }
-      if (dx.wanted(1)) {
-        const InputGrads::Slot slot = dx.slot(1);
-        grads.dweight = slot.grad->mut<T>();
-        grads.write_weight = slot.write;
-      }
-      if (dx.wanted(2)) {
-        const InputGrads::Slot slot = dx.slot(2);
-        grads.dbias = slot.grad->mut<T>();
-        grads.write_bias = slot.write;
-      }
+      take_wanted(dx, 0, grads.dx, grads.write_x);
+      take_wanted(dx, 1, grads.dweight, grads.write_weight);
+      take_wanted(dx, 2, grads.dbias, grads.write_bias);
       kernels::layernorm_backward<T>(grads, dy.mat<T>(), x.get(name, "x").mat<T>(),
                                      weight.get(name, "weight").view<T>(), mean.get(name, "mean").view<T>(),
                                      rstd.get(name, "rstd").view<T>());
@@ -48,16 +37,8 @@ struct RmsNormRule {
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
       kernels::RmsNormGrads<T> grads;
-      if (dx.wanted(0)) {
-        const InputGrads::Slot slot = dx.slot(0);
-        grads.dx = slot.grad->mut_mat<T>();
-        grads.write_x = slot.write;
-      }
-      if (dx.wanted(1)) {
-        const InputGrads::Slot slot = dx.slot(1);
-        grads.dweight = slot.grad->mut<T>();
-        grads.write_weight = slot.write;
-      }
+      take_wanted(dx, 0, grads.dx, grads.write_x);
+      take_wanted(dx, 1, grads.dweight, grads.write_weight);
       kernels::rmsnorm_backward<T>(grads, dy.mat<T>(), x.get(name, "x").mat<T>(),
                                    weight.get(name, "weight").view<T>(), rstd.get(name, "rstd").view<T>());
     });
@@ -78,8 +59,7 @@ Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
                           weight.value().view<T>(), bias.value().view<T>(), eps);
   });
   return record(y, {x, weight, bias}, [&] {
-    return LayerNormRule{
-        .x = Saved(x.value()), .weight = Saved(weight.value()), .mean = Saved(mean), .rstd = Saved(rstd)};
+    return LayerNormRule{.x = Saved(x), .weight = Saved(weight), .mean = Saved(mean), .rstd = Saved(rstd)};
   });
 }
 
@@ -91,9 +71,8 @@ Var rmsnorm(const Var& x, const Var& weight, double eps) {
   with_float_type("rmsnorm", y.dtype(), [&]<class T>() {
     kernels::rmsnorm<T>(y.mut_mat<T>(), rstd.mut<T>(), x.value().mat<T>(), weight.value().view<T>(), eps);
   });
-  return record(y, {x, weight}, [&] {
-    return RmsNormRule{.x = Saved(x.value()), .weight = Saved(weight.value()), .rstd = Saved(rstd)};
-  });
+  return record(y, {x, weight},
+                [&] { return RmsNormRule{.x = Saved(x), .weight = Saved(weight), .rstd = Saved(rstd)}; });
 }
 
 }  // namespace tilegrad

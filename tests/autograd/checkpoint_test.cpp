@@ -217,64 +217,99 @@ TEST_CASE("checkpoint: the tape tells forward, backward and recomputation apart"
   CHECK(Tape::pass() == Pass::backward);  // the tape is used up
 }
 
-TEST_CASE(
-    "linear_recomputing: has the bits of the plain product, keeps what its function takes, calls it twice") {
-  const Var x = Var::leaf(Tensor::normal({6, 8}, Dtype::f32, RandomKey{10}));
-  Parameter weight(Tensor::normal({5, 8}, Dtype::f32, RandomKey{11}));
-  Parameter bias(Tensor::normal({5}, Dtype::f32, RandomKey{12}));
-  int calls = 0;
-  const CheckpointFunction fn = [&](std::span<const Var> xs) {
-    ++calls;
-    return gelu(xs[0]);
-  };
-  struct Result {
-    Tensor y, dx, dweight, dbias;
-    Index kept;
-  };
-  const auto run_once = [&](bool recomputing, const Var& b) {
-    const Index before = memory::usage().live;
-    Tape tape;
-    Var y = scale(x, 2);  // so that what the product takes belongs to the tape
-    if (recomputing) {
-      y = linear_recomputing(fn, std::span(&y, 1), weight, b);
-    } else {
-      y = b.value().defined() ? linear(fn(std::span(&y, 1)), weight, b)
-                              : linear(fn(std::span(&y, 1)), weight);
-    }
-    const Index kept = memory::usage().live - before;
-    tape.backward(sum(mul(y, y)));
-    Result result = {y.value(), x.grad(), weight.grad(), bias.grad(), kept};
-    for (const auto& cell : {x.cell(), Var(weight).cell(), Var(bias).cell()}) cell->grad = Tensor();
-    return result;
-  };
-  const auto same = [](const Tensor& a, const Tensor& b) {
-    REQUIRE(a.defined() == b.defined());
-    for (Index i = 0; a.defined() && i < a.size(); ++i) CHECK(a.at(i) == b.at(i));
-  };
-  for (const bool with_bias : {true, false}) {
-    const Var b = with_bias ? Var(bias) : Var();
-    const Result plain = run_once(false, b);
-    calls = 0;
-    const Result actual = run_once(true, b);
-    CHECK(calls == 2);
-    CHECK(plain.kept - actual.kept == x.value().bytes());
-    same(plain.y, actual.y);
-    same(plain.dx, actual.dx);
-    same(plain.dweight, actual.dweight);
-    same(plain.dbias, actual.dbias);
+namespace {
+
+// Two products that share a recomputed norm, and one behind a recomputed activation of both.
+struct Cheap {
+  Parameter gain{Tensor::uniform({8}, Dtype::f32, RandomKey{10})};
+  Parameter left{Tensor::normal({5, 8}, Dtype::f32, RandomKey{11})};
+  Parameter right{Tensor::normal({5, 8}, Dtype::f32, RandomKey{12})};
+  Parameter down{Tensor::normal({3, 5}, Dtype::f32, RandomKey{13})};
+  Parameter bias{Tensor::normal({3}, Dtype::f32, RandomKey{14})};
+  int norms = 0, activations = 0;
+
+  Var operator()(const Var& x, bool again) {
+    const auto norm = [this](const Var& in) {
+      ++norms;
+      return rmsnorm(in, gain);
+    };
+    const auto activation = [this](std::span<const Var> in) {
+      ++activations;
+      return swiglu(in[0], in[1]);
+    };
+    const Var n = again ? recomputed(norm, x) : norm(x);
+    const std::array<Var, 2> in = {linear(n, left), linear(n, right)};
+    return linear(again ? recomputed(activation, in) : activation(in), down, bias);
+  }
+};
+
+struct CheapResult {
+  std::vector<Tensor> tensors;  // y and all gradients
+  Index kept, highest;          // bytes behind forward; at most during backward
+};
+
+CheapResult run_cheap(Cheap& layer, bool again) {
+  const Var x = Var::leaf(Tensor::normal({60, 8}, Dtype::f32, RandomKey{15}));
+  const Index before = memory::usage().live;
+  Tape tape;
+  const Var y = layer(scale(x, 2), again);  // scaled, so that what the norm takes belongs to the tape
+  const Index kept = memory::usage().live - before;
+  memory::reset_peak();
+  tape.backward(sum(mul(y, y)));
+  CheapResult result = {{y.value(), x.grad()}, kept, memory::usage().peak - before};
+  for (Parameter* p : {&layer.gain, &layer.left, &layer.right, &layer.down, &layer.bias}) {
+    result.tensors.push_back(p->grad());
+    p->zero_grad();
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("recomputed: keeps every bit and not its value, which is computed once for all who need it") {
+  Cheap layer;
+  const CheapResult plain = run_cheap(layer, false);
+  CHECK(layer.norms == 1);
+  CHECK(layer.activations == 1);
+  const CheapResult again = run_cheap(layer, true);
+  CHECK(layer.norms == 3);
+  CHECK(layer.activations == 3);
+  constexpr Index kNorm = 60 * 8 * 4, kActivation = 60 * 5 * 4;
+  CHECK(plain.kept - again.kept == kNorm + kActivation);
+  CHECK(again.highest < plain.highest);
+  for (std::size_t i = 0; i < plain.tensors.size(); ++i) {
+    const Tensor &a = plain.tensors[i], &b = again.tensors[i];
+    REQUIRE(a.shape() == b.shape());
+    for (Index j = 0; j < a.size(); ++j) REQUIRE(a.at(j) == b.at(j));
   }
 }
 
-TEST_CASE(
-    "linear_recomputing: an input modified before backward is an error, and without a tape nothing is kept") {
-  Tensor value = Tensor::normal({2, 3}, Dtype::f64, RandomKey{13});
-  const Var x = Var::leaf(value);
-  Parameter weight(Tensor::normal({4, 3}, Dtype::f64, RandomKey{14}));
-  const auto fn = [](std::span<const Var> xs) { return relu(xs[0]); };
-  CHECK_FALSE(linear_recomputing(fn, std::span(&x, 1), weight, Var()).tracked());
+TEST_CASE("recomputed: a value made of a recomputed one is computed from what that one is made of") {
+  Parameter weight(Tensor::normal({5, 8}, Dtype::f64, RandomKey{16}));
+  const Tensor start = Tensor::normal({6, 8}, Dtype::f64, RandomKey{17});
+  const auto grad = [&](bool again) {
+    const auto act = [](const Var& in) { return gelu(in); };
+    const Var x = Var::leaf(start);
+    Tape tape;
+    const Var y = again ? recomputed(act, recomputed(act, x)) : act(act(x));
+    tape.backward(sum(linear(y, weight)));
+    const Tensor dweight = weight.grad();
+    weight.zero_grad();
+    return std::array{x.grad(), dweight};
+  };
+  const auto expected = grad(false), actual = grad(true);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    for (Index j = 0; j < expected[i].size(); ++j) CHECK(expected[i].at(j) == actual[i].at(j));
+  }
+}
+
+TEST_CASE("recomputed: an input modified before backward is an error, and without a tape nothing is kept") {
+  Tensor value = Tensor::normal({2, 3}, Dtype::f64, RandomKey{18});
+  Parameter weight(Tensor::normal({4, 3}, Dtype::f64, RandomKey{19}));
+  const auto fn = [](const Var& in) { return relu(in); };
+  CHECK(recomputed(fn, Var(value)).recomputation() == nullptr);
   Tape tape;
-  const Var y = sum(linear_recomputing(fn, std::span(&x, 1), weight, Var()));
+  const Var y = sum(linear(recomputed(fn, Var::leaf(value)), weight));
   value.mut<double>()[0] = 1;
-  CHECK_THROWS_WITH_AS(tape.backward(y),
-                       doctest::Contains("linear_recomputing: saved `x` (2, 3) was modified"), Error);
+  CHECK_THROWS_WITH_AS(tape.backward(y), doctest::Contains("linear: saved `x` (2, 3) was modified"), Error);
 }

@@ -71,6 +71,27 @@ void check_blindness(const AttentionCase& c) {
   }
 }
 
+// Queries that see nothing: whole tiles of them, and single ones.
+bool hidden(std::size_t i) { return i < 40 || i % 7 == 0; }
+
+AttentionCase masked_case() {
+  AttentionCase c = random_case({2, 90, 40, 2, 1, 4, 3});
+  add_mask(c, 2, 2);
+  for (std::size_t at = 0; at < c.mask.data.size(); ++at) {
+    if (hidden(at / 40 % 90)) c.mask.data[at] = 0;
+  }
+  return c;
+}
+
+AttentionCase biased_case() {
+  AttentionCase c = random_case({2, 90, 40, 2, 1, 4, 3});
+  add_bias(c, 1, 2);
+  for (std::size_t at = 0; at < c.bias.data.size(); ++at) {  // some keys from every query
+    if (hidden(at / 40 % 90) || at % 3 == 0) c.bias.data[at] = -kInfinity;
+  }
+  return c;
+}
+
 }  // namespace
 
 TEST_CASE("attention: a query before all keys sees nothing") {
@@ -109,24 +130,27 @@ TEST_CASE("attention: a window of 10 in 640 keys, with half of the queries beyon
   }
 }
 
-TEST_CASE("attention: a query whose whole row is masked sees nothing") {
-  AttentionCase c = random_case({2, 90, 40, 2, 1, 4, 3});
-  add_mask(c, 2, 2);
-  for (std::size_t at = 0; at < c.mask.data.size(); ++at) {  // whole tiles of rows, and single ones
-    const std::size_t i = at / 40 % 90;
-    if (i < 40 || i % 7 == 0) c.mask.data[at] = 0;
-  }
-  check_blindness(c);
-}
+TEST_CASE("attention: a query whose whole row is masked sees nothing") { check_blindness(masked_case()); }
 
 TEST_CASE("attention: a query with a bias of -inf for all keys sees nothing") {
-  AttentionCase c = random_case({2, 90, 40, 2, 1, 4, 3});
-  add_bias(c, 1, 2);
-  for (std::size_t at = 0; at < c.bias.data.size(); ++at) {
-    const std::size_t i = at / 40 % 90;
-    if (i < 40 || i % 7 == 0 || at % 3 == 0) c.bias.data[at] = -kInfinity;  // some keys from every query
+  check_blindness(biased_case());
+}
+
+TEST_CASE("attention: a NaN in the dlse of a query that sees nothing goes nowhere") {
+  for (AttentionCase c : {masked_case(), biased_case()}) {
+    add_dlse(c);
+    const auto expected = reference(c);
+    const auto blind = blind_rows(expected);
+    for (std::size_t row = 0; row < blind.size(); ++row) {
+      if (blind[row]) c.dlse[row] = std::numeric_limits<double>::quiet_NaN();
+    }
+    for (const Kernel kernel : kKernels) {
+      CAPTURE(kernel);
+      const auto r = run(kernel, c);
+      check_close(r, expected);
+      check_blind(c, blind, r);
+    }
   }
-  check_blindness(c);
 }
 
 TEST_CASE("attention: a batch row with key length 0 sees nothing") {

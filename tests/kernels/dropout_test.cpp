@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/kernels/checks.h"
+#include "tests/kernels/simd_targets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::kernels;
@@ -77,7 +78,7 @@ TEST_CASE("dropout: keeps the mean, and the expected share of elements") {
   CHECK(std::abs(sum - n) < 5 * std::sqrt(n * p / (1 - p)));
 }
 
-TEST_CASE_TEMPLATE("dropout: another key draws another mask, any number of threads the same one", T, float,
+TEST_CASE_TEMPLATE("dropout: another key draws another mask, threads and SIMD targets do not", T, float,
                    double) {
   const std::vector<T> ones(50'001, T(1));
   const auto draw = [&](RandomKey key) {
@@ -87,4 +88,6 @@ TEST_CASE_TEMPLATE("dropout: another key draws another mask, any number of threa
   };
   CHECK_FALSE(same_bits(draw(kKey), draw(kKey.fold(1))));
   check_threads([&] { return draw(kKey); });
+  const auto mask = draw(kKey);
+  on_each_target([&] { CHECK(same_bits(draw(kKey), mask)); });
 }

@@ -1,7 +1,9 @@
 #include "nn/checkpoint_plan.h"
 
 #include <algorithm>
+#include <map>
 
+#include "autograd/profile.h"
 #include "nn/stage_costs.h"
 #include "tests/nn/tiny.h"
 
@@ -66,6 +68,51 @@ Index measured_peak(nn::Transformer& model, const Tensor& ids, const Tensor& tar
   nn::zero_grad(nn::parameters(model));
   return peak - before;
 }
+
+// Every kind of norm and mlp, with and without biases, and both kernels.
+std::vector<nn::TransformerConfig> policy_configs() {
+  std::vector<nn::TransformerConfig> configs;
+  for (const auto norm : {nn::NormKind::layernorm, nn::NormKind::rmsnorm}) {
+    for (const auto mlp : {nn::MlpKind::gelu, nn::MlpKind::relu, nn::MlpKind::swiglu}) {
+      nn::TransformerConfig config = tiny_config();
+      config.context = 48;
+      config.layers = 4;
+      config.norm = norm;
+      config.mlp = mlp;
+      config.bias = mlp == nn::MlpKind::relu;
+      config.positions = mlp == nn::MlpKind::swiglu ? nn::Positions::rope : nn::Positions::learned;
+      config.attention = norm == nn::NormKind::rmsnorm ? AttentionKernel::naive : AttentionKernel::flash;
+      config.dropout = 0.1;
+      configs.push_back(config);
+    }
+  }
+  return configs;
+}
+
+std::string_view activation_name(nn::MlpKind mlp) {
+  switch (mlp) {
+    case nn::MlpKind::relu:
+      return "relu";
+    case nn::MlpKind::swiglu:
+      return "swiglu";
+    case nn::MlpKind::gelu:
+      break;
+  }
+  return "gelu";
+}
+
+// How often backward runs which op again.
+class RecomputedOps final : public OpListener {
+ public:
+  std::map<std::string_view, std::size_t> calls;
+
+ private:
+  void begin(std::string_view op) override {
+    if (Tape::pass() == Tape::Pass::recompute) ++calls[op];
+  }
+  void end() override {}
+  void recorded(std::string_view, Index) override {}
+};
 
 }  // namespace
 
@@ -162,26 +209,53 @@ TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured 
   }
 }
 
-TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the memory that they promise") {
-  for (const auto mlp : {nn::MlpKind::gelu, nn::MlpKind::relu, nn::MlpKind::swiglu}) {
-    nn::TransformerConfig config = tiny_config();
-    config.context = 48;
-    config.layers = 4;
-    config.mlp = mlp;
-    config.bias = mlp == nn::MlpKind::relu;
-    config.dropout = 0.1;
+TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the memory that is predicted") {
+  for (const nn::TransformerConfig& plain_config : policy_configs()) {
     const nn::Mode mode = {.training = true, .key = {4}};
-    const Tensor ids = random_tokens(2, 48, config.vocabulary);
-    const Tensor targets = random_tokens(2, 48, config.vocabulary, 6);
-    nn::Transformer plain(config, RandomKey{1});
+    const Tensor ids = random_tokens(2, 48, plain_config.vocabulary);
+    const Tensor targets = random_tokens(2, 48, plain_config.vocabulary, 6);
+    nn::Transformer plain(plain_config, RandomKey{1});
     const Run expected = run(plain, ids, mode);
     const Index everything = measured_peak(plain, ids, targets, mode);
     for (const auto recompute : {nn::Recompute::attention, nn::Recompute::mlp, nn::Recompute::elementwise}) {
+      nn::TransformerConfig config = plain_config;
       config.recompute = recompute;
       nn::Transformer model(config, RandomKey{1});
-      check_same_bits(expected, run(model, ids, mode));
       CAPTURE(static_cast<int>(recompute));
-      CHECK(measured_peak(model, ids, targets, mode) < everything);
+      check_same_bits(expected, run(model, ids, mode));
+      const Index peak = measured_peak(model, ids, targets, mode);
+      CHECK(peak < everything);
+      const ChainCost chain = measure_stages(model, ids, targets, mode);
+      CHECK(static_cast<double>(cost_of(chain, {}).peak - chain.held) ==
+            doctest::Approx(static_cast<double>(peak)).epsilon(0.01));
     }
+  }
+}
+
+TEST_CASE("checkpoint policies: elementwise keeps neither norms nor activations, and repeats nothing else") {
+  for (const nn::TransformerConfig& plain_config : policy_configs()) {
+    const nn::Mode mode = {.training = true, .key = {4}};
+    const Tensor ids = random_tokens(2, 48, plain_config.vocabulary);
+    nn::TransformerConfig config = plain_config;
+    config.recompute = nn::Recompute::elementwise;
+    nn::Transformer plain(plain_config, RandomKey{1}), model(config, RandomKey{1});
+    const auto kept = [&](const nn::Transformer& m) {
+      const Index before = memory::usage().live;
+      Tape tape;
+      const Var y = m(ids, mode);
+      return memory::usage().live - before;
+    };
+    const Index row = 2 * 48 * bytes_of(config.dtype);
+    CHECK(kept(plain) - kept(model) == config.layers * row * (2 * config.width + config.hidden_size()));
+
+    RecomputedOps recomputed;
+    {
+      const ListenScope listening(recomputed);
+      run(model, ids, mode);
+    }
+    const auto layers = static_cast<std::size_t>(config.layers);
+    CHECK(recomputed.calls.size() == 2);
+    CHECK(recomputed.calls[config.norm == nn::NormKind::layernorm ? "layernorm" : "rmsnorm"] == 2 * layers);
+    CHECK(recomputed.calls[activation_name(config.mlp)] == layers);
   }
 }

@@ -108,7 +108,7 @@ class DoorKeeper final : public OpListener {
   void end() override { open.pop_back(); }
   void recorded(std::string_view op, Index) override {
     ++recorded_ops;
-    if (op == "checkpoint" || op == "linear_recomputing") return;
+    if (op == "checkpoint") return;
     REQUIRE_MESSAGE(!open.empty(), op, " has no door");
     CHECK(open.back() == op);
   }
@@ -232,6 +232,19 @@ TEST_CASE(
   CHECK(cost_of(block, "checkpoint").in(Phase::backward).calls == 2);
   CHECK(cost_of(block, "cross_entropy").in(Phase::recompute).calls == 0);
   CHECK(cost_of(block, "update").in(Phase::update).calls == 1);
+}
+
+TEST_CASE("profile: --checkpoint elementwise recomputes norms and activations, and saves their bytes") {
+  const Profile none = profile_of_step(tiny_config("none")),
+                cheap = profile_of_step(tiny_config("elementwise"));
+  check_times(cheap);
+  CHECK(calls_in(cheap, Phase::recompute) == 2 * 3);  // two norms and an activation in each block
+  CHECK(cost_of(cheap, "layernorm").in(Phase::recompute).calls == 2 * 2);
+  CHECK(cost_of(cheap, "gelu").in(Phase::recompute).calls == 2);
+  CHECK(saved_in(cheap, Phase::recompute) == 0);
+  CHECK(calls_in(cheap, Phase::forward) == calls_in(none, Phase::forward));
+  CHECK(cost_of(cheap, "linear").in(Phase::forward).saved_bytes <
+        cost_of(none, "linear").in(Phase::forward).saved_bytes);
 }
 
 TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a counter") {

@@ -37,7 +37,8 @@ constexpr std::array kStageFields = {std::pair{"output", &nn::StageCost::output}
                                      std::pair{"replay", &nn::StageCost::replay},
                                      std::pair{"gradients", &nn::StageCost::gradients},
                                      std::pair{"nanoseconds", &nn::StageCost::nanoseconds},
-                                     std::pair{"ops", &nn::StageCost::ops}};
+                                     std::pair{"ops", &nn::StageCost::ops},
+                                     std::pair{"recomputed", &nn::StageCost::recomputed}};
 
 Json to_json(const nn::StageCost& cost) {
   Json json;
@@ -185,16 +186,6 @@ nn::ChainCost measure_chain(const CheckpointLab& lab, const LabOptions& options,
   return chain_of(measure_apart(options, task_of(lab, "stages", policy)));
 }
 
-// A tape shows less ops for a block with a policy: half a block has become one checkpoint, all of whose ops
-// run again, or the activation has become a part of the product behind it.
-Index recomputed_ops(const nn::ChainCost& plain, const nn::ChainCost& with_policy, nn::Recompute policy) {
-  Index ops = 0;
-  for (std::size_t i = 0; i < plain.blocks.size(); ++i) {
-    ops += plain.blocks[i].ops - with_policy.blocks[i].ops + (policy == nn::Recompute::elementwise ? 0 : 1);
-  }
-  return ops;
-}
-
 Index default_budget(const nn::ChainCost& chain) {
   return (nn::least_budget(chain) + nn::cost_of(chain, {}).peak) / 2;
 }
@@ -211,7 +202,6 @@ std::vector<Variant> make_variants(const CheckpointLab& lab, const LabOptions& o
   for (const std::string& policy : all_names<nn::Recompute>()) {
     const nn::ChainCost own = measure_chain(lab, options, policy);
     variants.push_back({.name = policy, .policy = policy, .predicted = nn::cost_of(own, {})});
-    variants.back().predicted.ops = recomputed_ops(chain, own, value_of<nn::Recompute>("checkpoint", policy));
   }
   return variants;
 }
