@@ -7,6 +7,7 @@
 
 #include "autograd/tape.h"
 #include "train/machine.h"
+#include "train/tensor_difference.h"
 
 namespace tilegrad::train {
 
@@ -29,17 +30,6 @@ Tensor random_mask(Index tq, Index tk, RandomKey key) {
     seen = bits & 1;
   }
   return mask;
-}
-
-double max_abs_diff(const Tensor& a, const Tensor& b) {
-  return with_float_type("bench", a.dtype(), [&]<class T>() {
-    const auto x = a.view<T>(), y = b.view<T>();
-    double largest = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      largest = std::max(largest, std::abs(static_cast<double>(x[i]) - static_cast<double>(y[i])));
-    }
-    return largest;
-  });
 }
 
 void check_finite(const Tensor& t, AttentionKernel kernel) {
@@ -133,9 +123,11 @@ struct Comparison {
   std::optional<double> out_diff = {}, grads_diff = {};  // missing unless there are two results
 };
 
-double max_abs_diff(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+double largest_grad_difference(const Results& a, const Results& b) {
   double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, max_abs_diff(a[i], b[i]));
+  for (std::size_t i = 0; i < a.grads.size(); ++i) {
+    largest = std::max(largest, largest_difference(a.grads[i], b.grads[i]));
+  }
   return largest;
 }
 
@@ -157,8 +149,8 @@ Comparison compare_kernels(const BenchCase& bench, const Workload& workload) {
     for (const Tensor& grad : all.back().grads) check_finite(grad, kernel);
   }
   if (all.size() != 2) return comparison;
-  comparison.out_diff = max_abs_diff(all[0].out, all[1].out);
-  if (bench.backward) comparison.grads_diff = max_abs_diff(all[0].grads, all[1].grads);
+  comparison.out_diff = largest_difference(all[0].out, all[1].out);
+  if (bench.backward) comparison.grads_diff = largest_grad_difference(all[0], all[1]);
   return comparison;
 }
 

@@ -1,13 +1,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "nn/safetensors.h"
 #include "run_program.h"
+#include "train/tensor_difference.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -90,16 +89,6 @@ Tensors direct(const Tensors& in, AttentionKernel kernel, const AttentionOptions
     if (leaf.tracked()) result["d" + name] = leaf.grad();
   }
   return result;
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double largest = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    if (a.at(i) == b.at(i)) continue;  // two infinities among them
-    const double difference = std::abs(a.at(i) - b.at(i));
-    largest = std::isnan(difference) ? INFINITY : std::max(largest, difference);
-  }
-  return largest;
 }
 
 void check_equal(const Tensors& actual, const Tensors& expected, double allowed) {

@@ -12,6 +12,7 @@
 #include "train/labs/probes.h"
 #include "train/machine.h"
 #include "train/names.h"
+#include "train/tensor_difference.h"
 
 namespace tilegrad::train {
 
@@ -62,12 +63,6 @@ std::array<Tensor, 4> results_of(const Json& task, AttentionKernel kernel, Dtype
 double largest(const Tensor& x) {
   double most = 0;
   for (Index i = 0; i < x.size(); ++i) most = std::max(most, std::abs(x.at(i)));
-  return most;
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double most = 0;
-  for (Index i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a.at(i) - b.at(i)));
   return most;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 
 #include "autograd/tape.h"
@@ -12,6 +11,7 @@
 #include "train/labs/probes.h"
 #include "train/presets.h"
 #include "train/progress.h"
+#include "train/tensor_difference.h"
 #include "train/trainer.h"
 
 namespace tilegrad::train {
@@ -62,12 +62,6 @@ Tensor repeat_heads(const Tensor& x, Index heads) {
     }
   }
   return y;
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double most = 0;
-  for (Index i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a.at(i) - b.at(i)));
-  return most;
 }
 
 // A toy task that takes a moment, for models of this many heads.
