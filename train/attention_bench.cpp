@@ -214,14 +214,6 @@ std::string_view type_name(AttentionKernel kernel) {
   return kernel == AttentionKernel::naive ? "normal" : "flash";
 }
 
-Quartiles quartiles(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const auto at = [&](double part) {
-    return values[static_cast<std::size_t>(std::lround(part * static_cast<double>(values.size() - 1)))];
-  };
-  return {.first = at(0.25), .median = at(0.5), .third = at(0.75)};
-}
-
 std::optional<double> PassReport::gflops() const {
   if (!ms) return std::nullopt;
   return 1e-6 * flops / ms->median;

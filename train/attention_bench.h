@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "train/attention_cost.h"
+#include "train/statistics.h"
 
 namespace tilegrad::train {
 
@@ -33,12 +34,6 @@ struct TimedCall {
   Index live_before = 0, live_after = 0;  ///< bytes of tracked memory
   Index peak_bytes = 0;                   ///< the most during the call
 };
-
-/// A median, and the half of the values that lies around it.
-struct Quartiles {
-  double first = 0, median = 0, third = 0;
-};
-Quartiles quartiles(std::vector<double> values);
 
 /// What one kernel took for one pass. What was not measured, because the kernel was left out or has none to
 /// be compared with, is missing.

@@ -1,6 +1,5 @@
 #include "train/metrics.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -10,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "train/json_lines.h"
+#include "train/statistics.h"
 
 namespace tilegrad::train {
 
@@ -89,13 +89,6 @@ void add_line(Metrics& metrics, const ordered_json& json) {
 }
 
 }  // namespace
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 MetricsSummary summary_of(const Metrics& metrics) {
   MetricsSummary summary;

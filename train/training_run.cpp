@@ -14,6 +14,7 @@
 #include "train/profiler.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
+#include "train/statistics.h"
 #include "train/table.h"
 #include "train/trainer.h"
 

@@ -267,14 +267,6 @@ TEST_CASE("bench: types take turns") {
   }
 }
 
-TEST_CASE("bench: median and quartiles") {
-  const Quartiles q = quartiles({5, 1, 4, 2, 3});
-  CHECK(q.first == 2);
-  CHECK(q.median == 3);
-  CHECK(q.third == 4);
-  CHECK(quartiles({7}).third == 7);
-}
-
 TEST_CASE("attention cost: pairs are those that causal and window leave") {
   const std::vector<AttentionOptions> cases = {{},
                                                {.causal = true},

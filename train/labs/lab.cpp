@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <map>
 
@@ -11,6 +10,7 @@
 #include "train/interrupt.h"
 #include "train/labs/lab_profile.h"
 #include "train/labs/probes.h"
+#include "train/statistics.h"
 #include "train/table.h"
 
 namespace tilegrad::train {
@@ -108,12 +108,8 @@ std::vector<double> time_calls(const Json& task, const std::string& what, const 
 }
 
 Timing timing_of(const Json& list) {
-  auto ms = list.get<std::vector<double>>();
-  std::sort(ms.begin(), ms.end());
-  const auto at = [&](double share) {
-    return ms[static_cast<std::size_t>(share * static_cast<double>(ms.size() - 1) + 0.5)];
-  };
-  return {.ms = at(0.5), .spread_ms = at(0.75) - at(0.25)};
+  const Quartiles ms = quartiles(list.get<std::vector<double>>());
+  return {.ms = ms.median, .spread_ms = ms.third - ms.first};
 }
 
 std::vector<std::pair<std::string, std::string>> facts_of(const Json& configuration) {
