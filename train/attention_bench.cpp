@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "autograd/tape.h"
-#include "train/machine.h"
+#include "machine/speed.h"
+#include "machine/system.h"
 #include "train/tensor_difference.h"
 
 namespace tilegrad::train {

@@ -4,13 +4,12 @@
 #include <hwy/targets.h>
 #include <sys/utsname.h>
 
-#include <fstream>
 #include <thread>
 
 #include "base/file.h"
 #include "base/format.h"
-#include "base/index.h"
 #include "kernels/gemm.h"
+#include "machine/system.h"
 #include "train/version.h"
 
 namespace tilegrad::train {
@@ -32,26 +31,13 @@ void for_each_fact(F&& f, E& environment) {
   f("tilegrad", environment.tilegrad);
 }
 
-// The value of the first line "key : value" of a file in /proc; "" if there is none.
-std::string proc_value(const char* file, std::string_view key) {
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);) {
-    const auto colon = line.find(':');
-    if (colon == std::string::npos || !line.starts_with(key)) continue;
-    const auto begin = line.find_first_not_of(" \t", colon + 1);
-    return begin == std::string::npos ? "" : line.substr(begin);
-  }
-  return "";
-}
-
 std::string processor() {
-  const std::string name = proc_value("/proc/cpuinfo", "model name");
-  return fmt::format("{}{}{} threads", name, name.empty() ? "" : ", ", std::thread::hardware_concurrency());
+  return fmt::format("{}, {} threads", processor_name(), std::thread::hardware_concurrency());
 }
 
 std::string memory() {
-  const std::string total = proc_value("/proc/meminfo", "MemTotal");  // "16384 kB"
-  return total.empty() ? "" : format_bytes(std::stoll(total) * 1024);
+  const Index bytes = installed_memory();
+  return bytes > 0 ? format_bytes(bytes) : "";
 }
 
 std::string system() {

@@ -8,7 +8,6 @@
 #include "run_program.h"
 #include "train/attention_bench.h"
 #include "train/bench_report.h"
-#include "train/machine.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -296,15 +295,6 @@ TEST_CASE("attention cost: operations and bytes follow the formulas") {
         4 * (2 * tensors + 2 * 800 * 32 * 32 / 1024.0));
   CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, 8, 4096) ==
         8 * (4 * tensors + 4 * 800 * 32 * 32 / 512.0));
-}
-
-TEST_CASE("machine: speeds and sizes are those of some machine") {
-  CHECK(fma_gflops<float>() > 0);
-  CHECK(fma_gflops<double>() > 0);
-  CHECK(read_bandwidth(Index{1} << 20) > 0);
-  CHECK(l2_bytes() >= Index{64} << 10);
-  CHECK(l2_bytes() % 1024 == 0);
-  CHECK_FALSE(processor_name().empty());
 }
 
 TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {

@@ -8,9 +8,10 @@
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "base/format.h"
+#include "machine/speed.h"
+#include "machine/system.h"
 #include "train/attention_cost.h"
 #include "train/labs/probes.h"
-#include "train/machine.h"
 #include "train/names.h"
 #include "train/tensor_difference.h"
 
@@ -111,7 +112,7 @@ Json probe_accuracy(const Json& task) {
   return {{"accuracy", rows}};
 }
 
-// The best of several rounds is the machine's; see machine.h.
+// The best of several rounds is the machine's; see machine/speed.h.
 Json probe_machine(const Json&) {
   return {{"f32_gflops", {fma_gflops<float>()}},
           {"f64_gflops", {fma_gflops<double>()}},
