@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "autograd/tape.h"
-#include "kernels/parallel.h"
 #include "nn/transformer.h"
 
 /// A transformer that is tiny, but whose weights are large enough that every part of it counts.
@@ -88,18 +87,6 @@ inline double numeric_derivative(Parameter& p, Index i, const std::function<doub
   w = start;
   return derivative;
 }
-
-/// Sets the number of threads while it lives.
-class Threads {
- public:
-  explicit Threads(int count) : outer_(kernels::threads()) { kernels::set_threads(count); }
-  ~Threads() { kernels::set_threads(outer_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int outer_;
-};
 
 /// The message of the Error that f() throws; empty if it throws none.
 template <class F>
