@@ -206,7 +206,7 @@ AttentionSizes sizes_of(const BenchCase& b) {
           .tq = b.tq,
           .tk = b.tk,
           .dim = b.dim,
-          .pairs = visible_pairs(b.tq, b.tk, b.options)};
+          .pairs = kernels::visible_pairs(b.tq, b.tk, b.options)};
 }
 
 }  // namespace
@@ -236,7 +236,7 @@ BenchReport run_bench(const BenchCase& bench) {
       PassReport& p = report.passes.emplace_back();
       p.kernel = kernel;
       p.pass = pass;
-      p.flops = attention_flops(sizes, pass);
+      p.flops = kernels::attention_flops(sizes, pass);
       p.moved_bytes = moved_bytes(sizes, kernel, pass, bytes_of(bench.dtype), l2_bytes());
       p.max_abs_diff = pass == Pass::forward ? comparison.out_diff : comparison.grads_diff;
       summarize(p, report.calls, workload.input_bytes());

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "train/attention_cost.h"
+#include "train/attention_traffic.h"
 #include "train/statistics.h"
 
 namespace tilegrad::train {
@@ -41,7 +41,7 @@ struct PassReport {
   AttentionKernel kernel = AttentionKernel::flash;
   Pass pass = Pass::forward;
   double flops = 0;
-  double moved_bytes = 0;  ///< by the model of attention_cost.h
+  double moved_bytes = 0;  ///< by the model of attention_traffic.h
   std::optional<Quartiles> ms = {};
   std::optional<Index> peak_bytes = {};     ///< tracked, beyond the inputs
   std::optional<double> max_abs_diff = {};  ///< between the two kernels: of out, or of dq, dk and dv

@@ -10,7 +10,7 @@
 #include "base/format.h"
 #include "machine/speed.h"
 #include "machine/system.h"
-#include "train/attention_cost.h"
+#include "train/attention_traffic.h"
 #include "train/labs/probes.h"
 #include "train/names.h"
 #include "train/tensor_difference.h"
@@ -137,7 +137,7 @@ struct Row {
   bool backward = false;  // forward and backward, or forward alone
   Timing time = {};
   Index peak = 0, peak_rss = 0;      // bytes
-  double moved = 0, operations = 0;  // by the models of attention_cost.h
+  double moved = 0, operations = 0;  // of attention_traffic.h and attention_cost.h
 
   double intensity() const { return operations / moved; }
   double gflops() const { return operations / time.ms / 1e6; }
@@ -186,13 +186,13 @@ std::array<Row, 2> rows_of(const FlashLab& lab, AttentionKernel kernel, Index se
                                 .tq = seq,
                                 .tk = seq,
                                 .dim = lab.d,
-                                .pairs = visible_pairs(seq, seq, {.causal = lab.causal})};
+                                .pairs = kernels::visible_pairs(seq, seq, {.causal = lab.causal})};
   std::array<Row, 2> rows;
   double moved = 0, operations = 0;
   for (const bool backward : {false, true}) {
     const Pass pass = backward ? Pass::backward : Pass::forward;
     moved += moved_bytes(sizes, kernel, pass, bytes_of(lab.dtype), l2);
-    operations += attention_flops(sizes, pass);
+    operations += kernels::attention_flops(sizes, pass);
     rows[backward] = {.seq = seq,
                       .kernel = kernel,
                       .backward = backward,
