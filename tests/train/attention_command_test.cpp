@@ -1,7 +1,5 @@
 #include <doctest/doctest.h>
 
-#include <algorithm>
-
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "nn/safetensors.h"
@@ -127,16 +125,10 @@ class Attention {
     return nn::load_safetensors(out()).tensors;
   }
 
-  // One line, exit code 1 and no file.
+  // Also leaves no file.
   void check_error(const std::string& line, const std::vector<std::string>& options = {}) const {
     std::filesystem::remove(out());
-    const Output output = run(options);
-    CAPTURE(output.err);
-    CAPTURE(line);
-    CHECK(output.code == kFailure);
-    CHECK(output.err.starts_with("tilegrad: "));
-    CHECK(output.err.find(line) != std::string::npos);
-    CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+    train::check_error(run(options), kFailure, line);
     CHECK_FALSE(std::filesystem::exists(out()));
   }
 
@@ -329,9 +321,7 @@ TEST_CASE("attention: a damaged or missing file is told in one line, and an old 
   const Tensors before = attention.result();
   const std::string whole = read_file(attention.in());
   write_file(attention.in(), whole.substr(0, whole.size() - 1));
-  const Output output = attention.run();
-  CHECK(output.code == kFailure);
-  CHECK(output.err.find("in.safetensors: is truncated") != std::string::npos);
+  check_error(attention.run(), kFailure, "in.safetensors: is truncated");
   check_equal(nn::load_safetensors(attention.out()).tensors, before, 0);
 
   write_file(attention.in(), "nonsense and more of it");
@@ -345,8 +335,6 @@ TEST_CASE("attention: a damaged or missing file is told in one line, and an old 
 
 TEST_CASE("attention: a result that cannot be written is an error") {
   const Attention attention(plain_operands(Dtype::f32));
-  const Output output = run_program({"attention", "--in", attention.in(), "--out", "/proc/tilegrad/out"});
-  CAPTURE(output.err);
-  CHECK(output.code == kFailure);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+  check_error({"attention", "--in", attention.in(), "--out", "/proc/tilegrad/out"}, kFailure,
+              "/proc/tilegrad/out");
 }

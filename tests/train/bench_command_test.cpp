@@ -38,15 +38,6 @@ std::set<std::string> keys_of(const json& object) {
   return keys;
 }
 
-void check_error(const Output& output, int code, const std::string& line) {
-  CAPTURE(output.err);
-  CAPTURE(line);
-  CHECK(output.code == code);
-  CHECK(output.err.starts_with("tilegrad: "));
-  CHECK(output.err.find(line) != std::string::npos);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
-}
-
 // Lowers the memory limit while it lives.
 class MemoryLimit {
  public:

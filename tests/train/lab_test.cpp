@@ -51,16 +51,6 @@ void check_published(const LabOutput& output, std::size_t rows) {
   CHECK(static_cast<std::size_t>(std::count(output.csv.begin(), output.csv.end(), '\n')) == rows + 1);
 }
 
-void check_refused(const std::vector<std::string>& arguments, int code, const std::string& line) {
-  std::vector<std::string> words = {"lab"};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  const Output output = run_program(words);
-  CAPTURE(output.err);
-  CHECK(output.code == code);
-  CHECK(output.err.find(line) != std::string::npos);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
-}
-
 }  // namespace
 
 TEST_CASE("lab: rows of equal keys become lines of a CSV") {
@@ -119,14 +109,15 @@ TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that wa
 TEST_CASE("lab checkpoint: misuse is told in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
-  check_refused({"checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
-  check_refused({"checkpoint", "--heads", "3", "--out", out}, kFailure, "heads 3 does not divide width 128");
-  check_refused({"checkpoint", "--budget", "much", "--out", out}, kFailure,
-                "`much` is not a number of bytes");
-  check_refused({"frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
-  check_refused({}, kWrongCommandLine, "A subcommand is required");
+  check_error({"lab", "checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
+  check_error({"lab", "checkpoint", "--heads", "3", "--out", out}, kFailure,
+              "heads 3 does not divide width 128");
+  check_error({"lab", "checkpoint", "--budget", "much", "--out", out}, kFailure,
+              "`much` is not a number of bytes");
+  check_error({"lab", "frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
+  check_error({"lab"}, kWrongCommandLine, "A subcommand is required");
   write_file(folder / "file", "in the way");
-  check_refused({"checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
+  check_error({"lab", "checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
   std::ostringstream out_stream, err;
   const CheckpointLab tight = {.layers = 2, .seq = 16, .d = 16, .heads = 2, .batch = 1, .budget = 1000};
   CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),
@@ -185,10 +176,10 @@ TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in
 
 TEST_CASE("lab flash: misuse is told in one line") {
   const TemporaryFolder folder;
-  check_refused({"flash", "--seq", "0"}, kWrongCommandLine, "--seq");
-  check_refused({"flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
-  check_refused({"flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
-                "not a number of bytes");
+  check_error({"lab", "flash", "--seq", "0"}, kWrongCommandLine, "--seq");
+  check_error({"lab", "flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
+  check_error({"lab", "flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
+              "not a number of bytes");
 }
 
 TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
@@ -242,8 +233,9 @@ TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
 TEST_CASE("lab heads: misuse is told in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
-  check_refused({"heads", "--gqa-groups", "3", "--out", out}, kFailure, "3 groups do not divide 8 heads");
-  check_refused({"heads", "--seq", "64", "--out", out}, kFailure,
-                "64 tokens to decode, must be from 2 to seq - 1");
+  check_error({"lab", "heads", "--gqa-groups", "3", "--out", out}, kFailure,
+              "3 groups do not divide 8 heads");
+  check_error({"lab", "heads", "--seq", "64", "--out", out}, kFailure,
+              "64 tokens to decode, must be from 2 to seq - 1");
   CHECK_FALSE(std::filesystem::exists(out));
 }

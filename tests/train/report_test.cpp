@@ -210,21 +210,14 @@ TEST_CASE(
 
 TEST_CASE("report: a folder without a run and a file that cannot be written are errors of one line") {
   const TemporaryFolder folder;
-  const auto check_error = [](const Output& output, const std::string& line) {
-    CAPTURE(output.err);
-    CHECK(output.code == kFailure);
-    CHECK(output.err.starts_with("tilegrad: "));
-    CHECK(output.err.find(line) != std::string::npos);
-    CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
-  };
   std::filesystem::create_directory(folder / "empty");
   write_file(folder / "file", "");
-  check_error(run_program({"report", folder / "nothing"}), "nothing: no such folder");
-  check_error(run_program({"report", folder / "file"}), "file: is not a folder");
-  check_error(run_program({"report", folder / "empty"}), "empty: holds no run");
+  check_error({"report", folder / "nothing"}, kFailure, "nothing: no such folder");
+  check_error({"report", folder / "file"}, kFailure, "file: is not a folder");
+  check_error({"report", folder / "empty"}, kFailure, "empty: holds no run");
   CHECK(run_program({"report"}).code == kWrongCommandLine);
   REQUIRE(run_program(tiny_training(folder / "run")).code == kSuccess);
-  check_error(run_program({"report", folder / "run", "--out", folder / "none/r.html"}), "cannot be written");
+  check_error({"report", folder / "run", "--out", folder / "none/r.html"}, kFailure, "cannot be written");
 }
 
 TEST_CASE("report: the command of a run says what differs from the defaults, and gives the same settings") {

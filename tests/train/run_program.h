@@ -1,7 +1,9 @@
 #pragma once
 
+#include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -26,6 +28,21 @@ inline Output run_program(const std::vector<std::string>& arguments) {
   std::ostringstream out, err;
   const int code = run(static_cast<int>(argv.size()), argv.data(), {.out = out, .err = err});
   return {code, out.str(), err.str()};
+}
+
+/// The program ended with this code and said one line, which contains `line`.
+inline void check_error(const Output& output, int code, const std::string& line) {
+  CAPTURE(output.err);
+  CAPTURE(line);
+  CHECK(output.code == code);
+  CHECK(output.err.starts_with("tilegrad: "));
+  CHECK(output.err.find(line) != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
+
+/// So does `tilegrad <arguments>`.
+inline void check_error(const std::vector<std::string>& arguments, int code, const std::string& line) {
+  check_error(run_program(arguments), code, line);
 }
 
 /// A folder that is gone at the end of the test.
