@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "run_program.h"
+#include "tests/limits.h"
 #include "train/attention_bench.h"
 #include "train/bench_report.h"
 
@@ -37,18 +38,6 @@ std::set<std::string> keys_of(const json& object) {
   for (const auto& item : object.items()) keys.insert(item.key());
   return keys;
 }
-
-// Lowers the memory limit while it lives.
-class MemoryLimit {
- public:
-  explicit MemoryLimit(Index bytes) : old_(memory::limit()) { memory::set_limit(bytes); }
-  ~MemoryLimit() { memory::set_limit(old_); }
-  MemoryLimit(const MemoryLimit&) = delete;
-  MemoryLimit& operator=(const MemoryLimit&) = delete;
-
- private:
-  Index old_;
-};
 
 // A sweep in which flash wins forward from the second length on, and never with its backward pass.
 std::vector<SweepRow> some_sweep() {
@@ -133,7 +122,7 @@ TEST_CASE("bench: the table shows the machine, the problem and a row for each ty
 TEST_CASE("bench: what does not fit into memory is skipped, or an error if it was asked for by name") {
   const Index live = memory::usage().live;
   const std::vector<std::string> size = {"--h", "1", "--q-len", "1024", "--d", "1", "--json"};
-  const MemoryLimit limit(live + (Index{4} << 20) - 1);  // the score matrix alone is 4 MiB
+  const test::MemoryLimit limit(live + (Index{4} << 20) - 1);  // the score matrix alone is 4 MiB
   const auto with = [&](const std::string& type) {
     std::vector<std::string> arguments = size;
     arguments.insert(arguments.end(), {"--type", type});

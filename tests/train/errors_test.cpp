@@ -1,11 +1,10 @@
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 
 #include "run_program.h"
+#include "tests/limits.h"
 #include "train/metrics.h"
 
 using namespace tilegrad;
@@ -116,16 +115,11 @@ TEST_CASE("errors: a full disk while metrics are written is told, and the model 
   const std::string model = read_file(folder / "run/model.safetensors");
   const std::string state = read_file(folder / "run/state.safetensors");
   // Files may not grow beyond what metrics.jsonl has now and a little more: every further write fails.
-  rlimit before = {};
-  getrlimit(RLIMIT_FSIZE, &before);
-  rlimit tight = before;
-  tight.rlim_cur = read_file(folder / "run/metrics.jsonl").size() + 200;
-  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &tight) == 0);
-  const Output output = run_program({"train", "--resume", folder / "run", "--quiet", "--log-level", "off"});
-  setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, old_handler);
-  check_error(output, kFailure, "metrics.jsonl: cannot be written: File too large");
+  {
+    const test::FileSizeLimit limit(read_file(folder / "run/metrics.jsonl").size() + 200);
+    check_error({"train", "--resume", folder / "run", "--quiet", "--log-level", "off"}, kFailure,
+                "metrics.jsonl: cannot be written: File too large");
+  }
   CHECK(read_file(folder / "run/model.safetensors") == model);
   CHECK(read_file(folder / "run/state.safetensors") == state);
   REQUIRE(run_program({"train", "--resume", folder / "run", "--quiet"}).code == kSuccess);

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -11,9 +10,12 @@
 #include <vector>
 
 #include "base/file.h"
+#include "tests/temporary_folder.h"
 #include "train/program.h"
 
 namespace tilegrad::train {
+
+using test::TemporaryFolder;
 
 /// What a call of the program left behind.
 struct Output {
@@ -44,23 +46,6 @@ inline void check_error(const Output& output, int code, const std::string& line)
 inline void check_error(const std::vector<std::string>& arguments, int code, const std::string& line) {
   check_error(run_program(arguments), code, line);
 }
-
-/// A folder that is gone at the end of the test.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "tilegrad-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A model that trains in no time, with dropout so that random numbers matter.
 inline std::vector<std::string> tiny_training(const std::string& out, std::vector<std::string> more = {}) {
