@@ -17,8 +17,7 @@ using namespace tilegrad::train;
 namespace {
 
 LabOptions options_in(const std::string& out, int rounds = 1) {
-  const auto tests = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  return {.out = out, .program = tests.parent_path() / "tilegrad", .rounds = rounds};
+  return {.out = out, .program = program_file(), .rounds = rounds};
 }
 
 // What a lab left in its folder; its last lines are the finding and the folder.

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "tests/temporary_folder.h"
+#include "train/presets.h"
 #include "train/program.h"
 
 namespace tilegrad::train {
@@ -32,6 +33,11 @@ inline Output run_program(const std::vector<std::string>& arguments) {
   return {code, out.str(), err.str()};
 }
 
+/// `tilegrad`, for commands that start processes of their own.
+inline std::filesystem::path program_file() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "tilegrad";
+}
+
 /// The program ended with this code and said one line, which contains `line`.
 inline void check_error(const Output& output, int code, const std::string& line) {
   CAPTURE(output.err);
@@ -47,7 +53,17 @@ inline void check_error(const std::vector<std::string>& arguments, int code, con
   check_error(run_program(arguments), code, line);
 }
 
-/// A model that trains in no time, with dropout so that random numbers matter.
+/// Settings of a model that trains in no time.
+inline RunConfig tiny_config() {
+  RunConfig config = task_preset(data::TaskKind::sort);
+  config.model.layers = 2;
+  config.model.width = 12;
+  config.batch = 4;
+  config.out = "unused";
+  return config;
+}
+
+/// Arguments that train such a model, with dropout so that random numbers matter.
 inline std::vector<std::string> tiny_training(const std::string& out, std::vector<std::string> more = {}) {
   std::vector<std::string> arguments = {
       "train", "--task",  "sort", "--layers",  "2",   "--heads",      "2", "--width", "16", "--batch",
