@@ -10,6 +10,7 @@
 #include "train/interrupt.h"
 #include "train/labs/lab_profile.h"
 #include "train/labs/probes.h"
+#include "train/run_folder.h"
 #include "train/statistics.h"
 #include "train/table.h"
 
@@ -35,13 +36,6 @@ Json read_json(const fs::path& file) {
   Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   check(!json.is_discarded(), "{}: is not JSON", file.string());
   return json;
-}
-
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(!error && fs::is_directory(folder), "{}: cannot be made: {}", folder.string(),
-        error ? error.message() : "a file is in the way");
 }
 
 void join_lists(Json& to, const Json& from) {
