@@ -3,9 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <sstream>
 
 #include "base/error.h"
+#include "kernels/parallel.h"
+#include "machine/system.h"
 #include "run_program.h"
 #include "train/labs/checkpoint.h"
 #include "train/labs/flash.h"
@@ -17,14 +21,14 @@ using namespace tilegrad::train;
 namespace {
 
 LabOptions options_in(const std::string& out, int rounds = 1) {
-  return {.out = out, .program = program_file(), .rounds = rounds};
+  return {.out = out, .program = program_file(), .rounds = rounds, .command = "tilegrad lab 'again'"};
 }
 
 // What a lab left in its folder; its last lines are the finding and the folder.
 struct LabOutput {
   int code = 0;
   std::string text, csv, html;
-  Json json;
+  Json json, environment;
 
   const Json& row(std::size_t i) const { return json.at("rows").at(i); }
 };
@@ -37,7 +41,24 @@ LabOutput run_lab(const std::string& folder, const std::string& name, RunLab&& r
           .text = out.str(),
           .csv = read_file(folder + "/" + name + ".csv"),
           .html = read_file(folder + "/report.html"),
-          .json = Json::parse(read_file(folder + "/" + name + ".json"))};
+          .json = Json::parse(read_file(folder + "/" + name + ".json")),
+          .environment = Json::parse(read_file(folder + "/environment.json"))};
+}
+
+// The report tells the configuration, the machine, the program and the command.
+void check_facts(const LabOutput& output) {
+  CHECK(output.html.starts_with("<!"));
+  std::map<std::string, std::string> facts;
+  for (const auto& [name, value] :
+       data_of(output.html).at("facts").get<std::vector<std::array<std::string, 2>>>()) {
+    facts[name] = value;
+  }
+  CHECK(facts.at("seed") == "1");
+  CHECK(facts.at("threads") == std::to_string(kernels::threads()));
+  CHECK(facts.at("command") == "tilegrad lab 'again'");
+  CHECK(facts.at("processor").starts_with(processor_name()));
+  for (const char* name : {"simd", "openblas", "compiler", "tilegrad"}) CHECK_FALSE(facts.at(name).empty());
+  CHECK(output.environment.at("compiler") == facts.at("compiler"));
 }
 
 // The finding closes the output and is in the files; the CSV has a line for each row.
@@ -46,7 +67,7 @@ void check_published(const LabOutput& output, std::size_t rows) {
   CHECK(output.code == kSuccess);
   CHECK(output.json.at("rows").size() == rows);
   CHECK(output.text.find(finding + "\nresults: ") != std::string::npos);
-  CHECK(output.html.starts_with("<!"));
+  check_facts(output);
   CHECK(static_cast<std::size_t>(std::count(output.csv.begin(), output.csv.end(), '\n')) == rows + 1);
 }
 

@@ -20,13 +20,6 @@ using namespace tilegrad::train;
 
 namespace {
 
-// The JSON that the page reads.
-nlohmann::json data_of(const std::string& page) {
-  const std::string opening = "<script type=\"application/json\" id=\"report\">";
-  const auto begin = page.find(opening) + opening.size();
-  return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
-}
-
 nlohmann::json written(const Report& report) {
   const TemporaryFolder folder;
   write_report(folder / "report.html", report);
@@ -236,6 +229,21 @@ TEST_CASE("report: the command of a run says what differs from the defaults, and
     CHECK(to_json(parsed(said)) == to_json(config));
   }
   CHECK(options_of(parsed("--kv-heads 1"), {"kv-heads"}) == " --task sort");
+}
+
+TEST_CASE("report: the options that a command was given are said again") {
+  CLI::App app;
+  int seq = 1, heads = 2;
+  bool causal = false, sweep = false;
+  std::string out, name;
+  app.add_option("--seq", seq);
+  app.add_option("--heads", heads);
+  app.add_flag("--causal", causal);
+  app.add_flag("--sweep", sweep);
+  app.add_option("--out", out);
+  app.add_option("-n,--name", name);
+  app.parse("--name 'my lab' --causal --out here --seq 64", /*program_name_included=*/false);
+  CHECK(given_options(app, {"out"}) == " --seq 64 --causal --name 'my lab'");
 }
 
 TEST_CASE("report: a word of a command is quoted where a shell would not take it as it is") {

@@ -72,6 +72,13 @@ inline std::vector<std::string> tiny_training(const std::string& out, std::vecto
   return arguments;
 }
 
+/// The JSON that the page of a report reads.
+inline nlohmann::json data_of(const std::string& page) {
+  const std::string opening = "<script type=\"application/json\" id=\"report\">";
+  const auto begin = page.find(opening) + opening.size();
+  return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+}
+
 /// metrics.jsonl without what depends on the clock, one object a line.
 inline std::vector<nlohmann::json> timeless_metrics(const std::string& folder) {
   std::istringstream in(read_file(folder + "/metrics.jsonl"));

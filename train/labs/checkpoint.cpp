@@ -351,7 +351,6 @@ int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, cons
   for (const Variant& v : variants) result.rows.push_back(row_of(variants, v));
   result.report = {.title = "Activation checkpointing",
                    .finding = finding_of(variants, budget),
-                   .facts = facts_of(configuration),
                    .tables = {table_of(variants)},
                    .charts = {trade_off(chain, variants), peaks(variants)}};
   publish(options, result, console);

@@ -393,7 +393,6 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
   result.report = {
       .title = "Flash attention against naive attention",
       .finding = finding_of(lab, rows),
-      .facts = facts_of(result.configuration),
       .tables = {speed_table(describe(machine, lab.dtype), rows, machine), accuracy_table(accuracy)},
       .charts = {}};
   if (lab.sweep) {

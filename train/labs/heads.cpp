@@ -358,7 +358,6 @@ int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console&
   result.report = {
       .title = "MHA, GQA and MQA",
       .finding = finding_of(lab, rows),
-      .facts = facts_of(result.configuration),
       .tables = {size_table(rows), quality_table(lab, rows)},
       .charts = {bars("K/V a token", "bytes", rows,
                       [](const Row& r) { return static_cast<double>(r.kv_bytes_per_token); }),

@@ -6,7 +6,9 @@
 #include <map>
 
 #include "base/file.h"
+#include "kernels/parallel.h"
 #include "train/child_process.h"
+#include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/labs/lab_profile.h"
 #include "train/labs/probes.h"
@@ -37,6 +39,8 @@ Json read_json(const fs::path& file) {
   check(!json.is_discarded(), "{}: is not JSON", file.string());
   return json;
 }
+
+std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 void join_lists(Json& to, const Json& from) {
   for (const auto& [key, value] : from.items()) {
@@ -106,21 +110,13 @@ Timing timing_of(const Json& list) {
   return {.ms = ms.median, .spread_ms = ms.third - ms.first};
 }
 
-std::vector<std::pair<std::string, std::string>> facts_of(const Json& configuration) {
-  std::vector<std::pair<std::string, std::string>> facts;
-  for (const auto& [key, value] : configuration.items()) {
-    facts.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
-  }
-  return facts;
-}
-
 std::string csv_of(const Json& rows) {
   std::string csv;
   for (const Json& row : rows) {
     std::string heading, line;
     for (const auto& [key, value] : row.items()) {
       heading += (heading.empty() ? "" : ",") + key;
-      line += (line.empty() ? "" : ",") + (value.is_string() ? value.get<std::string>() : value.dump());
+      line += (line.empty() ? "" : ",") + text_of(value);
     }
     if (csv.empty()) csv = heading + "\n";
     csv += line + "\n";
@@ -130,14 +126,20 @@ std::string csv_of(const Json& rows) {
 
 void publish(const LabOptions& options, const LabResult& result, const Console& console) {
   const fs::path folder = options.out;
+  const Environment environment = current_environment(options.command);
+  Json configuration = result.configuration;
+  configuration["threads"] = kernels::threads();
   Report report = result.report;
+  for (const auto& [key, value] : configuration.items()) report.facts.emplace_back(key, text_of(value));
+  for (auto& fact : facts_of(environment)) report.facts.push_back(std::move(fact));
   for (ReportTable& table : profile_tables(options)) report.tables.push_back(std::move(table));
-  const Json json = {{"configuration", result.configuration},
+  const Json json = {{"configuration", configuration},
                      {"rows", result.rows},
                      {"details", result.details},
                      {"finding", result.report.finding}};
   write_file(folder / (result.name + ".json"), json.dump(2) + "\n");
   write_file(folder / (result.name + ".csv"), csv_of(result.rows));
+  write_environment(RunFolder(folder).environment_file(), environment);
   write_report(folder / "report.html", report);
   for (const ReportTable& table : report.tables) console.out << format_table(table) << "\n";
   console.out << result.report.finding << "\n" << fmt::format("results: {}\n", options.out) << std::flush;

@@ -22,6 +22,7 @@ struct LabOptions {
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which measures each variant
   int rounds = 3;                                    ///< of timed measurements
   bool profile = false;                              ///< tell what ops cost, in all that is timed
+  std::string command = {};                          ///< that repeats the lab
 };
 
 /// One measurement: takes a task, whose "probe" names the measurement, and returns the numbers.
@@ -59,18 +60,16 @@ struct Timing {
 /// From a list of milliseconds, at least one.
 Timing timing_of(const Json& ms);
 
-/// The configuration as facts for the report.
-std::vector<std::pair<std::string, std::string>> facts_of(const Json& configuration);
-
 /// What a lab leaves behind.
 struct LabResult {
   std::string name;    ///< of the files: <name>.json, <name>.csv and report.html
   Json configuration;  ///< what was asked for
   Json rows;           ///< the numbers, unrounded; objects of equal keys, a line of the CSV each
   Json details = {};   ///< more numbers, for the JSON alone
-  Report report;
+  Report report;       ///< without facts
 };
-/// Prints the tables and the finding, and writes the files.
+/// Prints the tables and the finding, and writes the files. The facts of the report are the configuration,
+/// with the number of threads, and the environment, which is written to environment.json, too.
 void publish(const LabOptions& options, const LabResult& result, const Console& console);
 
 /// Rows of equal keys as lines, under a line with the keys.
