@@ -292,8 +292,6 @@ std::string finding_of(const std::vector<Variant>& variants, Index budget) {
                      : fmt::format("loss or gradients of {} variants DIFFER", differing));
 }
 
-double mebibytes(Index bytes) { return static_cast<double>(bytes) / (1 << 20); }
-
 // What a budget costs, by prediction, and where the measured variants stand.
 Chart trade_off(const nn::ChainCost& chain, const std::vector<Variant>& variants) {
   const double whole_step_ns = variants[0].step.ms * 1e6;

@@ -363,7 +363,7 @@ Chart chart_over_lengths(const std::string& title, const std::string& axis, cons
 std::vector<Chart> charts_of(const std::vector<Row>& rows) {
   return {chart_over_lengths("Time", "time, ms", rows, [](const Row& r) { return r.time.ms; }),
           chart_over_lengths("Tracked memory", "peak, MiB", rows,
-                             [](const Row& r) { return static_cast<double>(r.peak) / (1 << 20); })};
+                             [](const Row& r) { return mebibytes(r.peak); })};
 }
 
 std::string describe(const Machine& machine, Dtype dtype) {
