@@ -10,6 +10,7 @@
 #include "base/format.h"
 #include "kernels/gemm.h"
 #include "machine/system.h"
+#include "train/json_text.h"
 #include "train/version.h"
 
 namespace tilegrad::train {
@@ -83,7 +84,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Environment& env
 void write_environment(const std::filesystem::path& file, const Environment& environment) {
   ordered_json json;
   for_each_fact([&](const char* name, const std::string& value) { json[name] = value; }, environment);
-  write_file(file, json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  write_file(file, json_text(json, 2) + "\n");
 }
 
 Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& damage) {
