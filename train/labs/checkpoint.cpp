@@ -15,8 +15,6 @@ namespace tilegrad::train {
 
 namespace {
 
-constexpr Index kVocabulary = 256;  // as many as bytes
-
 // One way of checkpointing, and what was predicted and measured of it.
 struct Variant {
   std::string name;
@@ -106,15 +104,11 @@ struct Bench {
   explicit Bench(const Json& task)
       : key{task.at("seed").get<std::uint64_t>()},
         model(model_of(task), key.fold(0)),
-        tokens(random_tokens(task, key.fold(1))),
-        targets(random_tokens(task, key.fold(2))) {}
+        tokens(tokens_of(task, key.fold(1))),
+        targets(tokens_of(task, key.fold(2))) {}
 
-  static Tensor random_tokens(const Json& task, RandomKey key) {
-    RandomStream random(key);
-    Tensor ids = Tensor::empty({task.at("batch").get<Index>(), task.at("seq").get<Index>()}, Dtype::i32);
-    for (std::int32_t& id : ids.mut<std::int32_t>())
-      id = static_cast<std::int32_t>(random.below(kVocabulary));
-    return ids;
+  static Tensor tokens_of(const Json& task, RandomKey part) {
+    return random_tokens(task.at("batch").get<Index>(), task.at("seq").get<Index>(), part);
   }
 
   nn::Mode mode() const { return {.training = true, .key = key.fold(3)}; }

@@ -18,8 +18,6 @@ namespace tilegrad::train {
 
 namespace {
 
-constexpr Index kVocabulary = 256;  // as many as bytes
-
 // MHA, GQA or MQA.
 struct Kind {
   std::string name;
@@ -41,14 +39,6 @@ nn::TransformerConfig model_of(const Json& task, Index kv_heads) {
 }
 
 RandomKey key_of(const Json& task) { return RandomKey{task.at("seed").get<std::uint64_t>()}; }
-
-// i32 (1, T)
-Tensor random_tokens(Index count, RandomKey key) {
-  RandomStream random(key);
-  Tensor ids = Tensor::empty({1, count}, Dtype::i32);
-  for (std::int32_t& id : ids.mut<std::int32_t>()) id = static_cast<std::int32_t>(random.below(kVocabulary));
-  return ids;
-}
 
 // x (1, T, Hkv, D) with each head repeated for all query heads that share it: (1, T, Hq, D).
 Tensor repeat_heads(const Tensor& x, Index heads) {
@@ -85,7 +75,7 @@ void train_until(Trainer& trainer, Index step) {
 
 Json probe_training(const Json& task) {
   nn::Transformer model(model_of(task, task.at("kv_heads").get<Index>()), key_of(task).fold(0));
-  const Tensor tokens = random_tokens(model.config.context, key_of(task).fold(1));
+  const Tensor tokens = random_tokens(1, model.config.context, key_of(task).fold(1));
   const auto step = [&] {
     nn::zero_grad(nn::parameters(model));
     Tape tape;
@@ -104,7 +94,7 @@ Json probe_decoding(const Json& task) {
   using Clock = std::chrono::steady_clock;
   const nn::Transformer model(model_of(task, task.at("kv_heads").get<Index>()), key_of(task).fold(0));
   const auto count = task.at("tokens").get<Index>();
-  const Tensor prompt = random_tokens(model.config.context - count, key_of(task).fold(1));
+  const Tensor prompt = random_tokens(1, model.config.context - count, key_of(task).fold(1));
   std::vector<double> ms;  // of each token but the first, which the whole prompt comes before
   memory::reset_peak();
   LabProfile profile(task, "token");

@@ -105,6 +105,13 @@ std::vector<double> time_calls(const Json& task, const std::string& what, const 
   return ms;
 }
 
+Tensor random_tokens(Index batch, Index time, RandomKey key) {
+  RandomStream random(key);
+  Tensor ids = Tensor::empty({batch, time}, Dtype::i32);
+  for (std::int32_t& id : ids.mut<std::int32_t>()) id = static_cast<std::int32_t>(random.below(kVocabulary));
+  return ids;
+}
+
 Timing timing_of(const Json& list) {
   const Quartiles ms = quartiles(list.get<std::vector<double>>());
   return {.ms = ms.median, .spread_ms = ms.third - ms.first};

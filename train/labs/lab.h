@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/tensor.h"
 #include "base/error.h"
 #include "base/index.h"
 #include "train/console.h"
@@ -51,6 +52,10 @@ std::vector<Json> measure_by_turns(const LabOptions& options, const std::vector<
 /// Milliseconds of each call of f, the task's "repeats" of them; `what` is the name that --profile gives
 /// them.
 std::vector<double> time_calls(const Json& task, const std::string& what, const std::function<void()>& f);
+
+/// Of models whose answers do not matter: as many tokens as bytes, and random ones of them, i32 (B, T).
+inline constexpr Index kVocabulary = 256;
+Tensor random_tokens(Index batch, Index time, RandomKey key);
 
 /// Several times as one: the median, and the distance of the quartiles around it.
 struct Timing {
