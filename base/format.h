@@ -9,4 +9,7 @@ namespace tilegrad {
 /// "640 B", "1.5 KiB", "12.3 MiB": powers of 1024, one decimal from KiB on.
 std::string format_bytes(Index bytes);
 
+/// Bytes in units of 2^20, for an axis or a column that names the unit.
+constexpr double mebibytes(Index bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
 }  // namespace tilegrad

@@ -86,18 +86,6 @@ std::vector<Row> rows() {
   return rows;
 }
 
-// Kernels use this many threads while it lives.
-class ThreadCount {
- public:
-  explicit ThreadCount(int count) : outer_(kernels::threads()) { kernels::set_threads(count); }
-  ~ThreadCount() { kernels::set_threads(outer_); }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int outer_;
-};
-
 Counter rate(double amount) { return {amount, Counter::kIsIterationInvariantRate}; }
 
 // A single query is nothing but a read of all keys and values, so memory is what bounds it.
@@ -130,7 +118,7 @@ double measure_peak(const Workload<T>& workload) {
 // low to hold anything against it.
 template <class T>
 bool is_crowded(int threads, double peak) {
-  const ThreadCount one(1);
+  const kernels::ThreadScope one(1);
   return peak < 0.75 * threads * fma_gflops<T>();
 }
 
@@ -168,7 +156,7 @@ Prepared<T>& prepare(const Problem& problem, Pass pass) {
 
 template <class T>
 void time_calls(State& state, const Problem& problem, Pass pass) {
-  const ThreadCount team(problem.threads);
+  const kernels::ThreadScope team(problem.threads);
   Prepared<T>& prepared = prepare<T>(problem, pass);
   if (!prepared.right) {
     state.SkipWithError("flash and naive attention differ");

@@ -20,16 +20,8 @@ std::string describe_pair(Index a, Index b) {
   return a == b ? fmt::format("{}", a) : fmt::format("{}/{}", a, b);
 }
 
-// Pairs of query and key in one head, counted one row after the other.
-Index visible_pairs(const Problem& p) {
-  Index pairs = 0;
-  for (Index i = 0; i < p.tq; ++i) {
-    const Index position = i + p.tk - p.tq;
-    const Index begin = p.window ? std::max<Index>(position - *p.window, 0) : 0;
-    const Index end = p.causal ? position + 1 : p.tk;
-    pairs += std::max<Index>(end - begin, 0);
-  }
-  return pairs;
+kernels::AttentionOptions options_of(const Problem& p) {
+  return {.causal = p.causal, .window = {.left = p.window}};
 }
 
 template <class T>
@@ -107,14 +99,18 @@ std::string describe(const Problem& p) {
 }
 
 double flops(const Problem& p, Pass pass) {
-  const double products = pass == Pass::forward ? 2 : 5;
-  return products * 2 * static_cast<double>(p.batch * p.heads * visible_pairs(p) * p.dim);
+  return kernels::attention_flops({.batch = p.batch,
+                                   .heads = p.heads,
+                                   .kv_heads = p.kv_heads,
+                                   .tq = p.tq,
+                                   .tk = p.tk,
+                                   .dim = p.dim,
+                                   .pairs = kernels::visible_pairs(p.tq, p.tk, options_of(p))},
+                                  pass);
 }
 
 template <class T>
-Workload<T>::Workload(const Problem& p) : problem_(p) {
-  options_.causal = p.causal;
-  options_.window.left = p.window;
+Workload<T>::Workload(const Problem& p) : problem_(p), options_(options_of(p)) {
   q_ = random<T>({p.batch, p.tq, p.heads, p.dim}, 0);
   kv_ = random<T>({2, p.batch, p.tk, p.kv_heads, p.dim}, 1);
   dout_ = random<T>(q_.shape(), 2);

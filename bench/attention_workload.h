@@ -5,11 +5,12 @@
 
 #include "autograd/tensor.h"
 #include "kernels/attention.h"
+#include "kernels/attention_cost.h"
 
 /// Flash attention on random numbers, called as the op calls it but without tape or op around it.
 namespace tilegrad::bench {
 
-enum class Pass { forward, backward };
+using kernels::Pass;
 
 /// What is computed, and on how many threads.
 struct Problem {
@@ -25,8 +26,7 @@ struct Problem {
 /// "B 1, H 8/1, T 4096, D 64": heads of queries / of keys and values, and queries / keys if they differ.
 std::string describe(const Problem& problem);
 
-/// Operations of the matrix products, for those pairs of query and key that causal and window leave:
-/// forward 4 · B · Hq · pairs · D (two products), backward 2.5 times that (five products).
+/// Operations of the matrix products, for those pairs of query and key that causal and window leave.
 double flops(const Problem& problem, Pass pass);
 
 template <class T>

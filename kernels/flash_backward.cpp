@@ -337,6 +337,8 @@ class FlashBackward {
       neg_lse[i] = static_cast<T>(neg);
       rest[i] = std::isinf(lse) ? T{0} : static_cast<T>(neg - static_cast<double>(neg_lse[i]));
       delta[i] = delta_[row] * factor;
+      // Only the sink of a row that sees nothing else learns of a NaN in its dlse.
+      if (!std::isfinite(delta[i]) && problem_.blind(*at.sequence, at.h, at.queries.begin + i)) delta[i] = 0;
       finite &= std::abs(delta[i]) <= std::numeric_limits<T>::max();
     }
     const bool exposed = at.cut() || problem_.in.mask;

@@ -12,6 +12,18 @@ namespace tilegrad::kernels {
 int threads();
 void set_threads(int count);
 
+/// While it lives, kernels use `count` threads; then as many as before.
+class ThreadScope {
+ public:
+  explicit ThreadScope(int count) : outer_(threads()) { set_threads(count); }
+  ~ThreadScope() { set_threads(outer_); }
+  ThreadScope(const ThreadScope&) = delete;
+  ThreadScope& operator=(const ThreadScope&) = delete;
+
+ private:
+  int outer_;
+};
+
 /// While it lives, OpenMP code that this thread calls (OpenBLAS's OpenMP build) starts no threads of its own.
 class SingleThreaded {
  public:

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "autograd/tape.h"
-#include "train/machine.h"
+#include "machine/speed.h"
+#include "machine/system.h"
+#include "train/tensor_difference.h"
 
 namespace tilegrad::train {
 
@@ -29,17 +31,6 @@ Tensor random_mask(Index tq, Index tk, RandomKey key) {
     seen = bits & 1;
   }
   return mask;
-}
-
-double max_abs_diff(const Tensor& a, const Tensor& b) {
-  return with_float_type("bench", a.dtype(), [&]<class T>() {
-    const auto x = a.view<T>(), y = b.view<T>();
-    double largest = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      largest = std::max(largest, std::abs(static_cast<double>(x[i]) - static_cast<double>(y[i])));
-    }
-    return largest;
-  });
 }
 
 void check_finite(const Tensor& t, AttentionKernel kernel) {
@@ -133,9 +124,11 @@ struct Comparison {
   std::optional<double> out_diff = {}, grads_diff = {};  // missing unless there are two results
 };
 
-double max_abs_diff(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+double largest_grad_difference(const Results& a, const Results& b) {
   double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, max_abs_diff(a[i], b[i]));
+  for (std::size_t i = 0; i < a.grads.size(); ++i) {
+    largest = std::max(largest, largest_difference(a.grads[i], b.grads[i]));
+  }
   return largest;
 }
 
@@ -157,8 +150,8 @@ Comparison compare_kernels(const BenchCase& bench, const Workload& workload) {
     for (const Tensor& grad : all.back().grads) check_finite(grad, kernel);
   }
   if (all.size() != 2) return comparison;
-  comparison.out_diff = max_abs_diff(all[0].out, all[1].out);
-  if (bench.backward) comparison.grads_diff = max_abs_diff(all[0].grads, all[1].grads);
+  comparison.out_diff = largest_difference(all[0].out, all[1].out);
+  if (bench.backward) comparison.grads_diff = largest_grad_difference(all[0], all[1]);
   return comparison;
 }
 
@@ -213,21 +206,13 @@ AttentionSizes sizes_of(const BenchCase& b) {
           .tq = b.tq,
           .tk = b.tk,
           .dim = b.dim,
-          .pairs = visible_pairs(b.tq, b.tk, b.options)};
+          .pairs = kernels::visible_pairs(b.tq, b.tk, b.options)};
 }
 
 }  // namespace
 
 std::string_view type_name(AttentionKernel kernel) {
   return kernel == AttentionKernel::naive ? "normal" : "flash";
-}
-
-Quartiles quartiles(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const auto at = [&](double part) {
-    return values[static_cast<std::size_t>(std::lround(part * static_cast<double>(values.size() - 1)))];
-  };
-  return {.first = at(0.25), .median = at(0.5), .third = at(0.75)};
 }
 
 std::optional<double> PassReport::gflops() const {
@@ -251,8 +236,8 @@ BenchReport run_bench(const BenchCase& bench) {
       PassReport& p = report.passes.emplace_back();
       p.kernel = kernel;
       p.pass = pass;
-      p.flops = attention_flops(sizes, pass);
-      p.moved_bytes = moved_bytes(sizes, kernel, pass, bytes_of(bench.dtype), l2_bytes());
+      p.flops = kernels::attention_flops(sizes, pass);
+      p.moved_bytes = moved_bytes(sizes, kernel, pass, bench.dtype, l2_bytes());
       p.max_abs_diff = pass == Pass::forward ? comparison.out_diff : comparison.grads_diff;
       summarize(p, report.calls, workload.input_bytes());
     }

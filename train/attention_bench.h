@@ -5,7 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "train/attention_cost.h"
+#include "train/attention_traffic.h"
+#include "train/statistics.h"
 
 namespace tilegrad::train {
 
@@ -34,19 +35,13 @@ struct TimedCall {
   Index peak_bytes = 0;                   ///< the most during the call
 };
 
-/// A median, and the half of the values that lies around it.
-struct Quartiles {
-  double first = 0, median = 0, third = 0;
-};
-Quartiles quartiles(std::vector<double> values);
-
 /// What one kernel took for one pass. What was not measured, because the kernel was left out or has none to
 /// be compared with, is missing.
 struct PassReport {
   AttentionKernel kernel = AttentionKernel::flash;
   Pass pass = Pass::forward;
   double flops = 0;
-  double moved_bytes = 0;  ///< by the model of attention_cost.h
+  double moved_bytes = 0;  ///< by the model of attention_traffic.h
   std::optional<Quartiles> ms = {};
   std::optional<Index> peak_bytes = {};     ///< tracked, beyond the inputs
   std::optional<double> max_abs_diff = {};  ///< between the two kernels: of out, or of dq, dk and dv

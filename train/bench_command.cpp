@@ -5,10 +5,11 @@
 #include "base/file.h"
 #include "base/format.h"
 #include "kernels/parallel.h"
+#include "machine/speed.h"
+#include "machine/system.h"
 #include "train/bench_report.h"
 #include "train/choice.h"
 #include "train/command.h"
-#include "train/machine.h"
 
 namespace tilegrad::train {
 

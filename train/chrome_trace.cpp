@@ -1,6 +1,7 @@
 #include "train/chrome_trace.h"
 
 #include "base/file.h"
+#include "train/json_text.h"
 
 namespace tilegrad::train {
 
@@ -37,7 +38,7 @@ void ChromeTrace::append_name(std::string_view kind, int thread, std::string_vie
 
 void ChromeTrace::append(const ordered_json& entry) {
   if (!entries_.empty()) entries_ += ",\n";
-  entries_ += entry.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  entries_ += json_text(entry);
 }
 
 void ChromeTrace::write(const std::filesystem::path& file) const {

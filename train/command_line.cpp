@@ -86,4 +86,16 @@ std::string options_of(const RunConfig& config, const Names& without) {
   return options;
 }
 
+std::string given_options(const CLI::App& command, const Names& without) {
+  std::string options;
+  for (const CLI::Option* option : command.get_options()) {
+    const std::string& name = option->get_single_name();
+    if (option->count() == 0 || without.contains(name)) continue;
+    options += " --" + name;
+    const bool is_flag = option->get_expected_min() == 0;
+    if (!is_flag) options += " " + shell_quoted(option->as<std::string>());
+  }
+  return options;
+}
+
 }  // namespace tilegrad::train

@@ -4,13 +4,13 @@
 #include <hwy/targets.h>
 #include <sys/utsname.h>
 
-#include <fstream>
 #include <thread>
 
 #include "base/file.h"
 #include "base/format.h"
-#include "base/index.h"
 #include "kernels/gemm.h"
+#include "machine/system.h"
+#include "train/json_text.h"
 #include "train/version.h"
 
 namespace tilegrad::train {
@@ -32,26 +32,13 @@ void for_each_fact(F&& f, E& environment) {
   f("tilegrad", environment.tilegrad);
 }
 
-// The value of the first line "key : value" of a file in /proc; "" if there is none.
-std::string proc_value(const char* file, std::string_view key) {
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);) {
-    const auto colon = line.find(':');
-    if (colon == std::string::npos || !line.starts_with(key)) continue;
-    const auto begin = line.find_first_not_of(" \t", colon + 1);
-    return begin == std::string::npos ? "" : line.substr(begin);
-  }
-  return "";
-}
-
 std::string processor() {
-  const std::string name = proc_value("/proc/cpuinfo", "model name");
-  return fmt::format("{}{}{} threads", name, name.empty() ? "" : ", ", std::thread::hardware_concurrency());
+  return fmt::format("{}, {} threads", processor_name(), std::thread::hardware_concurrency());
 }
 
 std::string memory() {
-  const std::string total = proc_value("/proc/meminfo", "MemTotal");  // "16384 kB"
-  return total.empty() ? "" : format_bytes(std::stoll(total) * 1024);
+  const Index bytes = installed_memory();
+  return bytes > 0 ? format_bytes(bytes) : "";
 }
 
 std::string system() {
@@ -97,7 +84,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Environment& env
 void write_environment(const std::filesystem::path& file, const Environment& environment) {
   ordered_json json;
   for_each_fact([&](const char* name, const std::string& value) { json[name] = value; }, environment);
-  write_file(file, json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  write_file(file, json_text(json, 2) + "\n");
 }
 
 Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& damage) {

@@ -6,6 +6,7 @@
 
 #include "train/checkpoint_setting.h"
 #include "train/command.h"
+#include "train/command_line.h"
 #include "train/labs/checkpoint.h"
 #include "train/labs/flash.h"
 #include "train/labs/heads.h"
@@ -29,11 +30,13 @@ void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_
   app.add_option("--seed", seed, "decides all random numbers")->capture_default_str();
 }
 
-// Profiles are there even if the lab does not come to its end.
-int with_profiles(const LabOptions& options, const Console& console, const std::function<int()>& run_lab) {
+// What is the same for every lab. Profiles are there even if it does not come to its end.
+int run_lab(const CLI::App& app, LabOptions options, const Console& console,
+            const std::function<int(const LabOptions&)>& run) {
+  options.command = "tilegrad lab " + app.get_name() + given_options(app, {"out"});
   clear_profiles(options);
   try {
-    return run_lab();
+    return run(options);
   } catch (const Interrupted&) {
     if (options.profile) {
       console.out << fmt::format("interrupted; the profiles until then: {}\n",
@@ -68,11 +71,12 @@ Command add_flash_lab(CLI::App& labs) {
   app->add_option("--memory-limit", options->memory_limit, "bytes that the sweep may use")
       ->capture_default_str();
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
-  return {app, [options](const Console& console) {
+  return {app, [app, options](const Console& console) {
             options->lab.dtype = dtype_of_flash_lab(options->dtype);
             options->lab.memory_limit = parse_bytes("memory-limit", options->memory_limit);
-            return with_profiles(options->common, console,
-                                 [&] { return run_flash_lab(options->lab, options->common, console); });
+            return run_lab(*app, options->common, console, [&](const LabOptions& common) {
+              return run_flash_lab(options->lab, common, console);
+            });
           }};
 }
 
@@ -92,9 +96,10 @@ Command add_heads_lab(CLI::App& labs) {
   add_size(*app, "--steps", options->lab.steps, "training steps on the toy task");
   app->add_flag("--convert", options->lab.convert, "also pool the heads of a trained MHA, and train on");
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
-  return {app, [options](const Console& console) {
-            return with_profiles(options->common, console,
-                                 [&] { return run_heads_lab(options->lab, options->common, console); });
+  return {app, [app, options](const Console& console) {
+            return run_lab(*app, options->common, console, [&](const LabOptions& common) {
+              return run_heads_lab(options->lab, common, console);
+            });
           }};
 }
 
@@ -114,10 +119,11 @@ Command add_checkpoint_lab(CLI::App& labs) {
   app->add_option("--budget", options->budget,
                   "bytes that a step may need, such as 64MiB; halfway between least and most unless given");
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
-  return {app, [options](const Console& console) {
+  return {app, [app, options](const Console& console) {
             if (!options->budget.empty()) options->lab.budget = parse_bytes("budget", options->budget);
-            return with_profiles(options->common, console,
-                                 [&] { return run_checkpoint_lab(options->lab, options->common, console); });
+            return run_lab(*app, options->common, console, [&](const LabOptions& common) {
+              return run_checkpoint_lab(options->lab, common, console);
+            });
           }};
 }
 

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 
+#include "base/format.h"
+
 namespace tilegrad::train {
 
 namespace {
-
-constexpr double kMiB = 1 << 20;
 
 // Where the parts of the step lie on the x axis.
 constexpr double kForwardEnd = 1, kBackwardEnd = 2, kUpdateEnd = 2.2;
@@ -65,7 +65,7 @@ Series series_of(const std::string& name, const MemoryTimeline& timeline) {
   Phase before = Phase::forward;
   for (const MemoryEvent& event : timeline) {
     const double x = axis(event.ms);
-    points.emplace_back(x, static_cast<double>(event.live_bytes) / kMiB);
+    points.emplace_back(x, mebibytes(event.live_bytes));
     const bool begins = event.phase == Phase::recompute && before != Phase::recompute;
     if (begins) shaded.emplace_back(x, kBackwardEnd);
     if (before == Phase::recompute && event.phase != Phase::recompute) shaded.back().second = x;

@@ -85,7 +85,7 @@ MemoryTimeline read_memory_timeline(const std::filesystem::path& file, std::vect
   if (!std::filesystem::exists(file)) return timeline;
   read_json_lines(
       file,
-      [&](std::string_view, const ordered_json& json) {
+      [&](const ordered_json& json) {
         const auto event = event_of(json);
         if (event) timeline.push_back(*event);
         return event.has_value();

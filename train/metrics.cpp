@@ -1,15 +1,14 @@
 #include "train/metrics.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "train/json_lines.h"
+#include "train/statistics.h"
 
 namespace tilegrad::train {
 
@@ -21,20 +20,13 @@ bool has_step(const ordered_json& json) {
   return json.is_object() && json.contains("step") && json["step"].is_number_integer();
 }
 
-// Calls f(text, json) for every complete line; what follows the last line break was written by half.
-void for_each_line(const std::filesystem::path& file,
-                   const std::function<void(std::string_view text, const ordered_json& json)>& f) {
-  const std::string content = read_file(file);
-  std::string_view rest = content;
-  for (Index number = 1;; ++number) {
-    const auto end = rest.find('\n');
-    if (end == std::string_view::npos) return;
-    const std::string_view text = rest.substr(0, end + 1);
-    rest.remove_prefix(end + 1);
-    const ordered_json json = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-    check(has_step(json), "{}: line {} is not a JSON object with a step", file.string(), number);
-    f(text, json);
-  }
+// Calls f with every line, each of which must have a step.
+template <class F>
+void for_each_step_line(const std::filesystem::path& file, F&& f) {
+  for_each_json_line(file, [&](const JsonLine& line) {
+    check(has_step(line.json), "{}: line {} is not a JSON object with a step", file.string(), line.number);
+    f(line);
+  });
 }
 
 // A number of a line; NaN, which is written as null, if there is none.
@@ -90,13 +82,6 @@ void add_line(Metrics& metrics, const ordered_json& json) {
 
 }  // namespace
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 MetricsSummary summary_of(const Metrics& metrics) {
   MetricsSummary summary;
   std::vector<double> ms, tokens;
@@ -146,8 +131,8 @@ void MetricsWriter::write(Index step, double train_loss, const Evaluation& e) {
 void keep_metrics_until(const std::filesystem::path& file, Index step) {
   if (!std::filesystem::exists(file)) return;
   std::string kept;
-  for_each_line(file, [&](std::string_view text, const ordered_json& json) {
-    if (json["step"].get<Index>() <= step) kept += text;
+  for_each_step_line(file, [&](const JsonLine& line) {
+    if (line.json["step"].get<Index>() <= step) kept += line.text;
   });
   write_file(file, kept);
 }
@@ -155,7 +140,7 @@ void keep_metrics_until(const std::filesystem::path& file, Index step) {
 Metrics read_metrics(const std::filesystem::path& file) {
   Metrics metrics;
   if (!std::filesystem::exists(file)) return metrics;
-  for_each_line(file, [&](std::string_view, const ordered_json& json) { add_line(metrics, json); });
+  for_each_step_line(file, [&](const JsonLine& line) { add_line(metrics, line.json); });
   return metrics;
 }
 
@@ -163,7 +148,7 @@ Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>
   Metrics metrics;
   read_json_lines(
       file,
-      [&](std::string_view, const ordered_json& json) {
+      [&](const ordered_json& json) {
         if (has_step(json)) add_line(metrics, json);
         return has_step(json);
       },

@@ -46,9 +46,6 @@ struct Metrics {
   std::vector<EvaluationLine> evaluations;
 };
 
-/// The middle one of the values (the upper one of two), 0 if there is none.
-double median(std::vector<double> values);
-
 /// What a table says of a run; zeros where there is nothing yet.
 struct MetricsSummary {
   EvaluationLine last = {};  ///< evaluation

@@ -11,8 +11,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr double kMiB = 1 << 20;
-
 ordered_json to_json(const OpCost& cost) {
   ordered_json json = {{"op", cost.op},
                        {"calls", cost.calls()},
@@ -71,7 +69,7 @@ std::vector<std::string> row_of(const OpCost& cost, const Profile& profile) {
           ms(cost.in(Phase::forward).self_ms),
           ms(cost.in(Phase::backward).self_ms),
           ms(cost.in(Phase::recompute).self_ms),
-          average(static_cast<double>(cost.in(Phase::forward).saved_bytes) / kMiB, profile.calls, 3),
+          average(mebibytes(cost.in(Phase::forward).saved_bytes), profile.calls, 3),
           percent(static_cast<double>(cost.at_peak), static_cast<double>(profile.peak_bytes))};
 }
 

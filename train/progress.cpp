@@ -1,10 +1,10 @@
 #include "train/progress.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/format.h"
+#include "train/json_text.h"
 
 namespace tilegrad::train {
 
@@ -91,7 +91,7 @@ std::string Progress::json() const {
   line["tokens_per_s"] = last_.tokens_per_s;
   line["peak_bytes"] = last_.peak_bytes;
   line["seconds_left"] = seconds_left();
-  return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return json_text(line);
 }
 
 void Progress::show_after(Clock::duration pause) {

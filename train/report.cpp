@@ -1,10 +1,10 @@
 #include "train/report.h"
 
 #include <array>
-#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "base/file.h"
+#include "train/json_text.h"
 #include "train/page_assets.h"
 
 namespace tilegrad::train {
@@ -69,11 +69,7 @@ std::string html_text(std::string_view text) {
   return replaced(replaced(replaced(text, "&", "&amp;"), "<", "&lt;"), ">", "&gt;");
 }
 
-std::string script_json(const ordered_json& json) {
-  const bool ascii = false;
-  const std::string text = json.dump(-1, ' ', ascii, ordered_json::error_handler_t::replace);
-  return replaced(text, "<", "\\u003c");
-}
+std::string script_json(const ordered_json& json) { return replaced(json_text(json), "<", "\\u003c"); }
 
 // Fills each {{name}} of the page in one pass, so that nothing that was filled in is looked at again.
 std::string filled(std::string_view page,

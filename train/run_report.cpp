@@ -17,8 +17,6 @@ namespace {
 
 using Runs = std::vector<ReportedRun>;
 
-constexpr double kMiB = 1 << 20;
-
 std::vector<std::string> names_of(const Runs& runs) {
   std::vector<std::string> names;
   for (const ReportedRun& run : runs) names.push_back(run.name);
@@ -161,9 +159,7 @@ ReportTable results_table(const Runs& runs) {
   for (const ReportedRun& run : runs) {
     const MetricsSummary& s = run.summary;
     const auto evaluated = [&](double value) { return s.last.step > 0 ? fmt::format("{:.6g}", value) : "–"; };
-    const auto mib = [](Index bytes) {
-      return bytes > 0 ? fmt::format("{:.1f}", static_cast<double>(bytes) / kMiB) : "–";
-    };
+    const auto mib = [](Index bytes) { return bytes > 0 ? fmt::format("{:.1f}", mebibytes(bytes)) : "–"; };
     table.rows.push_back({run.name, fmt::format("{}", run.parameters),
                           fmt::format("{}", run.metrics.steps.size()), evaluated(s.last.train_loss),
                           evaluated(s.last.val_loss), evaluated(100 * s.last.accuracy),
@@ -278,8 +274,7 @@ Chart peak_memory(const Runs& runs) {
   for (std::size_t c = 0; c < memory::kCategories; ++c) {
     Series series = {.name = std::string(memory::name(static_cast<memory::Category>(c))), .points = {}};
     for (std::size_t i = 0; i < runs.size(); ++i) {
-      const auto bytes = static_cast<double>(runs[i].summary.highest.at_peak[c]);
-      series.points.emplace_back(static_cast<double>(i), bytes / kMiB);
+      series.points.emplace_back(static_cast<double>(i), mebibytes(runs[i].summary.highest.at_peak[c]));
     }
     chart.series.push_back(std::move(series));
   }

@@ -10,10 +10,12 @@
 #include "train/command_line.h"
 #include "train/environment.h"
 #include "train/interrupt.h"
+#include "train/json_text.h"
 #include "train/metrics.h"
 #include "train/profiler.h"
 #include "train/progress.h"
 #include "train/run_folder.h"
+#include "train/statistics.h"
 #include "train/table.h"
 #include "train/trainer.h"
 
@@ -216,7 +218,7 @@ std::string summary_json(Trainer& trainer, const Outcome& outcome) {
                                  {"ms_per_step", outcome.ms.empty() ? unknown : median(outcome.ms)},
                                  {"peak_bytes", outcome.highest.peak_bytes}};
   if (outcome.profile) json["profile"] = to_json(*outcome.profile);
-  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json) + "\n";
 }
 
 }  // namespace

@@ -12,24 +12,13 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "tests/limits.h"
 
 namespace tilegrad::memory {
 namespace {
 
 Index live(Category category) { return usage().live_by_category[static_cast<std::size_t>(category)]; }
 Index at_peak(Category category) { return usage().at_peak[static_cast<std::size_t>(category)]; }
-
-// Restores the limit that a test changes.
-class LimitScope {
- public:
-  explicit LimitScope(Index bytes) : old_(limit()) { set_limit(bytes); }
-  ~LimitScope() { set_limit(old_); }
-  LimitScope(const LimitScope&) = delete;
-  LimitScope& operator=(const LimitScope&) = delete;
-
- private:
-  Index old_;
-};
 
 TEST_CASE("memory: live bytes are counted by category and return to zero") {
   REQUIRE(usage().live == 0);
@@ -118,7 +107,7 @@ TEST_CASE("memory: blocks that nobody asks for again go back to the system") {
 
 TEST_CASE("memory: a request beyond the limit is an error with the requested and the live bytes") {
   const Block weights(Index{3} << 20, Category::parameters);
-  const LimitScope limit_scope(Index{8} << 20);
+  const test::MemoryLimit limit_scope(Index{8} << 20);
   CHECK_THROWS_WITH_AS(Block(Index{6} << 20, Category::activations),
                        "out of memory: 6.0 MiB requested, 3.0 MiB live, limit 8.0 MiB", Error);
   // What was refused is not counted, and what fits to the byte is granted.
@@ -134,7 +123,7 @@ TEST_CASE("memory: a size that no machine has is refused") {
 }
 
 TEST_CASE("memory: when the system has no more, that is an error too") {
-  const LimitScope limit_scope(Index{1} << 60);
+  const test::MemoryLimit limit_scope(Index{1} << 60);
   CHECK_THROWS_WITH_AS(Block(Index{1} << 59, Category::activations),
                        "out of memory: 512.0 PiB requested, 0 B live, the system has no more", Error);
   CHECK(usage().live == 0);

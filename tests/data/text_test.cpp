@@ -1,13 +1,13 @@
 #include "data/text.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <set>
 #include <string>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "tests/temporary_folder.h"
 
 namespace tilegrad::data {
 namespace {
@@ -111,13 +111,13 @@ TEST_CASE("text: the shortest text that will do does, one byte less is an error"
 }
 
 TEST_CASE("text: errors of a file name the file") {
-  const auto path = std::filesystem::temp_directory_path() / ("tilegrad_text_" + std::to_string(::getpid()));
-  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path.string() + ": no such file").c_str(), Error);
+  const test::TemporaryFolder folder;
+  const std::string path = folder / "text";
+  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path + ": no such file").c_str(), Error);
   write_file(path, "");
-  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path.string() + ": text: is empty").c_str(), Error);
+  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path + ": text: is empty").c_str(), Error);
   write_file(path, numbers(500));
   CHECK(Text::from_file(path, 8, kKey).vocabulary() == 11);
-  std::filesystem::remove(path);
 }
 
 }  // namespace

@@ -153,6 +153,25 @@ TEST_CASE("attention: a NaN in the dlse of a query that sees nothing goes nowher
   }
 }
 
+TEST_CASE("attention: a NaN in the dlse of a query that sees its sink alone reaches that sink and nothing else") {
+  for (AttentionCase c : {masked_case(), biased_case()}) {
+    const auto blind = blind_rows(reference(c));
+    add_sinks(c);
+    add_dlse(c);
+    const auto expected = reference(c);
+    for (std::size_t row = 0; row < blind.size(); ++row) {
+      if (blind[row]) c.dlse[row] = std::numeric_limits<double>::quiet_NaN();
+    }
+    for (const Kernel kernel : kKernels) {
+      CAPTURE(kernel);
+      auto r = run(kernel, c);
+      for (const double dsink : r.dsinks) CHECK(std::isnan(dsink));
+      r.dsinks = expected.dsinks;
+      check_close(r, expected);
+    }
+  }
+}
+
 TEST_CASE("attention: a batch row with key length 0 sees nothing") {
   AttentionCase c = random_case({3, 37, 40, 2, 1, 4, 3});
   c.k_lengths = {0, 40, 21};

@@ -74,7 +74,7 @@ AttentionCase large_case() {
 
 template <class T>
 AttentionResult<T> run_on(int threads, Kernel kernel, const AttentionCase& c) {
-  const Threads scope(threads);
+  const kernels::ThreadScope scope(threads);
   return run<T>(kernel, c);
 }
 
@@ -112,7 +112,7 @@ TEST_CASE("attention: fifty repeats give the same bits") {
     for (const Kernel kernel : kKernels) {
       CAPTURE(x.name);
       CAPTURE(kernel);
-      const Threads scope(3);
+      const kernels::ThreadScope scope(3);
       const auto first = run<float>(kernel, x.c);
       bool same = true;
       for (int repeat = 0; repeat < 50; ++repeat) same = same && same_bits(run<float>(kernel, x.c), first);

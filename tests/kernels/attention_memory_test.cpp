@@ -11,7 +11,7 @@ constexpr int kThreads = 3;
 // Bytes that forward and backward of flash take for themselves at the highest point. The tensors of a case
 // are no tensors of the library and do not count.
 Index workspace(const AttentionCase& c, AttentionResult<float>& r, const Operands<float>& x) {
-  const Threads scope(kThreads);
+  const kernels::ThreadScope scope(kThreads);
   const Index before = memory::usage().live;
   memory::reset_peak();
   run_views<float>(Kernel::flash, out_heads(c.n, r.out), r.lse, grads_of(c, r), out_heads(c.n, x.dout),

@@ -21,23 +21,11 @@ kernels::Mat<const T> view(const Padded<T>& x) {
   return {x.data.data(), x.rows, x.cols, x.stride};
 }
 
-/// Sets the number of threads, and gives the old one back.
-class Threads {
- public:
-  explicit Threads(int count) : before_(kernels::threads()) { kernels::set_threads(count); }
-  ~Threads() { kernels::set_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
-
 /// compute() returns the same bits on 1, 2, 3 and 7 threads.
 template <class F>
 void check_threads(F&& compute) {
   const auto on = [&](int count) {
-    const Threads scope(count);
+    const kernels::ThreadScope scope(count);
     return compute();
   };
   const auto expected = on(1);

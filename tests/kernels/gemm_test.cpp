@@ -128,7 +128,7 @@ TEST_CASE_TEMPLATE("gemm: same bits on any number of threads", T, float, double)
 }
 
 TEST_CASE_TEMPLATE("gemm_serial: may be called from many threads at once", T, float, double) {
-  const Threads scope(4);
+  const ThreadScope scope(4);
   const Padded<T> a(60, 70, 1), b(70, 80, 2);
   std::vector<Padded<T>> c(12, Padded<T>(60, 80, 3));
   parallel_tasks(12, [&](Index task, int) {

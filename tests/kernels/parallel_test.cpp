@@ -7,15 +7,26 @@
 #include <thread>
 #include <vector>
 
-#include "tests/kernels/checks.h"
-
 using namespace tilegrad;
 using namespace tilegrad::kernels;
-using test::Threads;
+
+TEST_CASE("ThreadScope: sets the number of threads, and gives the one before back") {
+  const int before = threads();
+  {
+    const ThreadScope outer(5);
+    CHECK(threads() == 5);
+    {
+      const ThreadScope inner(0);
+      CHECK(threads() == 1);
+    }
+    CHECK(threads() == 5);
+  }
+  CHECK(threads() == before);
+}
 
 TEST_CASE("parallel_tasks: every task runs exactly once, on a thread below threads()") {
   for (const int count : {1, 2, 3, 7}) {
-    const Threads scope(count);
+    const ThreadScope scope(count);
     for (const Index tasks : {0, 1, 2, 5, 1000}) {
       std::vector<int> runs(static_cast<std::size_t>(tasks));
       std::atomic<bool> known_thread = true;
@@ -30,7 +41,7 @@ TEST_CASE("parallel_tasks: every task runs exactly once, on a thread below threa
 }
 
 TEST_CASE("parallel_tasks: no two tasks that run at once have the same thread number") {
-  const Threads scope(3);
+  const ThreadScope scope(3);
   std::array<std::atomic<int>, 3> inside{};
   std::atomic<bool> shared = false;
   parallel_tasks(300, [&](Index, int thread) {
@@ -42,14 +53,14 @@ TEST_CASE("parallel_tasks: no two tasks that run at once have the same thread nu
 }
 
 TEST_CASE("parallel_tasks: one thread takes the tasks in order") {
-  const Threads scope(1);
+  const ThreadScope scope(1);
   std::vector<Index> order;
   parallel_tasks(4, [&](Index task, int) { order.push_back(task); });
   CHECK(order == std::vector<Index>{0, 1, 2, 3});
 }
 
 TEST_CASE("parallel_tasks: nested calls run on the calling thread") {
-  const Threads scope(3);
+  const ThreadScope scope(3);
   std::vector<int> runs(6 * 5);
   std::atomic<bool> moved = false;
   parallel_tasks(6, [&](Index outer, int) {
@@ -64,7 +75,7 @@ TEST_CASE("parallel_tasks: nested calls run on the calling thread") {
 }
 
 TEST_CASE("parallel_tasks: two callers at once do not disturb each other") {
-  const Threads scope(2);
+  const ThreadScope scope(2);
   const auto sum_of_tasks = [](Index tasks) {
     std::atomic<Index> sum = 0;
     parallel_tasks(tasks, [&](Index task, int) { sum += task; });
@@ -80,7 +91,7 @@ TEST_CASE("parallel_tasks: two callers at once do not disturb each other") {
 
 TEST_CASE("parallel_for: the pieces cover the range and depend on size and grain alone") {
   for (const int count : {1, 2, 7}) {
-    const Threads scope(count);
+    const ThreadScope scope(count);
     std::vector<Index> ends(4);
     parallel_for(35, 10, [&](Index begin, Index end) { ends[static_cast<std::size_t>(begin / 10)] = end; });
     CHECK(ends == std::vector<Index>{10, 20, 30, 35});

@@ -1,11 +1,11 @@
 // Window, softcap, sinks and ALiBi in the layers, in training and with a cache.
-#include <unistd.h>
 
 #include <array>
 
 #include "base/file.h"
 #include "nn/safetensors.h"
 #include "tests/nn/tiny.h"
+#include "tests/temporary_folder.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -243,13 +243,11 @@ TEST_CASE("attention options: with a window, a step of decoding depends on the c
 TEST_CASE("attention options: a saved model with sinks gives the same logits when it is loaded") {
   const nn::TransformerConfig config = kinds_of_attention().back();
   nn::Transformer saved = make(config), loaded(config, RandomKey{2});
-  const std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("tilegrad_sinks_" + std::to_string(::getpid()));
+  const TemporaryFolder folder;
   nn::Safetensors content;
   nn::put_parameters(content, nn::parameters(saved));
-  nn::save_safetensors(path, content);
-  const nn::Safetensors read = nn::load_safetensors(path);
-  std::filesystem::remove(path);
+  nn::save_safetensors(folder / "model", content);
+  const nn::Safetensors read = nn::load_safetensors(folder / "model");
   nn::load_parameters(read, nn::parameters(loaded));
   const Tensor ids = random_tokens(1, 40, 11);
   CHECK(distance(loaded(ids, {}).value(), saved(ids, {}).value()) == 0);

@@ -1,12 +1,11 @@
 #include "nn/safetensors.h"
 
-#include <unistd.h>
-
 #include <cstring>
 #include <fstream>
 
 #include "base/file.h"
 #include "tests/nn/tiny.h"
+#include "tests/temporary_folder.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -15,9 +14,8 @@ namespace {
 
 // A file that is gone at the end.
 struct TemporaryFile {
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("tilegrad_" + std::to_string(::getpid()) + ".safetensors");
-  ~TemporaryFile() { std::filesystem::remove(path); }
+  TemporaryFolder folder;
+  std::string path = folder / "some.safetensors";
 
   void write(std::string_view content) const { std::ofstream(path, std::ios::binary) << content; }
 };
@@ -37,7 +35,7 @@ std::string complaint(std::string_view content) {
   const TemporaryFile file;
   file.write(content);
   const std::string message = message_of([&] { nn::load_safetensors(file.path); });
-  const std::string prefix = file.path.string() + ": ";
+  const std::string prefix = file.path + ": ";
   return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
 }
 

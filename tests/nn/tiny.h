@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "autograd/tape.h"
-#include "kernels/parallel.h"
 #include "nn/transformer.h"
+#include "tests/message_of.h"
 
 /// A transformer that is tiny, but whose weights are large enough that every part of it counts.
 namespace tilegrad::test {
@@ -87,29 +87,6 @@ inline double numeric_derivative(Parameter& p, Index i, const std::function<doub
   const double derivative = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h);
   w = start;
   return derivative;
-}
-
-/// Sets the number of threads while it lives.
-class Threads {
- public:
-  explicit Threads(int count) : outer_(kernels::threads()) { kernels::set_threads(count); }
-  ~Threads() { kernels::set_threads(outer_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int outer_;
-};
-
-/// The message of the Error that f() throws; empty if it throws none.
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 inline void set_all(Parameter& p, double value) {

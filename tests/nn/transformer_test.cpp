@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "kernels/parallel.h"
 #include "tests/nn/tiny.h"
 
 using namespace tilegrad;
@@ -111,7 +112,7 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
     nn::Transformer plain(config, RandomKey{1});
     const Run expected = run(plain, ids, mode);
     for (const int threads : {1, 2}) {
-      const Threads scope(threads);
+      const kernels::ThreadScope scope(threads);
       for (const Index segments : {0, 1, 2, 5}) {
         CAPTURE(static_cast<int>(kernel));
         CAPTURE(threads);

@@ -1,13 +1,10 @@
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "nn/safetensors.h"
 #include "run_program.h"
+#include "train/tensor_difference.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -92,16 +89,6 @@ Tensors direct(const Tensors& in, AttentionKernel kernel, const AttentionOptions
   return result;
 }
 
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double largest = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    if (a.at(i) == b.at(i)) continue;  // two infinities among them
-    const double difference = std::abs(a.at(i) - b.at(i));
-    largest = std::isnan(difference) ? INFINITY : std::max(largest, difference);
-  }
-  return largest;
-}
-
 void check_equal(const Tensors& actual, const Tensors& expected, double allowed) {
   REQUIRE(actual.size() == expected.size());
   for (const auto& entry : expected) {
@@ -138,16 +125,10 @@ class Attention {
     return nn::load_safetensors(out()).tensors;
   }
 
-  // One line, exit code 1 and no file.
+  // Also leaves no file.
   void check_error(const std::string& line, const std::vector<std::string>& options = {}) const {
     std::filesystem::remove(out());
-    const Output output = run(options);
-    CAPTURE(output.err);
-    CAPTURE(line);
-    CHECK(output.code == kFailure);
-    CHECK(output.err.starts_with("tilegrad: "));
-    CHECK(output.err.find(line) != std::string::npos);
-    CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+    train::check_error(run(options), kFailure, line);
     CHECK_FALSE(std::filesystem::exists(out()));
   }
 
@@ -340,9 +321,7 @@ TEST_CASE("attention: a damaged or missing file is told in one line, and an old 
   const Tensors before = attention.result();
   const std::string whole = read_file(attention.in());
   write_file(attention.in(), whole.substr(0, whole.size() - 1));
-  const Output output = attention.run();
-  CHECK(output.code == kFailure);
-  CHECK(output.err.find("in.safetensors: is truncated") != std::string::npos);
+  check_error(attention.run(), kFailure, "in.safetensors: is truncated");
   check_equal(nn::load_safetensors(attention.out()).tensors, before, 0);
 
   write_file(attention.in(), "nonsense and more of it");
@@ -356,8 +335,6 @@ TEST_CASE("attention: a damaged or missing file is told in one line, and an old 
 
 TEST_CASE("attention: a result that cannot be written is an error") {
   const Attention attention(plain_operands(Dtype::f32));
-  const Output output = run_program({"attention", "--in", attention.in(), "--out", "/proc/tilegrad/out"});
-  CAPTURE(output.err);
-  CHECK(output.code == kFailure);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+  check_error({"attention", "--in", attention.in(), "--out", "/proc/tilegrad/out"}, kFailure,
+              "/proc/tilegrad/out");
 }

@@ -6,9 +6,9 @@
 
 #include "base/memory.h"
 #include "run_program.h"
+#include "tests/limits.h"
 #include "train/attention_bench.h"
 #include "train/bench_report.h"
-#include "train/machine.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -37,41 +37,6 @@ std::set<std::string> keys_of(const json& object) {
   std::set<std::string> keys;
   for (const auto& item : object.items()) keys.insert(item.key());
   return keys;
-}
-
-void check_error(const Output& output, int code, const std::string& line) {
-  CAPTURE(output.err);
-  CAPTURE(line);
-  CHECK(output.code == code);
-  CHECK(output.err.starts_with("tilegrad: "));
-  CHECK(output.err.find(line) != std::string::npos);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
-}
-
-// Lowers the memory limit while it lives.
-class MemoryLimit {
- public:
-  explicit MemoryLimit(Index bytes) : old_(memory::limit()) { memory::set_limit(bytes); }
-  ~MemoryLimit() { memory::set_limit(old_); }
-  MemoryLimit(const MemoryLimit&) = delete;
-  MemoryLimit& operator=(const MemoryLimit&) = delete;
-
- private:
-  Index old_;
-};
-
-// Pairs that query by query, key by key are seen.
-Index counted_pairs(Index tq, Index tk, const AttentionOptions& o) {
-  const Index offset = o.align == Align::bottom_right ? tk - tq : 0;
-  Index pairs = 0;
-  for (Index i = 0; i < tq; ++i) {
-    for (Index j = 0; j < tk; ++j) {
-      const bool left = !o.window.left || j >= i + offset - *o.window.left;
-      const bool right = !o.window.right || j <= i + offset + *o.window.right;
-      pairs += left && right && (!o.causal || j <= i + offset);
-    }
-  }
-  return pairs;
 }
 
 // A sweep in which flash wins forward from the second length on, and never with its backward pass.
@@ -157,7 +122,7 @@ TEST_CASE("bench: the table shows the machine, the problem and a row for each ty
 TEST_CASE("bench: what does not fit into memory is skipped, or an error if it was asked for by name") {
   const Index live = memory::usage().live;
   const std::vector<std::string> size = {"--h", "1", "--q-len", "1024", "--d", "1", "--json"};
-  const MemoryLimit limit(live + (Index{4} << 20) - 1);  // the score matrix alone is 4 MiB
+  const test::MemoryLimit limit(live + (Index{4} << 20) - 1);  // the score matrix alone is 4 MiB
   const auto with = [&](const std::string& type) {
     std::vector<std::string> arguments = size;
     arguments.insert(arguments.end(), {"--type", type});
@@ -267,52 +232,23 @@ TEST_CASE("bench: types take turns") {
   }
 }
 
-TEST_CASE("bench: median and quartiles") {
-  const Quartiles q = quartiles({5, 1, 4, 2, 3});
-  CHECK(q.first == 2);
-  CHECK(q.median == 3);
-  CHECK(q.third == 4);
-  CHECK(quartiles({7}).third == 7);
-}
-
-TEST_CASE("attention cost: pairs are those that causal and window leave") {
-  const std::vector<AttentionOptions> cases = {{},
-                                               {.causal = true},
-                                               {.causal = true, .align = Align::top_left},
-                                               {.window = {.left = 2, .right = 1}},
-                                               {.align = Align::top_left, .window = {.right = 3}},
-                                               {.causal = true, .window = {.left = 0}}};
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    CAPTURE(i);
-    for (const Index tq : {1, 4, 9}) {
-      for (const Index tk : {1, 5, 9})
-        CHECK(visible_pairs(tq, tk, cases[i]) == counted_pairs(tq, tk, cases[i]));
-    }
-  }
-  CHECK(visible_pairs(4096, 4096, {.causal = true}) == 4096 * 4097 / 2);
-}
-
-TEST_CASE("attention cost: operations and bytes follow the formulas") {
+TEST_CASE("attention traffic: bytes follow the formulas") {
   const AttentionSizes s = {
       .batch = 2, .heads = 4, .kv_heads = 2, .tq = 8, .tk = 16, .dim = 32, .pairs = 100};
-  CHECK(attention_flops(s, Pass::forward) == 4.0 * 2 * 4 * 100 * 32);
-  CHECK(attention_flops(s, Pass::backward) == 10.0 * 2 * 4 * 100 * 32);
   const double tensors = 2.0 * (4 * 8 + 2 * 16) * 32;  // q or out, and k or v
-  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::forward, 4, 4096) == 4 * (2 * tensors + 4 * 800));
-  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::backward, 4, 4096) == 4 * (4 * tensors + 7 * 800));
-  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::forward, 4, 4096) ==
+  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::forward, Dtype::f32, 4096) ==
+        4 * (2 * tensors + 4 * 800));
+  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::backward, Dtype::f32, 4096) ==
+        4 * (4 * tensors + 7 * 800));
+  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::forward, Dtype::f32, 4096) ==
         4 * (2 * tensors + 2 * 800 * 32 * 32 / 1024.0));
-  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, 8, 4096) ==
+  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, Dtype::f64, 4096) ==
         8 * (4 * tensors + 4 * 800 * 32 * 32 / 512.0));
-}
-
-TEST_CASE("machine: speeds and sizes are those of some machine") {
-  CHECK(fma_gflops<float>() > 0);
-  CHECK(fma_gflops<double>() > 0);
-  CHECK(read_bandwidth(Index{1} << 20) > 0);
-  CHECK(l2_bytes() >= Index{64} << 10);
-  CHECK(l2_bytes() % 1024 == 0);
-  CHECK_FALSE(processor_name().empty());
+  // Tensors of two bytes an element, scores and sums of four.
+  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::forward, Dtype::bf16, 4096) ==
+        2 * 2 * tensors + 4 * 4 * 800);
+  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, Dtype::bf16, 4096) ==
+        2 * 4 * tensors + (2 * 2 + 2 * 4) * 800 * 32 * 32 / 1024.0);
 }
 
 TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {

@@ -7,24 +7,17 @@
 #include "run_program.h"
 #include "train/check_report.h"
 #include "train/comparison.h"
-#include "train/presets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
 
 namespace {
 
-std::filesystem::path program_under_test() {
-  return std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "tilegrad";
-}
-
-RunConfig tiny_config(const std::string& out) {
-  RunConfig config = task_preset(data::TaskKind::sort);
-  config.model.layers = 2;
+RunConfig comparison_config(const std::string& out) {
+  RunConfig config = tiny_config();
   config.model.heads = 4;
   config.model.kv_heads = 4;
   config.model.width = 16;
-  config.batch = 4;
   config.steps = 6;
   config.warmup = 1;
   config.eval_every = 3;
@@ -36,7 +29,7 @@ RunConfig tiny_config(const std::string& out) {
 Index kv_heads(const std::string& name, ComparisonOptions options = {}) {
   options.variants = {name};
   options.keep_all = true;
-  return make_variants(tiny_config("x"), options)[0].config.model.kv_heads;
+  return make_variants(comparison_config("x"), options)[0].config.model.kv_heads;
 }
 
 }  // namespace
@@ -63,7 +56,7 @@ TEST_CASE("check: a wrong gradient and an op that throws are failures") {
 }
 
 TEST_CASE("compare: the names of variants") {
-  const auto variants = make_variants(tiny_config("x"), {});
+  const auto variants = make_variants(comparison_config("x"), {});
   REQUIRE(variants.size() == 5);
   CHECK(variants[0].config.model.attention == AttentionKernel::naive);
   CHECK(variants[1].config.model.attention == AttentionKernel::flash);
@@ -81,18 +74,18 @@ TEST_CASE("compare: the names of variants") {
 }
 
 TEST_CASE("compare: gqa is left out where no number of heads lies between, unless it was asked for") {
-  RunConfig config = tiny_config("x");
+  RunConfig config = comparison_config("x");
   config.model.heads = 3;
   CHECK(make_variants(config, {}).size() == 4);
   CHECK_THROWS_AS(make_variants(config, {.keep_all = true}), Error);
 }
 
 TEST_CASE("compare: trains each variant in a process of its own and writes table, curves and JSON") {
-  REQUIRE(std::filesystem::exists(program_under_test()));
+  REQUIRE(std::filesystem::exists(program_file()));
   const TemporaryFolder folder;
   std::ostringstream out, err;
-  const int code = run_comparison(tiny_config(folder / "cmp"),
-                                  {.quiet = true, .program = program_under_test()}, {.out = out, .err = err});
+  const int code = run_comparison(comparison_config(folder / "cmp"),
+                                  {.quiet = true, .program = program_file()}, {.out = out, .err = err});
   CHECK(code == kSuccess);
   const auto rows = nlohmann::json::parse(read_file(folder / "cmp/compare.json"));
   REQUIRE(rows.size() == 5);
@@ -171,7 +164,5 @@ TEST_CASE("sample: misuse and damaged runs are errors") {
   CHECK(run_program({"sample", folder / "none"}).code == kFailure);
   const std::string model = read_file(run + "/model.safetensors");
   write_file(run + "/model.safetensors", model.substr(0, model.size() - 1));
-  const Output output = run_program({"sample", run});
-  CHECK(output.code == kFailure);
-  CHECK(output.err.find("model.safetensors: is truncated") != std::string::npos);
+  check_error({"sample", run}, kFailure, "model.safetensors: is truncated");
 }

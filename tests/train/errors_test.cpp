@@ -1,30 +1,14 @@
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 
 #include "run_program.h"
+#include "tests/limits.h"
 #include "train/metrics.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
-
-namespace {
-
-// The program says one line, and it is this one or contains it.
-void check_error(const std::vector<std::string>& arguments, int code, const std::string& line) {
-  const Output output = run_program(arguments);
-  CAPTURE(output.err);
-  CAPTURE(line);
-  CHECK(output.code == code);
-  CHECK(output.err.starts_with("tilegrad: "));
-  CHECK(output.err.find(line) != std::string::npos);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
-}
-
-}  // namespace
 
 TEST_CASE("errors: a command line that says nothing sensible ends with 2") {
   check_error({"train", "--frobnicate"}, kWrongCommandLine, "--frobnicate");
@@ -32,7 +16,7 @@ TEST_CASE("errors: a command line that says nothing sensible ends with 2") {
   check_error({"train", "--layers", "many"}, kWrongCommandLine, "many");
   check_error({"train", "--task", "sort", "--text", "x"}, kWrongCommandLine, "--text");
   check_error({"tarin"}, kWrongCommandLine, "`tarin` is not a command");
-  check_error({}, kWrongCommandLine, "subcommand");
+  check_error(run_program({}), kWrongCommandLine, "subcommand");
   check_error({"sample"}, kWrongCommandLine, "run");
   check_error({"train", "sort"}, kWrongCommandLine, "sort");
 }
@@ -131,19 +115,11 @@ TEST_CASE("errors: a full disk while metrics are written is told, and the model 
   const std::string model = read_file(folder / "run/model.safetensors");
   const std::string state = read_file(folder / "run/state.safetensors");
   // Files may not grow beyond what metrics.jsonl has now and a little more: every further write fails.
-  rlimit before = {};
-  getrlimit(RLIMIT_FSIZE, &before);
-  rlimit tight = before;
-  tight.rlim_cur = read_file(folder / "run/metrics.jsonl").size() + 200;
-  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &tight) == 0);
-  const Output output = run_program({"train", "--resume", folder / "run", "--quiet", "--log-level", "off"});
-  setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, old_handler);
-  CAPTURE(output.err);
-  CHECK(output.code == kFailure);
-  CHECK(output.err.find("metrics.jsonl: cannot be written: File too large") != std::string::npos);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+  {
+    const test::FileSizeLimit limit(read_file(folder / "run/metrics.jsonl").size() + 200);
+    check_error({"train", "--resume", folder / "run", "--quiet", "--log-level", "off"}, kFailure,
+                "metrics.jsonl: cannot be written: File too large");
+  }
   CHECK(read_file(folder / "run/model.safetensors") == model);
   CHECK(read_file(folder / "run/state.safetensors") == state);
   REQUIRE(run_program({"train", "--resume", folder / "run", "--quiet"}).code == kSuccess);

@@ -3,9 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <sstream>
 
 #include "base/error.h"
+#include "kernels/parallel.h"
+#include "machine/system.h"
 #include "run_program.h"
 #include "train/labs/checkpoint.h"
 #include "train/labs/flash.h"
@@ -17,15 +21,14 @@ using namespace tilegrad::train;
 namespace {
 
 LabOptions options_in(const std::string& out, int rounds = 1) {
-  const auto tests = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  return {.out = out, .program = tests.parent_path() / "tilegrad", .rounds = rounds};
+  return {.out = out, .program = program_file(), .rounds = rounds, .command = "tilegrad lab 'again'"};
 }
 
 // What a lab left in its folder; its last lines are the finding and the folder.
 struct LabOutput {
   int code = 0;
   std::string text, csv, html;
-  Json json;
+  Json json, environment;
 
   const Json& row(std::size_t i) const { return json.at("rows").at(i); }
 };
@@ -38,7 +41,24 @@ LabOutput run_lab(const std::string& folder, const std::string& name, RunLab&& r
           .text = out.str(),
           .csv = read_file(folder + "/" + name + ".csv"),
           .html = read_file(folder + "/report.html"),
-          .json = Json::parse(read_file(folder + "/" + name + ".json"))};
+          .json = Json::parse(read_file(folder + "/" + name + ".json")),
+          .environment = Json::parse(read_file(folder + "/environment.json"))};
+}
+
+// The report tells the configuration, the machine, the program and the command.
+void check_facts(const LabOutput& output) {
+  CHECK(output.html.starts_with("<!"));
+  std::map<std::string, std::string> facts;
+  for (const auto& [name, value] :
+       data_of(output.html).at("facts").get<std::vector<std::array<std::string, 2>>>()) {
+    facts[name] = value;
+  }
+  CHECK(facts.at("seed") == "1");
+  CHECK(facts.at("threads") == std::to_string(kernels::threads()));
+  CHECK(facts.at("command") == "tilegrad lab 'again'");
+  CHECK(facts.at("processor").starts_with(processor_name()));
+  for (const char* name : {"simd", "openblas", "compiler", "tilegrad"}) CHECK_FALSE(facts.at(name).empty());
+  CHECK(output.environment.at("compiler") == facts.at("compiler"));
 }
 
 // The finding closes the output and is in the files; the CSV has a line for each row.
@@ -47,18 +67,8 @@ void check_published(const LabOutput& output, std::size_t rows) {
   CHECK(output.code == kSuccess);
   CHECK(output.json.at("rows").size() == rows);
   CHECK(output.text.find(finding + "\nresults: ") != std::string::npos);
-  CHECK(output.html.starts_with("<!"));
+  check_facts(output);
   CHECK(static_cast<std::size_t>(std::count(output.csv.begin(), output.csv.end(), '\n')) == rows + 1);
-}
-
-void check_refused(const std::vector<std::string>& arguments, int code, const std::string& line) {
-  std::vector<std::string> words = {"lab"};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  const Output output = run_program(words);
-  CAPTURE(output.err);
-  CHECK(output.code == code);
-  CHECK(output.err.find(line) != std::string::npos);
-  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
 }
 
 }  // namespace
@@ -119,14 +129,15 @@ TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that wa
 TEST_CASE("lab checkpoint: misuse is told in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
-  check_refused({"checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
-  check_refused({"checkpoint", "--heads", "3", "--out", out}, kFailure, "heads 3 does not divide width 128");
-  check_refused({"checkpoint", "--budget", "much", "--out", out}, kFailure,
-                "`much` is not a number of bytes");
-  check_refused({"frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
-  check_refused({}, kWrongCommandLine, "A subcommand is required");
+  check_error({"lab", "checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
+  check_error({"lab", "checkpoint", "--heads", "3", "--out", out}, kFailure,
+              "heads 3 does not divide width 128");
+  check_error({"lab", "checkpoint", "--budget", "much", "--out", out}, kFailure,
+              "`much` is not a number of bytes");
+  check_error({"lab", "frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
+  check_error({"lab"}, kWrongCommandLine, "A subcommand is required");
   write_file(folder / "file", "in the way");
-  check_refused({"checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
+  check_error({"lab", "checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
   std::ostringstream out_stream, err;
   const CheckpointLab tight = {.layers = 2, .seq = 16, .d = 16, .heads = 2, .batch = 1, .budget = 1000};
   CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),
@@ -159,6 +170,29 @@ TEST_CASE("lab flash: the kernels agree, and flash needs less memory by the scor
   CHECK(output.json.at("finding").get<std::string>().find("less memory") != std::string::npos);
 }
 
+TEST_CASE("lab flash: bf16 halves what tensors take, and its error is that of the storage") {
+  const TemporaryFolder folder;
+  const auto run = [&](Dtype dtype) {
+    const FlashLab lab = {.seq = 256, .d = 32, .heads = 4, .dtype = dtype, .repeats = 1};
+    return run_lab(folder / std::string(name(dtype)), "flash", [&](const auto& options, const auto& console) {
+      return run_flash_lab(lab, options, console);
+    });
+  };
+  const LabOutput f32 = run(Dtype::f32), bf16 = run(Dtype::bf16);
+  check_published(bf16, 4);
+  CHECK(bf16.json.at("configuration").at("dtype") == "bf16");
+  for (const std::size_t row : {2, 3}) {  // flash, forward alone and with backward
+    CHECK(bf16.row(row).at("peak_bytes") < f32.row(row).at("peak_bytes"));
+    CHECK(bf16.row(row).at("moved_bytes") < f32.row(row).at("moved_bytes"));
+  }
+  for (const Json& row : bf16.json.at("details").at("accuracy")) {
+    CAPTURE(row.dump());
+    CHECK(row.at("flash_error") > 1e-4);
+    CHECK(row.at("flash_error") < .1);
+    CHECK(row.at("flash_error").get<double>() <= 2 * row.at("naive_error").get<double>());
+  }
+}
+
 TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in a line") {
   const TemporaryFolder folder;
   const FlashLab lab = {.seq = 64,
@@ -185,10 +219,10 @@ TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in
 
 TEST_CASE("lab flash: misuse is told in one line") {
   const TemporaryFolder folder;
-  check_refused({"flash", "--seq", "0"}, kWrongCommandLine, "--seq");
-  check_refused({"flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
-  check_refused({"flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
-                "not a number of bytes");
+  check_error({"lab", "flash", "--seq", "0"}, kWrongCommandLine, "--seq");
+  check_error({"lab", "flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
+  check_error({"lab", "flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
+              "not a number of bytes");
 }
 
 TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
@@ -242,8 +276,9 @@ TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
 TEST_CASE("lab heads: misuse is told in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
-  check_refused({"heads", "--gqa-groups", "3", "--out", out}, kFailure, "3 groups do not divide 8 heads");
-  check_refused({"heads", "--seq", "64", "--out", out}, kFailure,
-                "64 tokens to decode, must be from 2 to seq - 1");
+  check_error({"lab", "heads", "--gqa-groups", "3", "--out", out}, kFailure,
+              "3 groups do not divide 8 heads");
+  check_error({"lab", "heads", "--seq", "64", "--out", out}, kFailure,
+              "64 tokens to decode, must be from 2 to seq - 1");
   CHECK_FALSE(std::filesystem::exists(out));
 }

@@ -1,6 +1,7 @@
 #include "train/profile.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +17,6 @@
 #include "train/comparison.h"
 #include "train/labs/lab_profile.h"
 #include "train/metrics.h"
-#include "train/presets.h"
 #include "train/profiler.h"
 #include "train/trainer.h"
 
@@ -68,13 +68,9 @@ void check_times(const Profile& profile) {
   }
 }
 
-RunConfig tiny_config(const std::string& checkpoint) {
-  RunConfig config = task_preset(data::TaskKind::sort);
-  config.model.layers = 2;
-  config.model.width = 12;
-  config.batch = 4;
+RunConfig with_checkpoint(const std::string& checkpoint) {
+  RunConfig config = tiny_config();
   config.checkpoint = checkpoint;
-  config.out = "unused";
   return config;
 }
 
@@ -217,7 +213,8 @@ TEST_CASE(
 
 TEST_CASE(
     "profile: --checkpoint block recomputes what forward did inside of the blocks, none recomputes nothing") {
-  const Profile none = profile_of_step(tiny_config("none")), block = profile_of_step(tiny_config("block"));
+  const Profile none = profile_of_step(with_checkpoint("none")),
+                block = profile_of_step(with_checkpoint("block"));
   check_times(none);
   check_times(block);
   CHECK(calls_in(none, Phase::recompute) == 0);
@@ -235,8 +232,8 @@ TEST_CASE(
 }
 
 TEST_CASE("profile: --checkpoint elementwise recomputes norms and activations, and saves their bytes") {
-  const Profile none = profile_of_step(tiny_config("none")),
-                cheap = profile_of_step(tiny_config("elementwise"));
+  const Profile none = profile_of_step(with_checkpoint("none")),
+                cheap = profile_of_step(with_checkpoint("elementwise"));
   check_times(cheap);
   CHECK(calls_in(cheap, Phase::recompute) == 2 * 3);  // two norms and an activation in each block
   CHECK(cost_of(cheap, "layernorm").in(Phase::recompute).calls == 2 * 2);
@@ -249,7 +246,7 @@ TEST_CASE("profile: --checkpoint elementwise recomputes norms and activations, a
 
 TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a counter") {
   const TemporaryFolder folder;
-  Trainer trainer(tiny_config("block"));
+  Trainer trainer(with_checkpoint("block"));
   Profiler profiler;
   MemoryTimeline timeline;
   for (int i = 0; i < 2; ++i) trainer.step(&timeline, &profiler);
@@ -295,7 +292,7 @@ TEST_CASE("profile: what is written is what is read, and damage is told") {
   std::vector<std::string> damage;
   CHECK(read_profile(file, damage).calls == 0);
   CHECK(damage.empty());
-  Profile profile = profile_of_step(tiny_config("block"));
+  Profile profile = profile_of_step(with_checkpoint("block"));
   profile.interrupted = true;
   write_profile(file, profile);
   CHECK(to_json(read_intact(file)) == to_json(profile));
@@ -395,18 +392,17 @@ TEST_CASE("train --profile: after Ctrl-C there is what there was, and it is said
 TEST_CASE(
     "compare --profile: each variant has a table of its own, printed, in the report and in compare.json") {
   const TemporaryFolder folder;
-  RunConfig config = tiny_config("none");
+  RunConfig config = tiny_config();
   config.steps = 5;
   config.warmup = 0;
   config.eval_every = 5;
   config.out = folder / "cmp";
-  const auto tests = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   std::ostringstream out, err;
   const int code = run_comparison(config,
                                   {.variants = {"mha-naive", "mha-flash-ckpt"},
                                    .quiet = true,
                                    .profile = true,
-                                   .program = tests.parent_path() / "tilegrad"},
+                                   .program = program_file()},
                                   {.out = out, .err = err});
   REQUIRE(code == kSuccess);
   const json rows = json::parse(read_file(folder / "cmp/compare.json"));
@@ -441,7 +437,7 @@ TEST_CASE("lab --profile: every timed call is profiled, and those before an inte
   CHECK(ListenScope::listening() == nullptr);
 
   time_calls({{"repeats", 1}}, "step", [&] { gelu(x); });
-  CHECK(std::distance(std::filesystem::directory_iterator(folder / "."), {}) == 4);
+  CHECK(folder.entries() == 4);
 }
 
 TEST_CASE("lab --profile: tables stand in a folder beside the results, which the next lab empties") {

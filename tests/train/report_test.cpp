@@ -20,13 +20,6 @@ using namespace tilegrad::train;
 
 namespace {
 
-// The JSON that the page reads.
-nlohmann::json data_of(const std::string& page) {
-  const std::string opening = "<script type=\"application/json\" id=\"report\">";
-  const auto begin = page.find(opening) + opening.size();
-  return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
-}
-
 nlohmann::json written(const Report& report) {
   const TemporaryFolder folder;
   write_report(folder / "report.html", report);
@@ -210,21 +203,14 @@ TEST_CASE(
 
 TEST_CASE("report: a folder without a run and a file that cannot be written are errors of one line") {
   const TemporaryFolder folder;
-  const auto check_error = [](const Output& output, const std::string& line) {
-    CAPTURE(output.err);
-    CHECK(output.code == kFailure);
-    CHECK(output.err.starts_with("tilegrad: "));
-    CHECK(output.err.find(line) != std::string::npos);
-    CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
-  };
   std::filesystem::create_directory(folder / "empty");
   write_file(folder / "file", "");
-  check_error(run_program({"report", folder / "nothing"}), "nothing: no such folder");
-  check_error(run_program({"report", folder / "file"}), "file: is not a folder");
-  check_error(run_program({"report", folder / "empty"}), "empty: holds no run");
+  check_error({"report", folder / "nothing"}, kFailure, "nothing: no such folder");
+  check_error({"report", folder / "file"}, kFailure, "file: is not a folder");
+  check_error({"report", folder / "empty"}, kFailure, "empty: holds no run");
   CHECK(run_program({"report"}).code == kWrongCommandLine);
   REQUIRE(run_program(tiny_training(folder / "run")).code == kSuccess);
-  check_error(run_program({"report", folder / "run", "--out", folder / "none/r.html"}), "cannot be written");
+  check_error({"report", folder / "run", "--out", folder / "none/r.html"}, kFailure, "cannot be written");
 }
 
 TEST_CASE("report: the command of a run says what differs from the defaults, and gives the same settings") {
@@ -243,6 +229,21 @@ TEST_CASE("report: the command of a run says what differs from the defaults, and
     CHECK(to_json(parsed(said)) == to_json(config));
   }
   CHECK(options_of(parsed("--kv-heads 1"), {"kv-heads"}) == " --task sort");
+}
+
+TEST_CASE("report: the options that a command was given are said again") {
+  CLI::App app;
+  int seq = 1, heads = 2;
+  bool causal = false, sweep = false;
+  std::string out, name;
+  app.add_option("--seq", seq);
+  app.add_option("--heads", heads);
+  app.add_flag("--causal", causal);
+  app.add_flag("--sweep", sweep);
+  app.add_option("--out", out);
+  app.add_option("-n,--name", name);
+  app.parse("--name 'my lab' --causal --out here --seq 64", /*program_name_included=*/false);
+  CHECK(given_options(app, {"out"}) == " --seq 64 --causal --name 'my lab'");
 }
 
 TEST_CASE("report: a word of a command is quoted where a shell would not take it as it is") {

@@ -1,7 +1,8 @@
 #pragma once
 
-#include <unistd.h>
+#include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -9,9 +10,13 @@
 #include <vector>
 
 #include "base/file.h"
+#include "tests/temporary_folder.h"
+#include "train/presets.h"
 #include "train/program.h"
 
 namespace tilegrad::train {
+
+using test::TemporaryFolder;
 
 /// What a call of the program left behind.
 struct Output {
@@ -28,30 +33,50 @@ inline Output run_program(const std::vector<std::string>& arguments) {
   return {code, out.str(), err.str()};
 }
 
-/// A folder that is gone at the end of the test.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "tilegrad-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+/// `tilegrad`, for commands that start processes of their own.
+inline std::filesystem::path program_file() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "tilegrad";
+}
 
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+/// The program ended with this code and said one line, which contains `line`.
+inline void check_error(const Output& output, int code, const std::string& line) {
+  CAPTURE(output.err);
+  CAPTURE(line);
+  CHECK(output.code == code);
+  CHECK(output.err.starts_with("tilegrad: "));
+  CHECK(output.err.find(line) != std::string::npos);
+  CHECK(std::count(output.err.begin(), output.err.end(), '\n') == 1);
+}
 
- private:
-  std::filesystem::path path_;
-};
+/// So does `tilegrad <arguments>`.
+inline void check_error(const std::vector<std::string>& arguments, int code, const std::string& line) {
+  check_error(run_program(arguments), code, line);
+}
 
-/// A model that trains in no time, with dropout so that random numbers matter.
+/// Settings of a model that trains in no time.
+inline RunConfig tiny_config() {
+  RunConfig config = task_preset(data::TaskKind::sort);
+  config.model.layers = 2;
+  config.model.width = 12;
+  config.batch = 4;
+  config.out = "unused";
+  return config;
+}
+
+/// Arguments that train such a model, with dropout so that random numbers matter.
 inline std::vector<std::string> tiny_training(const std::string& out, std::vector<std::string> more = {}) {
   std::vector<std::string> arguments = {
       "train", "--task",  "sort", "--layers",  "2",   "--heads",      "2", "--width", "16", "--batch",
       "8",     "--steps", "12",   "--dropout", "0.1", "--eval-every", "5", "--out",   out,  "--quiet"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
+}
+
+/// The JSON that the page of a report reads.
+inline nlohmann::json data_of(const std::string& page) {
+  const std::string opening = "<script type=\"application/json\" id=\"report\">";
+  const auto begin = page.find(opening) + opening.size();
+  return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
 }
 
 /// metrics.jsonl without what depends on the clock, one object a line.

@@ -2,7 +2,6 @@
 
 #include "run_program.h"
 #include "train/metrics.h"
-#include "train/presets.h"
 #include "train/trainer.h"
 
 using namespace tilegrad;
@@ -20,15 +19,6 @@ std::vector<double> losses(const std::string& folder) {
   std::vector<double> out;
   for (const StepReport& step : read_metrics(folder + "/metrics.jsonl").steps) out.push_back(step.loss);
   return out;
-}
-
-RunConfig tiny_config() {
-  RunConfig config = task_preset(data::TaskKind::sort);
-  config.model.layers = 2;
-  config.model.width = 12;
-  config.batch = 4;
-  config.out = "unused";
-  return config;
 }
 
 }  // namespace

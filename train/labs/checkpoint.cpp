@@ -15,8 +15,6 @@ namespace tilegrad::train {
 
 namespace {
 
-constexpr Index kVocabulary = 256;  // as many as bytes
-
 // One way of checkpointing, and what was predicted and measured of it.
 struct Variant {
   std::string name;
@@ -107,15 +105,11 @@ struct Bench {
   explicit Bench(const Json& task)
       : key{task.at("seed").get<std::uint64_t>()},
         model(model_of(task), key.fold(0)),
-        tokens(random_tokens(task, key.fold(1))),
-        targets(random_tokens(task, key.fold(2))) {}
+        tokens(tokens_of(task, key.fold(1))),
+        targets(tokens_of(task, key.fold(2))) {}
 
-  static Tensor random_tokens(const Json& task, RandomKey key) {
-    RandomStream random(key);
-    Tensor ids = Tensor::empty({task.at("batch").get<Index>(), task.at("seq").get<Index>()}, Dtype::i32);
-    for (std::int32_t& id : ids.mut<std::int32_t>())
-      id = static_cast<std::int32_t>(random.below(kVocabulary));
-    return ids;
+  static Tensor tokens_of(const Json& task, RandomKey part) {
+    return random_tokens(task.at("batch").get<Index>(), task.at("seq").get<Index>(), part);
   }
 
   nn::Mode mode() const { return {.training = true, .key = key.fold(3)}; }
@@ -282,8 +276,6 @@ std::string finding_of(const std::vector<Variant>& variants, Index budget) {
                      : fmt::format("loss or gradients of {} variants DIFFER", differing));
 }
 
-double mebibytes(Index bytes) { return static_cast<double>(bytes) / (1 << 20); }
-
 // What a budget costs, by prediction, and where the measured variants stand.
 Chart trade_off(const nn::ChainCost& chain, const std::vector<Variant>& variants) {
   const double whole_step_ns = variants[0].step.ms * 1e6;
@@ -341,7 +333,6 @@ int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, cons
   for (const Variant& v : variants) result.rows.push_back(row_of(variants, v));
   result.report = {.title = "Activation checkpointing",
                    .finding = finding_of(variants, budget),
-                   .facts = facts_of(configuration),
                    .tables = {table_of(variants)},
                    .charts = {trade_off(chain, variants), peaks(variants)}};
   publish(options, result, console);

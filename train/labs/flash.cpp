@@ -8,10 +8,12 @@
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "base/format.h"
-#include "train/attention_cost.h"
+#include "machine/speed.h"
+#include "machine/system.h"
+#include "train/attention_traffic.h"
 #include "train/labs/probes.h"
-#include "train/machine.h"
 #include "train/names.h"
+#include "train/tensor_difference.h"
 
 namespace tilegrad::train {
 
@@ -66,12 +68,6 @@ double largest(const Tensor& x) {
   return most;
 }
 
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double most = 0;
-  for (Index i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a.at(i) - b.at(i)));
-  return most;
-}
-
 template <class F>
 Index peak_of(F&& f) {
   memory::reset_peak();
@@ -117,7 +113,7 @@ Json probe_accuracy(const Json& task) {
   return {{"accuracy", rows}};
 }
 
-// The best of several rounds is the machine's; see machine.h.
+// The best of several rounds is the machine's; see machine/speed.h.
 Json probe_machine(const Json&) {
   return {{"f32_gflops", {fma_gflops<float>()}},
           {"f64_gflops", {fma_gflops<double>()}},
@@ -142,7 +138,7 @@ struct Row {
   bool backward = false;  // forward and backward, or forward alone
   Timing time = {};
   Index peak = 0, peak_rss = 0;      // bytes
-  double moved = 0, operations = 0;  // by the models of attention_cost.h
+  double moved = 0, operations = 0;  // of attention_traffic.h and attention_cost.h
 
   double intensity() const { return operations / moved; }
   double gflops() const { return operations / time.ms / 1e6; }
@@ -191,13 +187,13 @@ std::array<Row, 2> rows_of(const FlashLab& lab, AttentionKernel kernel, Index se
                                 .tq = seq,
                                 .tk = seq,
                                 .dim = lab.d,
-                                .pairs = visible_pairs(seq, seq, {.causal = lab.causal})};
+                                .pairs = kernels::visible_pairs(seq, seq, {.causal = lab.causal})};
   std::array<Row, 2> rows;
   double moved = 0, operations = 0;
   for (const bool backward : {false, true}) {
     const Pass pass = backward ? Pass::backward : Pass::forward;
-    moved += moved_bytes(sizes, kernel, pass, bytes_of(lab.dtype), l2);
-    operations += attention_flops(sizes, pass);
+    moved += moved_bytes(sizes, kernel, pass, lab.dtype, l2);
+    operations += kernels::attention_flops(sizes, pass);
     rows[backward] = {.seq = seq,
                       .kernel = kernel,
                       .backward = backward,
@@ -368,7 +364,7 @@ Chart chart_over_lengths(const std::string& title, const std::string& axis, cons
 std::vector<Chart> charts_of(const std::vector<Row>& rows) {
   return {chart_over_lengths("Time", "time, ms", rows, [](const Row& r) { return r.time.ms; }),
           chart_over_lengths("Tracked memory", "peak, MiB", rows,
-                             [](const Row& r) { return static_cast<double>(r.peak) / (1 << 20); })};
+                             [](const Row& r) { return mebibytes(r.peak); })};
 }
 
 std::string describe(const Machine& machine, Dtype dtype) {
@@ -406,7 +402,6 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
   result.report = {
       .title = "Flash attention against naive attention",
       .finding = finding_of(lab, rows),
-      .facts = facts_of(result.configuration),
       .tables = {speed_table(describe(machine, lab.dtype), rows, machine), accuracy_table(accuracy)},
       .charts = {}};
   if (lab.sweep) {

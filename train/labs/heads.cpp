@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 
 #include "autograd/tape.h"
@@ -12,13 +11,12 @@
 #include "train/labs/probes.h"
 #include "train/presets.h"
 #include "train/progress.h"
+#include "train/tensor_difference.h"
 #include "train/trainer.h"
 
 namespace tilegrad::train {
 
 namespace {
-
-constexpr Index kVocabulary = 256;  // as many as bytes
 
 // MHA, GQA or MQA.
 struct Kind {
@@ -42,14 +40,6 @@ nn::TransformerConfig model_of(const Json& task, Index kv_heads) {
 
 RandomKey key_of(const Json& task) { return RandomKey{task.at("seed").get<std::uint64_t>()}; }
 
-// i32 (1, T)
-Tensor random_tokens(Index count, RandomKey key) {
-  RandomStream random(key);
-  Tensor ids = Tensor::empty({1, count}, Dtype::i32);
-  for (std::int32_t& id : ids.mut<std::int32_t>()) id = static_cast<std::int32_t>(random.below(kVocabulary));
-  return ids;
-}
-
 // x (1, T, Hkv, D) with each head repeated for all query heads that share it: (1, T, Hq, D).
 Tensor repeat_heads(const Tensor& x, Index heads) {
   const Index time = x.dim(1), kv_heads = x.dim(2), size = x.dim(3), group = heads / kv_heads;
@@ -62,12 +52,6 @@ Tensor repeat_heads(const Tensor& x, Index heads) {
     }
   }
   return y;
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double most = 0;
-  for (Index i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a.at(i) - b.at(i)));
-  return most;
 }
 
 // A toy task that takes a moment, for models of this many heads.
@@ -91,7 +75,7 @@ void train_until(Trainer& trainer, Index step) {
 
 Json probe_training(const Json& task) {
   nn::Transformer model(model_of(task, task.at("kv_heads").get<Index>()), key_of(task).fold(0));
-  const Tensor tokens = random_tokens(model.config.context, key_of(task).fold(1));
+  const Tensor tokens = random_tokens(1, model.config.context, key_of(task).fold(1));
   const auto step = [&] {
     nn::zero_grad(nn::parameters(model));
     Tape tape;
@@ -110,7 +94,7 @@ Json probe_decoding(const Json& task) {
   using Clock = std::chrono::steady_clock;
   const nn::Transformer model(model_of(task, task.at("kv_heads").get<Index>()), key_of(task).fold(0));
   const auto count = task.at("tokens").get<Index>();
-  const Tensor prompt = random_tokens(model.config.context - count, key_of(task).fold(1));
+  const Tensor prompt = random_tokens(1, model.config.context - count, key_of(task).fold(1));
   std::vector<double> ms;  // of each token but the first, which the whole prompt comes before
   memory::reset_peak();
   LabProfile profile(task, "token");
@@ -364,7 +348,6 @@ int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console&
   result.report = {
       .title = "MHA, GQA and MQA",
       .finding = finding_of(lab, rows),
-      .facts = facts_of(result.configuration),
       .tables = {size_table(rows), quality_table(lab, rows)},
       .charts = {bars("K/V a token", "bytes", rows,
                       [](const Row& r) { return static_cast<double>(r.kv_bytes_per_token); }),

@@ -2,15 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <map>
 
 #include "base/file.h"
+#include "kernels/parallel.h"
 #include "train/child_process.h"
+#include "train/environment.h"
 #include "train/interrupt.h"
 #include "train/labs/lab_profile.h"
 #include "train/labs/probes.h"
+#include "train/run_folder.h"
+#include "train/statistics.h"
 #include "train/table.h"
 
 namespace tilegrad::train {
@@ -37,12 +40,7 @@ Json read_json(const fs::path& file) {
   return json;
 }
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(!error && fs::is_directory(folder), "{}: cannot be made: {}", folder.string(),
-        error ? error.message() : "a file is in the way");
-}
+std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 void join_lists(Json& to, const Json& from) {
   for (const auto& [key, value] : from.items()) {
@@ -107,21 +105,16 @@ std::vector<double> time_calls(const Json& task, const std::string& what, const 
   return ms;
 }
 
-Timing timing_of(const Json& list) {
-  auto ms = list.get<std::vector<double>>();
-  std::sort(ms.begin(), ms.end());
-  const auto at = [&](double share) {
-    return ms[static_cast<std::size_t>(share * static_cast<double>(ms.size() - 1) + 0.5)];
-  };
-  return {.ms = at(0.5), .spread_ms = at(0.75) - at(0.25)};
+Tensor random_tokens(Index batch, Index time, RandomKey key) {
+  RandomStream random(key);
+  Tensor ids = Tensor::empty({batch, time}, Dtype::i32);
+  for (std::int32_t& id : ids.mut<std::int32_t>()) id = static_cast<std::int32_t>(random.below(kVocabulary));
+  return ids;
 }
 
-std::vector<std::pair<std::string, std::string>> facts_of(const Json& configuration) {
-  std::vector<std::pair<std::string, std::string>> facts;
-  for (const auto& [key, value] : configuration.items()) {
-    facts.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
-  }
-  return facts;
+Timing timing_of(const Json& list) {
+  const Quartiles ms = quartiles(list.get<std::vector<double>>());
+  return {.ms = ms.median, .spread_ms = ms.third - ms.first};
 }
 
 std::string csv_of(const Json& rows) {
@@ -130,7 +123,7 @@ std::string csv_of(const Json& rows) {
     std::string heading, line;
     for (const auto& [key, value] : row.items()) {
       heading += (heading.empty() ? "" : ",") + key;
-      line += (line.empty() ? "" : ",") + (value.is_string() ? value.get<std::string>() : value.dump());
+      line += (line.empty() ? "" : ",") + text_of(value);
     }
     if (csv.empty()) csv = heading + "\n";
     csv += line + "\n";
@@ -140,14 +133,20 @@ std::string csv_of(const Json& rows) {
 
 void publish(const LabOptions& options, const LabResult& result, const Console& console) {
   const fs::path folder = options.out;
+  const Environment environment = current_environment(options.command);
+  Json configuration = result.configuration;
+  configuration["threads"] = kernels::threads();
   Report report = result.report;
+  for (const auto& [key, value] : configuration.items()) report.facts.emplace_back(key, text_of(value));
+  for (auto& fact : facts_of(environment)) report.facts.push_back(std::move(fact));
   for (ReportTable& table : profile_tables(options)) report.tables.push_back(std::move(table));
-  const Json json = {{"configuration", result.configuration},
+  const Json json = {{"configuration", configuration},
                      {"rows", result.rows},
                      {"details", result.details},
                      {"finding", result.report.finding}};
   write_file(folder / (result.name + ".json"), json.dump(2) + "\n");
   write_file(folder / (result.name + ".csv"), csv_of(result.rows));
+  write_environment(RunFolder(folder).environment_file(), environment);
   write_report(folder / "report.html", report);
   for (const ReportTable& table : report.tables) console.out << format_table(table) << "\n";
   console.out << result.report.finding << "\n" << fmt::format("results: {}\n", options.out) << std::flush;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/tensor.h"
 #include "base/error.h"
 #include "base/index.h"
 #include "train/console.h"
@@ -22,6 +23,7 @@ struct LabOptions {
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which measures each variant
   int rounds = 3;                                    ///< of timed measurements
   bool profile = false;                              ///< tell what ops cost, in all that is timed
+  std::string command = {};                          ///< that repeats the lab
 };
 
 /// One measurement: takes a task, whose "probe" names the measurement, and returns the numbers.
@@ -51,6 +53,10 @@ std::vector<Json> measure_by_turns(const LabOptions& options, const std::vector<
 /// them.
 std::vector<double> time_calls(const Json& task, const std::string& what, const std::function<void()>& f);
 
+/// Of models whose answers do not matter: as many tokens as bytes, and random ones of them, i32 (B, T).
+inline constexpr Index kVocabulary = 256;
+Tensor random_tokens(Index batch, Index time, RandomKey key);
+
 /// Several times as one: the median, and the distance of the quartiles around it.
 struct Timing {
   double ms = 0;
@@ -59,18 +65,16 @@ struct Timing {
 /// From a list of milliseconds, at least one.
 Timing timing_of(const Json& ms);
 
-/// The configuration as facts for the report.
-std::vector<std::pair<std::string, std::string>> facts_of(const Json& configuration);
-
 /// What a lab leaves behind.
 struct LabResult {
   std::string name;    ///< of the files: <name>.json, <name>.csv and report.html
   Json configuration;  ///< what was asked for
   Json rows;           ///< the numbers, unrounded; objects of equal keys, a line of the CSV each
   Json details = {};   ///< more numbers, for the JSON alone
-  Report report;
+  Report report;       ///< without facts
 };
-/// Prints the tables and the finding, and writes the files.
+/// Prints the tables and the finding, and writes the files. The facts of the report are the configuration,
+/// with the number of threads, and the environment, which is written to environment.json, too.
 void publish(const LabOptions& options, const LabResult& result, const Console& console);
 
 /// Rows of equal keys as lines, under a line with the keys.

@@ -1,30 +1,16 @@
 #pragma once
 
-#include <string_view>
-
 #include "autograd/ops.h"
+#include "kernels/attention_cost.h"
 
-/// What attention costs by its formulas, whatever the machine.
 namespace tilegrad::train {
 
-enum class Pass { forward, backward };
-std::string_view name(Pass pass);
-
-/// The sizes of one call, and the pairs of query and key in one head that its masks leave.
-struct AttentionSizes {
-  Index batch = 1, heads = 1, kv_heads = 1, tq = 0, tk = 0, dim = 0;
-  Index pairs = 0;
-};
-
-/// Pairs of query and key that causal and window leave in one head, counted one row after the other.
-Index visible_pairs(Index tq, Index tk, const AttentionOptions& options);
-
-/// Floating-point operations of the matrix products: forward 4 · B · Hq · pairs · D (two products), backward
-/// 2.5 times that (five products).
-double attention_flops(const AttentionSizes& sizes, Pass pass);
+using kernels::AttentionSizes;
+using kernels::Pass;
 
 /// Bytes that move between memory and cache by the model of T. Dao et al., "FlashAttention" (NeurIPS 2022),
-/// section 3.2, with elements of `element_bytes` bytes. Every tensor is read or written once:
+/// section 3.2. Every tensor is read or written once, as it is stored; scores, tiles in the cache and sums
+/// are of the type that is computed in, which differs for bf16:
 ///   forward  q k v out                 tensors = B (2 Hq Tq + 2 Hkv Tk) D
 ///   backward q k v out dout dq dk dv   tensors = B (4 Hq Tq + 4 Hkv Tk) D
 /// naive, Θ(N d + N²): the score matrix besides, B Hq pairs elements, moves
@@ -34,7 +20,7 @@ double attention_flops(const AttentionSizes& sizes, Pass pass);
 /// rows of the other side pass by, B Hq pairs D / M of them
 ///   forward  2 D elements each (k, v pass by a block of queries)
 ///   backward 4 D elements each (q, dout and dq, read and written, pass by a block of keys)
-double moved_bytes(const AttentionSizes& sizes, AttentionKernel kernel, Pass pass, Index element_bytes,
+double moved_bytes(const AttentionSizes& sizes, AttentionKernel kernel, Pass pass, Dtype dtype,
                    Index cache_bytes);
 
 }  // namespace tilegrad::train

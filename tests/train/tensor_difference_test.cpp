@@ -1,0 +1,28 @@
+#include "train/tensor_difference.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+using namespace tilegrad;
+using train::largest_difference;
+
+TEST_CASE("tensor difference: the largest one counts, whatever the dtypes") {
+  const Tensor a = Tensor::from<float>({3}, {1, 2, 3}), b = Tensor::from<double>({3}, {1, 4.5, 2});
+  CHECK(largest_difference(a, b) == 2.5);
+  CHECK(largest_difference(b, a) == 2.5);
+  CHECK(largest_difference(a, a) == 0);
+  CHECK_THROWS_WITH_AS(largest_difference(a, Tensor::zeros({3, 1}, Dtype::f32)),
+                       "largest difference: shapes differ: (3) and (3, 1)", Error);
+}
+
+TEST_CASE("tensor difference: NaN is never hidden, and equal infinities are equal") {
+  const double inf = std::numeric_limits<double>::infinity();
+  const Tensor a = Tensor::from<double>({3}, {inf, -inf, 1}), b = Tensor::from<double>({3}, {inf, -inf, 2});
+  CHECK(largest_difference(a, b) == 1);
+  CHECK(largest_difference(a, Tensor::from<double>({3}, {inf, inf, 1})) == inf);
+  CHECK(largest_difference(a, Tensor::from<double>({3}, {inf, std::nan(""), 2})) == inf);
+}
