@@ -243,10 +243,12 @@ class FlashBackward {
     return {s.k0 + block * tile_.keys < keys.end && keys.begin < s.k0 + s.tk, block};
   }
 
-  // Tasks of one head that run at the same time wait for each other at dQ. So as many heads as there are
-  // threads take turns, a block of keys each; heads that lie far from each other, because two threads that
-  // write to neighbouring rows would take cache lines from each other. Only a gradient of the bias, which
-  // heads may share, wants them one after the other. The result depends on turns alone, not on this order.
+  // Tasks of one head that run at the same time add to the same dQ. Where masks let them begin at different
+  // queries they wait for each other, again and again. So as many heads as there are threads take turns, a
+  // block of keys each; heads that lie far from each other, because threads that write to neighbouring rows
+  // take cache lines from each other. Without masks one head comes after the other, and its queries are in
+  // the cache for all threads; so too if there is a gradient of the bias, which heads may share. The result
+  // depends on turns alone, not on this order.
   std::vector<Task> ordered_tasks() const {
     struct Head {
       Index first, count, hkv;  // its blocks of keys
@@ -257,8 +259,11 @@ class FlashBackward {
         heads.push_back({block.first, block.count, hkv});
     }
     std::vector<Task> tasks;
+    const bool one_by_one =
+        grads_.dbias || std::all_of(problem_.sequences.begin(), problem_.sequences.end(),
+                                    [](const Sequence& s) { return s.sees_all(s.queries(), s.keys()); });
     const auto count = static_cast<Index>(heads.size());
-    const Index groups = grads_.dbias ? count : ceil_div(count, threads());
+    const Index groups = one_by_one ? count : ceil_div(count, threads());
     for (Index group = 0; group < groups; ++group) {
       bool more = true;
       for (Index n = 0; more; ++n) {
@@ -291,15 +296,24 @@ class FlashBackward {
     const Keys keys = {k, v, all_finite(k) && all_finite(v)};
 
     const Range queries = s.queries_of(block.rows);
-    for (Index h = hkv * problem_.group(); h < (hkv + 1) * problem_.group(); ++h) {
-      begin_dbias(s, h, block);
-      for (Index n = (queries.begin - s.q0) / tile_.queries; !queries.empty(); ++n) {
-        const Index begin = s.q0 + n * tile_.queries;
-        if (begin >= queries.end) break;
-        const Range some = {begin, std::min(begin + tile_.queries, s.q0 + s.tq)};
-        run_tile({&s, h, hkv, some, block.rows}, block, n, keys, thread);
+    const Index first = (queries.begin - s.q0) / tile_.queries;
+    const Index end = queries.empty() ? first : ceil_div(queries.end - s.q0, tile_.queries);
+    const auto tile = [&](Index h, Index n) HWY_ATTR {
+      const Index begin = s.q0 + n * tile_.queries;
+      const Range some = {begin, std::min(begin + tile_.queries, s.q0 + s.tq)};
+      run_tile({&s, h, hkv, some, block.rows}, block, n, keys, thread);
+    };
+    const Range heads = {hkv * problem_.group(), (hkv + 1) * problem_.group()};
+    if (grads_.dbias) {
+      for (Index h = heads.begin; h < heads.end; ++h) {
+        begin_dbias(s, h, block);
+        for (Index n = first; n < end; ++n) tile(h, n);
+        end_dbias(s, h, block);
       }
-      end_dbias(s, h, block);
+    } else {  // query by query, because the heads of a query lie beside each other
+      for (Index n = first; n < end; ++n) {
+        for (Index h = heads.begin; h < heads.end; ++h) tile(h, n);
+      }
     }
     write_out(grads_.dk, grads_.write_k, s, hkv, block, kDkt, thread);
     write_out(grads_.dv, grads_.write_v, s, hkv, block, kDvt, thread);
@@ -544,12 +558,10 @@ class FlashBackward {
                          [&](const Sequence& s) { return s.b < b && number * tile_.keys < s.tk; });
   }
   void begin_dbias(const Sequence& s, Index h, const Block& block) const {
-    if (!grads_.dbias) return;
     const BiasTurn t = bias_turn(s, h, block);
     bias_turns_.wait(t.place, t.turn);
   }
   void end_dbias(const Sequence& s, Index h, const Block& block) {
-    if (!grads_.dbias) return;
     const BiasTurn t = bias_turn(s, h, block);
     bias_turns_.pass(t.place, t.turn);
   }

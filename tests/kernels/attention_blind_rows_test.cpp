@@ -153,7 +153,8 @@ TEST_CASE("attention: a NaN in the dlse of a query that sees nothing goes nowher
   }
 }
 
-TEST_CASE("attention: a NaN in the dlse of a query that sees its sink alone reaches that sink and nothing else") {
+TEST_CASE(
+    "attention: a NaN in the dlse of a query that sees its sink alone reaches that sink and nothing else") {
   for (AttentionCase c : {masked_case(), biased_case()}) {
     const auto blind = blind_rows(reference(c));
     add_sinks(c);
