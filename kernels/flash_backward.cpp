@@ -243,12 +243,10 @@ class FlashBackward {
     return {s.k0 + block * tile_.keys < keys.end && keys.begin < s.k0 + s.tk, block};
   }
 
-  // Tasks of one head that run at the same time add to the same dQ. Where masks let them begin at different
-  // queries they wait for each other, again and again. So as many heads as there are threads take turns, a
-  // block of keys each; heads that lie far from each other, because threads that write to neighbouring rows
-  // take cache lines from each other. Without masks one head comes after the other, and its queries are in
-  // the cache for all threads; so too if there is a gradient of the bias, which heads may share. The result
-  // depends on turns alone, not on this order.
+  // Tasks of one head that run at the same time wait for each other at dQ. So as many heads as there are
+  // threads take turns, a block of keys each; heads that lie far from each other, because threads that write
+  // to neighbouring rows take cache lines from each other. Only a gradient of the bias, which heads may
+  // share, wants them one after the other. The result depends on turns alone, not on this order.
   std::vector<Task> ordered_tasks() const {
     struct Head {
       Index first, count, hkv;  // its blocks of keys
@@ -259,11 +257,8 @@ class FlashBackward {
         heads.push_back({block.first, block.count, hkv});
     }
     std::vector<Task> tasks;
-    const bool one_by_one =
-        grads_.dbias || std::all_of(problem_.sequences.begin(), problem_.sequences.end(),
-                                    [](const Sequence& s) { return s.sees_all(s.queries(), s.keys()); });
     const auto count = static_cast<Index>(heads.size());
-    const Index groups = one_by_one ? count : ceil_div(count, threads());
+    const Index groups = grads_.dbias ? count : ceil_div(count, threads());
     for (Index group = 0; group < groups; ++group) {
       bool more = true;
       for (Index n = 0; more; ++n) {
