@@ -28,6 +28,7 @@ bool is_finite(const Tensor& t) {
 
 void accumulate(Tensor& into, const Tensor& grad) {
   if (into.dtype() == Dtype::bf16) {
+    const memory::CategoryScope scope(memory::Category::gradients);
     Tensor sum = into.cast(Dtype::f32);
     accumulate(sum, grad.cast(Dtype::f32));
     into = sum.cast(Dtype::bf16);

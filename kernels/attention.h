@@ -89,6 +89,12 @@ struct AttentionInputs {
   std::span<const Compute<T>> sinks = {};              ///< (Hq) one more logit in the denominator
   std::span<const std::int32_t> k_lengths = {};        ///< (B) keys from there on are padding; in [0, Tk]
   std::span<const std::int32_t> cu_q = {}, cu_k = {};  ///< (N + 1)
+
+  /// The same call on tensors that are stored in another type, U, which computes in the same.
+  template <class U>
+  AttentionInputs<U> with(Heads<const U> q_, Heads<const U> k_, Heads<const U> v_) const {
+    return {q_, k_, v_, bias, mask, alibi, sinks, k_lengths, cu_q, cu_k};
+  }
 };
 
 /// Where the gradients go. A gradient with null data is not wanted. dbias has the bias's own shape: it is

@@ -19,21 +19,24 @@ void for_each_row(const X& x, F&& f) {
   });
 }
 
-// A tensor in float, of its own memory.
+// A tensor in float, in memory of its own.
 class Wide {
  public:
-  // Nothing yet, or no tensor at all if x has none.
-  explicit Wide(const Heads<bf16>& x)
+  // Of the shape of x and with nothing in it yet; null if x is.
+  template <class B>
+  explicit Wide(const Heads<B>& x)
       : block_(x.data == nullptr ? 0 : x.batch * x.time * x.heads * x.dim * Index{sizeof(float)},
                memory::Category::workspace),
         heads_(x.data == nullptr ? nullptr : reinterpret_cast<float*>(block_.data()), x.batch, x.time,
                x.heads, x.dim) {}
-  // The same numbers.
+
+  // The numbers of x.
   static Wide copy(const Heads<const bf16>& x) {
-    Wide wide({const_cast<bf16*>(x.data), x.batch, x.time, x.heads, x.dim});
+    Wide wide(x);
     for_each_row(x, [&](Index b, Index t, Index h) {
-      const auto row = static_cast<std::size_t>(x.dim);
-      widen(wide.heads_.head(b, h).row_span(t), {x.head(b, h).row(t), row});
+      const bf16* from = x.head(b, h).row(t);
+      float* to = wide.heads_.head(b, h).row(t);
+      for (Index c = 0; c < x.dim; ++c) to[c] = widen(from[c]);
     });
     return wide;
   }
@@ -61,16 +64,7 @@ struct WideInputs {
       : q(Wide::copy(in.q)),
         k(Wide::copy(in.k)),
         v(Wide::copy(in.v)),
-        view{.q = q.heads(),
-             .k = k.heads(),
-             .v = v.heads(),
-             .bias = in.bias,
-             .mask = in.mask,
-             .alibi = in.alibi,
-             .sinks = in.sinks,
-             .k_lengths = in.k_lengths,
-             .cu_q = in.cu_q,
-             .cu_k = in.cu_k} {}
+        view(in.with<float>(q.heads(), k.heads(), v.heads())) {}
 
   Wide q, k, v;
   AttentionInputs<float> view;

@@ -39,7 +39,7 @@ class NaiveForward : NaiveAttention<T> {
     const Index n = at.keys.size();
     modify(row, i, at);
     this->hide(row, i, at, -kInfinity);
-    const T sink = problem_.in.sinks.empty() ? -kInfinity : problem_.in.sinks[static_cast<std::size_t>(at.h)];
+    const T sink = problem_.sink(at.h);
     const T max = std::max(sink, row_max<T>(n, row));
     // −inf − (−inf) is NaN, as it should unless the row sees nothing.
     const T shift = max == -kInfinity && problem_.blind(*at.sequence, at.h, i) ? T{0} : max;

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 
 #include "autograd/gradcheck.h"
@@ -115,5 +116,30 @@ TEST_CASE("attention: only the gradients that are wanted are computed") {
     Tape tape;
     tape.backward(attention(q, k, vl, kernel), random({1, 3, 2, 4}, 99));
     check_close(vl.grad(), all.dv);
+  }
+}
+
+TEST_CASE(
+    "attention in bf16: out and gradients are bf16, lse is f32; a value that stands three times adds up") {
+  const Tensor x = random({2, 40, 4, 16}, 1, Dtype::f32).cast(Dtype::bf16);
+  for (const AttentionKernel kernel : kKernels) {
+    const auto run = [&](Dtype dtype) {
+      const Var leaf = Var::leaf(x.cast(dtype));
+      Tape tape;
+      const AttentionResult y = attention_with_lse(leaf, leaf, leaf, kernel, {.causal = true});
+      CHECK(y.lse.dtype() == Dtype::f32);
+      tape.backward(y.out, random(x.shape(), 2, Dtype::f32).cast(dtype));
+      return std::array{y.out.value(), leaf.grad()};
+    };
+    const auto stored = run(Dtype::bf16), exact = run(Dtype::f32);
+    for (std::size_t n = 0; n < stored.size(); ++n) {
+      CHECK(stored[n].dtype() == Dtype::bf16);
+      double largest = 0;
+      for (Index i = 0; i < x.size(); ++i)
+        largest =
+            std::max(largest, std::abs(stored[n].at(i) - exact[n].at(i)) / (1 + std::abs(exact[n].at(i))));
+      CHECK(largest > 1e-4);
+      CHECK(largest < .02);
+    }
   }
 }

@@ -35,17 +35,7 @@ struct BothOperands {
   }
 
   kernels::AttentionInputs<bf16> inputs() const {
-    const auto in = wide.inputs();
-    return {.q = q_heads(wide.n, q),
-            .k = k_heads(wide.n, k),
-            .v = v_heads(wide.n, v),
-            .bias = in.bias,
-            .mask = in.mask,
-            .alibi = in.alibi,
-            .sinks = in.sinks,
-            .k_lengths = in.k_lengths,
-            .cu_q = in.cu_q,
-            .cu_k = in.cu_k};
+    return wide.inputs().with<bf16>(q_heads(wide.n, q), k_heads(wide.n, k), v_heads(wide.n, v));
   }
 };
 
