@@ -1,11 +1,11 @@
-#include "autograd/checkpoint.h"
+#include "tilegrad/autograd/checkpoint.h"
 
 #include <utility>
 #include <vector>
 
-#include "autograd/recomputation.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/recomputation.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

@@ -3,7 +3,7 @@
 #include <functional>
 #include <span>
 
-#include "autograd/var.h"
+#include "tilegrad/autograd/var.h"
 
 namespace tilegrad {
 

@@ -1,4 +1,4 @@
-#include "autograd/dtype.h"
+#include "tilegrad/autograd/dtype.h"
 
 namespace tilegrad {
 

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <string_view>
 
-#include "base/error.h"
-#include "base/index.h"
-#include "kernels/bf16.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/index.h"
+#include "tilegrad/kernels/bf16.h"
 
 namespace tilegrad {
 

@@ -1,9 +1,9 @@
-#include "autograd/gradcheck.h"
+#include "tilegrad/autograd/gradcheck.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <span>
 
-#include "autograd/var.h"
-#include "base/random.h"
-#include "kernels/attention.h"
+#include "tilegrad/autograd/var.h"
+#include "tilegrad/base/random.h"
+#include "tilegrad/kernels/attention/attention.h"
 
 /// Every op of tilegrad: one line of maths, one of shapes. All work in f32 and f64 unless they say otherwise.
 /// Shapes must match exactly and dtypes must be equal: nothing broadcasts and nothing is promoted. A

@@ -1,8 +1,8 @@
-#include "autograd/recomputation.h"
+#include "tilegrad/autograd/recomputation.h"
 
 #include <utility>
 
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

@@ -3,8 +3,8 @@
 #include <span>
 #include <vector>
 
-#include "autograd/checkpoint.h"
-#include "autograd/saved.h"
+#include "tilegrad/autograd/checkpoint.h"
+#include "tilegrad/autograd/saved.h"
 
 namespace tilegrad {
 

@@ -1,8 +1,8 @@
-#include "autograd/saved.h"
+#include "tilegrad/autograd/saved.h"
 
 #include <utility>
 
-#include "autograd/recomputation.h"
+#include "tilegrad/autograd/recomputation.h"
 
 namespace tilegrad {
 

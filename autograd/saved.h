@@ -3,7 +3,7 @@
 #include <memory>
 #include <string_view>
 
-#include "autograd/var.h"
+#include "tilegrad/autograd/var.h"
 
 namespace tilegrad {
 

@@ -1,4 +1,4 @@
-#include "autograd/shape.h"
+#include "tilegrad/autograd/shape.h"
 
 #include <algorithm>
 

@@ -5,8 +5,8 @@
 #include <span>
 #include <string>
 
-#include "base/error.h"
-#include "base/index.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/index.h"
 
 namespace tilegrad {
 

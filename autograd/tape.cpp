@@ -1,12 +1,12 @@
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 #include <algorithm>
 #include <atomic>
 #include <utility>
 
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "kernels/elementwise.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad {
 

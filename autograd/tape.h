@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "autograd/var.h"
-#include "kernels/mat.h"
+#include "tilegrad/autograd/var.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad {
 

@@ -1,9 +1,9 @@
-#include "autograd/tensor.h"
+#include "tilegrad/autograd/tensor.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/elementwise.h"
+#include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad {
 

@@ -4,11 +4,11 @@
 #include <span>
 #include <type_traits>
 
-#include "autograd/dtype.h"
-#include "autograd/shape.h"
-#include "base/memory.h"
-#include "base/random.h"
-#include "kernels/mat.h"
+#include "tilegrad/autograd/dtype.h"
+#include "tilegrad/autograd/shape.h"
+#include "tilegrad/base/memory.h"
+#include "tilegrad/base/random.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad {
 

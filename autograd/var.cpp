@@ -1,4 +1,4 @@
-#include "autograd/var.h"
+#include "tilegrad/autograd/var.h"
 
 namespace tilegrad {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "autograd/tensor.h"
+#include "tilegrad/autograd/tensor.h"
 
 namespace tilegrad {
 

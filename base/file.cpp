@@ -1,4 +1,4 @@
-#include "base/file.h"
+#include "tilegrad/base/file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <utility>
 
-#include "base/error.h"
+#include "tilegrad/base/error.h"
 
 namespace tilegrad {
 

@@ -1,4 +1,4 @@
-#include "base/memory.h"
+#include "tilegrad/base/memory.h"
 
 #include <unistd.h>
 
@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "base/error.h"
-#include "base/format.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/format.h"
 
 namespace tilegrad::memory {
 

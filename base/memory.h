@@ -5,8 +5,8 @@
 #include <functional>
 #include <string_view>
 
-#include "base/error.h"
-#include "base/index.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/index.h"
 
 /// The one allocator of tilegrad: tensors and the kernels' scratch come from here, so that memory can be
 /// counted by what it is used for, limited, and reused from step to step. Thread-safe.

@@ -11,8 +11,8 @@
 
 #include "bench/attention_workload.h"
 #include "bench/best.h"
-#include "kernels/parallel.h"
-#include "machine/speed.h"
+#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/measure/speed.h"
 
 namespace tilegrad::bench {
 

@@ -99,14 +99,14 @@ std::string describe(const Problem& p) {
 }
 
 double flops(const Problem& p, Pass pass) {
-  return kernels::attention_flops({.batch = p.batch,
-                                   .heads = p.heads,
-                                   .kv_heads = p.kv_heads,
-                                   .tq = p.tq,
-                                   .tk = p.tk,
-                                   .dim = p.dim,
-                                   .pairs = kernels::visible_pairs(p.tq, p.tk, options_of(p))},
-                                  pass);
+  return train::attention_flops({.batch = p.batch,
+                                 .heads = p.heads,
+                                 .kv_heads = p.kv_heads,
+                                 .tq = p.tq,
+                                 .tk = p.tk,
+                                 .dim = p.dim,
+                                 .pairs = train::visible_pairs(p.tq, p.tk, options_of(p))},
+                                pass);
 }
 
 template <class T>

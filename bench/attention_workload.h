@@ -3,14 +3,14 @@
 #include <optional>
 #include <string>
 
-#include "autograd/tensor.h"
-#include "kernels/attention.h"
-#include "kernels/attention_cost.h"
+#include "tilegrad/autograd/tensor.h"
+#include "tilegrad/kernels/attention/attention.h"
+#include "tilegrad/train/measure/attention_cost.h"
 
 /// Flash attention on random numbers, called as the op calls it but without tape or op around it.
 namespace tilegrad::bench {
 
-using kernels::Pass;
+using train::Pass;
 
 /// What is computed, and on how many threads.
 struct Problem {

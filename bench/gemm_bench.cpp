@@ -1,8 +1,8 @@
 #include <benchmark/benchmark.h>
 
-#include "autograd/tensor.h"
 #include "bench/best.h"
-#include "kernels/gemm.h"
+#include "tilegrad/autograd/tensor.h"
+#include "tilegrad/kernels/gemm.h"
 
 // Square products, as the yardstick for everything else, and the products of a small transformer's layers.
 namespace {

@@ -2,8 +2,8 @@
 
 #include "bench/attention_bench.h"
 #include "bench/best.h"
-#include "kernels/gemm.h"
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/gemm.h"
+#include "tilegrad/kernels/parallel.h"
 
 int main(int argc, char** argv) {
   tilegrad::bench::add_attention_benchmarks();

@@ -1,9 +1,9 @@
 #include <benchmark/benchmark.h>
 
-#include "autograd/tape.h"
 #include "bench/best.h"
-#include "nn/adamw.h"
-#include "nn/transformer.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/nn/adamw.h"
+#include "tilegrad/nn/transformer.h"
 
 // One training step: forward, loss, backward, clipping and AdamW, on random tokens.
 namespace {

@@ -19,13 +19,23 @@ if(TILEGRAD_WERROR)
   target_compile_options(tilegrad_warnings INTERFACE -Werror)
 endif()
 
+# Headers are included as "tilegrad/<floor>/<file>.h", in this tree and installed: a link for each floor.
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/include/tilegrad)
+foreach(floor base kernels autograd nn data train)
+  file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${floor} ${PROJECT_BINARY_DIR}/include/tilegrad/${floor} SYMBOLIC)
+endforeach()
+foreach(umbrella tilegrad.h attention.h)
+  file(CREATE_LINK ${PROJECT_SOURCE_DIR}/include/tilegrad/${umbrella}
+                   ${PROJECT_BINARY_DIR}/include/tilegrad/${umbrella} SYMBOLIC)
+endforeach()
+
 # tilegrad_floor(<name> SOURCES <files> [PUBLIC <libraries>] [PRIVATE <libraries>])
 # One library tilegrad::<name> for one folder. A floor links what lies below it and nothing else.
 function(tilegrad_floor name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(tilegrad_${name} ${ARG_SOURCES})
   add_library(tilegrad::${name} ALIAS tilegrad_${name})
-  target_include_directories(tilegrad_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  target_include_directories(tilegrad_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>)
   target_link_libraries(tilegrad_${name} PUBLIC tilegrad_options ${ARG_PUBLIC}
                                          PRIVATE tilegrad_warnings ${ARG_PRIVATE})
 endfunction()

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "base/index.h"
+#include "tilegrad/base/index.h"
 
 namespace tilegrad::data {
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "base/error.h"
-#include "data/task.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/data/task.h"
 
 // How each task makes an example and shows its symbols. The tokens are numbered from the symbols on; what a
 // task needs besides (bar, plus and equals, special token, filler) follows them.

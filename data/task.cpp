@@ -1,9 +1,9 @@
-#include "data/task.h"
+#include "tilegrad/data/task.h"
 
 #include <algorithm>
 #include <sstream>
 
-#include "base/error.h"
+#include "tilegrad/base/error.h"
 
 namespace tilegrad::data {
 

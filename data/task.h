@@ -4,8 +4,8 @@
 #include <string_view>
 #include <vector>
 
-#include "base/random.h"
-#include "data/batch.h"
+#include "tilegrad/base/random.h"
+#include "tilegrad/data/batch.h"
 
 namespace tilegrad::data {
 

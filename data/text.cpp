@@ -1,10 +1,10 @@
-#include "data/text.h"
+#include "tilegrad/data/text.h"
 
 #include <algorithm>
 #include <array>
 
-#include "base/error.h"
-#include "base/file.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/file.h"
 
 namespace tilegrad::data {
 

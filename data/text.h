@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <string>
 
-#include "base/random.h"
-#include "data/batch.h"
+#include "tilegrad/base/random.h"
+#include "tilegrad/data/batch.h"
 
 namespace tilegrad::data {
 

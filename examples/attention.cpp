@@ -1,8 +1,7 @@
 // Exact flash attention, forward and backward: 4 query heads that share 2 key/value heads.
-#include <cstdio>
+#include "tilegrad/attention.h"
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
+#include <cstdio>
 
 int main() {
   using namespace tilegrad;

@@ -1,10 +1,10 @@
 // A transformer that learns to count: after token i comes token i + 1, modulo 16.
 #include <cstdio>
 
-#include "autograd/tape.h"
-#include "nn/adamw.h"
-#include "nn/generate.h"
-#include "nn/transformer.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/nn/adamw.h"
+#include "tilegrad/nn/generate.h"
+#include "tilegrad/nn/transformer.h"
 
 int main() {
   using namespace tilegrad;

@@ -1,6 +1,6 @@
-#include "kernels/activation.h"
+#include "tilegrad/kernels/activation.h"
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 #ifndef TILEGRAD_KERNELS_ACTIVATION_TABLE  // this file is compiled once for every SIMD target
 #define TILEGRAD_KERNELS_ACTIVATION_TABLE
@@ -22,11 +22,11 @@ struct ActivationTable {
 #endif
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/activation.cpp"
+#define HWY_TARGET_INCLUDE "tilegrad/kernels/activation.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/simd-inl.h"
+#include "tilegrad/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

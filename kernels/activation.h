@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "kernels/mat.h"
+#include "tilegrad/kernels/mat.h"
 
 /// Activation functions, for float and double. Forward overwrites y; y may be x.
 namespace tilegrad::kernels {

@@ -1,8 +1,8 @@
-#include "kernels/adamw.h"
+#include "tilegrad/kernels/adamw.h"
 
 #include <cmath>
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

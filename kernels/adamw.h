@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "base/index.h"
+#include "tilegrad/base/index.h"
 
 namespace tilegrad::kernels {
 

@@ -1,14 +1,14 @@
-#include "kernels/attention_dropout.h"
+#include "tilegrad/kernels/attention_dropout.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/attention_dropout.cpp"
+#define HWY_TARGET_INCLUDE "tilegrad/kernels/attention_dropout.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/simd-inl.h"
+#include "tilegrad/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

@@ -1,8 +1,8 @@
 #pragma once
 
-#include "base/index.h"
-#include "base/random.h"
-#include "kernels/mat.h"
+#include "tilegrad/base/index.h"
+#include "tilegrad/base/random.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad::kernels {
 

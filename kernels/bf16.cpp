@@ -1,6 +1,6 @@
-#include "kernels/bf16.h"
+#include "tilegrad/kernels/bf16.h"
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

@@ -1,7 +1,7 @@
-#include "kernels/dropout.h"
+#include "tilegrad/kernels/dropout.h"
 
-#include "kernels/attention_dropout.h"
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/attention_dropout.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

@@ -2,8 +2,8 @@
 
 #include <span>
 
-#include "base/random.h"
-#include "kernels/mat.h"
+#include "tilegrad/base/random.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad::kernels {
 

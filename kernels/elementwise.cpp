@@ -1,10 +1,10 @@
-#include "kernels/elementwise.h"
+#include "tilegrad/kernels/elementwise.h"
 
 #include <algorithm>
 #include <array>
 #include <vector>
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

@@ -1,8 +1,8 @@
-#include "kernels/embedding.h"
+#include "tilegrad/kernels/embedding.h"
 
 #include <algorithm>
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/mat.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad::kernels {
 

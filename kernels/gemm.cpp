@@ -1,4 +1,4 @@
-#include "kernels/gemm.h"
+#include "tilegrad/kernels/gemm.h"
 
 #include <cblas.h>
 
@@ -9,7 +9,7 @@
 #include <limits>
 #include <mutex>
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <type_traits>
 
-#include "kernels/mat.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad::kernels {
 

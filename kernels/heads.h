@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
-#include "base/index.h"
-#include "kernels/mat.h"
+#include "tilegrad/base/index.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad::kernels {
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <type_traits>
 
-#include "base/index.h"
+#include "tilegrad/base/index.h"
 
 namespace tilegrad::kernels {
 

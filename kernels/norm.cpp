@@ -1,10 +1,10 @@
-#include "kernels/norm.h"
+#include "tilegrad/kernels/norm.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "base/memory.h"
-#include "kernels/parallel.h"
+#include "tilegrad/base/memory.h"
+#include "tilegrad/kernels/parallel.h"
 
 #ifndef TILEGRAD_KERNELS_NORM_TABLE  // this file is compiled once for every SIMD target
 #define TILEGRAD_KERNELS_NORM_TABLE
@@ -34,11 +34,11 @@ struct NormTable {
 #endif
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/norm.cpp"
+#define HWY_TARGET_INCLUDE "tilegrad/kernels/norm.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/simd-inl.h"
+#include "tilegrad/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

@@ -1,4 +1,4 @@
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 #include <omp.h>
 

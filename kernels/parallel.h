@@ -3,7 +3,7 @@
 #include <memory>
 #include <type_traits>
 
-#include "base/index.h"
+#include "tilegrad/base/index.h"
 
 /// The only place that owns threads.
 namespace tilegrad::kernels {

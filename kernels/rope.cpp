@@ -1,10 +1,10 @@
-#include "kernels/rope.h"
+#include "tilegrad/kernels/rope.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "kernels/heads.h"
-#include "kernels/mat.h"
+#include "tilegrad/kernels/heads.h"
+#include "tilegrad/kernels/mat.h"
 
 namespace tilegrad::kernels {
 

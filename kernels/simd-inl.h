@@ -14,7 +14,7 @@
 #include <array>
 #include <limits>
 
-#include "kernels/mat.h"
+#include "tilegrad/kernels/mat.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

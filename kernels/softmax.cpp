@@ -1,10 +1,10 @@
-#include "kernels/softmax.h"
+#include "tilegrad/kernels/softmax.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "kernels/parallel.h"
+#include "tilegrad/kernels/parallel.h"
 
 #ifndef TILEGRAD_KERNELS_SOFTMAX_TABLE  // this file is compiled once for every SIMD target
 #define TILEGRAD_KERNELS_SOFTMAX_TABLE
@@ -23,11 +23,11 @@ struct SoftmaxTable {
 #endif
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/softmax.cpp"
+#define HWY_TARGET_INCLUDE "tilegrad/kernels/softmax.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/simd-inl.h"
+#include "tilegrad/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/mat.h"
+#include "tilegrad/kernels/mat.h"
 
 /// Softmax over rows and the loss fused with it, for float and double.
 namespace tilegrad::kernels {

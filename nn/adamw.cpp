@@ -1,9 +1,9 @@
-#include "nn/adamw.h"
+#include "tilegrad/nn/adamw.h"
 
 #include <cmath>
 
-#include "kernels/adamw.h"
-#include "kernels/elementwise.h"
+#include "tilegrad/kernels/adamw.h"
+#include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad::nn {
 

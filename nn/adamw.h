@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "nn/module.h"
+#include "tilegrad/nn/module.h"
 
 namespace tilegrad::nn {
 

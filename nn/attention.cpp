@@ -1,9 +1,9 @@
-#include "nn/attention.h"
+#include "tilegrad/nn/attention.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad::nn {
 

@@ -2,8 +2,8 @@
 
 #include <optional>
 
-#include "autograd/ops.h"
-#include "nn/layers.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/nn/layers.h"
 
 namespace tilegrad::nn {
 

@@ -1,10 +1,10 @@
-#include "nn/generate.h"
+#include "tilegrad/nn/generate.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad::nn {
 

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "nn/transformer.h"
+#include "tilegrad/nn/transformer.h"
 
 namespace tilegrad::nn {
 

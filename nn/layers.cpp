@@ -1,9 +1,9 @@
-#include "nn/layers.h"
+#include "tilegrad/nn/layers.h"
 
 #include <span>
 #include <vector>
 
-#include "autograd/checkpoint.h"
+#include "tilegrad/autograd/checkpoint.h"
 
 namespace tilegrad::nn {
 

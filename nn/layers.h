@@ -1,7 +1,7 @@
 #pragma once
 
-#include "autograd/ops.h"
-#include "nn/module.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/nn/module.h"
 
 namespace tilegrad::nn {
 

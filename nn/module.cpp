@@ -1,4 +1,4 @@
-#include "nn/module.h"
+#include "tilegrad/nn/module.h"
 
 namespace tilegrad::nn {
 

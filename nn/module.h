@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "autograd/var.h"
+#include "tilegrad/autograd/var.h"
 
 /// A model is a struct of structs. A module lists its members once, in visit(), as pairs of a name and a
 /// Parameter, a module, or a vector of modules; everything that needs all parameters (optimizer, files,

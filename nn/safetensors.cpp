@@ -1,4 +1,4 @@
-#include "nn/safetensors.h"
+#include "tilegrad/nn/safetensors.h"
 
 #include <algorithm>
 #include <array>
@@ -8,7 +8,7 @@
 #include <set>
 #include <string_view>
 
-#include "base/file.h"
+#include "tilegrad/base/file.h"
 
 namespace tilegrad::nn {
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "autograd/tensor.h"
-#include "nn/module.h"
+#include "tilegrad/autograd/tensor.h"
+#include "tilegrad/nn/module.h"
 
 /// The safetensors file format: 8 bytes little-endian header length, a JSON header
 /// {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ..., "__metadata__": {"key":

@@ -1,10 +1,10 @@
-#include "nn/transformer.h"
+#include "tilegrad/nn/transformer.h"
 
 #include <cmath>
 #include <limits>
 
-#include "autograd/checkpoint.h"
-#include "base/format.h"
+#include "tilegrad/autograd/checkpoint.h"
+#include "tilegrad/base/format.h"
 
 namespace tilegrad::nn {
 

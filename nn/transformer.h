@@ -3,9 +3,9 @@
 #include <optional>
 #include <vector>
 
-#include "nn/attention.h"
-#include "nn/checkpoint_plan.h"
-#include "nn/layers.h"
+#include "tilegrad/autograd/checkpoint_plan.h"
+#include "tilegrad/nn/attention.h"
+#include "tilegrad/nn/layers.h"
 
 namespace tilegrad::nn {
 

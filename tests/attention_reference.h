@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/attention.h"
+#include "tilegrad/kernels/attention/attention.h"
 
 /// Attention with every option in plain loops over doubles: slow, and so simple that its truth can be seen.
 /// It shares no code with the kernels.

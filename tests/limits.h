@@ -5,7 +5,7 @@
 
 #include <csignal>
 
-#include "base/memory.h"
+#include "tilegrad/base/memory.h"
 
 /// Limits that hold while an object lives.
 namespace tilegrad::test {

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "base/error.h"
+#include "tilegrad/base/error.h"
 
 namespace tilegrad::test {
 

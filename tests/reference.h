@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/index.h"
-#include "base/random.h"
 #include "tests/close.h"
+#include "tilegrad/base/index.h"
+#include "tilegrad/base/random.h"
 
 /// Inputs, and plain loops in double to compare with. Nothing here is shared with kernels/.
 namespace tilegrad::test {

@@ -7,7 +7,7 @@
 #include <iterator>
 #include <string>
 
-#include "base/error.h"
+#include "tilegrad/base/error.h"
 
 namespace tilegrad::test {
 

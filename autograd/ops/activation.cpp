@@ -1,11 +1,11 @@
-#include "kernels/activation.h"
+#include "tilegrad/kernels/activation.h"
 
-#include "autograd/ops.h"
-#include "autograd/ops/checks.h"
-#include "autograd/ops/wanted.h"
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/ops/checks.h"
+#include "tilegrad/autograd/ops/wanted.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

@@ -1,13 +1,13 @@
-#include "kernels/attention.h"
+#include "tilegrad/kernels/attention/attention.h"
 
-#include "autograd/ops.h"
-#include "autograd/ops/attention_checks.h"
-#include "autograd/ops/heads_view.h"
-#include "autograd/ops/wanted.h"
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
-#include "kernels/elementwise.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/ops/attention_checks.h"
+#include "tilegrad/autograd/ops/heads_view.h"
+#include "tilegrad/autograd/ops/wanted.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad {
 

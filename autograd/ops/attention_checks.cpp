@@ -1,6 +1,6 @@
-#include "autograd/ops/attention_checks.h"
+#include "tilegrad/autograd/ops/attention_checks.h"
 
-#include "autograd/ops/checks.h"
+#include "tilegrad/autograd/ops/checks.h"
 
 namespace tilegrad {
 

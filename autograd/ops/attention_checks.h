@@ -1,6 +1,6 @@
 #pragma once
 
-#include "autograd/ops.h"
+#include "tilegrad/autograd/ops.h"
 
 namespace tilegrad {
 

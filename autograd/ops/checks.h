@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "autograd/var.h"
+#include "tilegrad/autograd/var.h"
 
 /// The checks at the door of an op, worded alike for all of them.
 namespace tilegrad {

@@ -1,8 +1,8 @@
-#include "kernels/dropout.h"
+#include "tilegrad/kernels/dropout.h"
 
-#include "autograd/ops.h"
-#include "autograd/profile.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

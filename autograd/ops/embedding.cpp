@@ -1,12 +1,12 @@
-#include "kernels/embedding.h"
+#include "tilegrad/kernels/embedding.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "autograd/ops.h"
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

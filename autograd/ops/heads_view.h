@@ -1,7 +1,7 @@
 #pragma once
 
-#include "autograd/tensor.h"
-#include "kernels/heads.h"
+#include "tilegrad/autograd/tensor.h"
+#include "tilegrad/kernels/heads.h"
 
 namespace tilegrad {
 

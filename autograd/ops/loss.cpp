@@ -1,10 +1,10 @@
 #include <algorithm>
 
-#include "autograd/ops.h"
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
-#include "kernels/softmax.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/softmax.h"
 
 namespace tilegrad {
 

@@ -1,10 +1,10 @@
-#include "autograd/ops.h"
-#include "autograd/ops/checks.h"
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
-#include "kernels/elementwise.h"
-#include "kernels/gemm.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/ops/checks.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/elementwise.h"
+#include "tilegrad/kernels/gemm.h"
 
 namespace tilegrad {
 

@@ -1,7 +1,7 @@
-#include "autograd/ops.h"
-#include "autograd/profile.h"
-#include "autograd/tape.h"
-#include "kernels/elementwise.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad {
 

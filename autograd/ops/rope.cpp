@@ -1,9 +1,9 @@
-#include "kernels/rope.h"
+#include "tilegrad/kernels/rope.h"
 
-#include "autograd/ops.h"
-#include "autograd/ops/heads_view.h"
-#include "autograd/profile.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/ops/heads_view.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

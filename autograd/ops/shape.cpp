@@ -1,9 +1,9 @@
-#include "autograd/ops.h"
-#include "autograd/ops/checks.h"
-#include "autograd/profile.h"
-#include "autograd/tape.h"
-#include "kernels/elementwise.h"
-#include "kernels/strided.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/ops/checks.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/copy.h"
+#include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad {
 

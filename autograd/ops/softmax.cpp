@@ -1,9 +1,9 @@
-#include "kernels/softmax.h"
+#include "tilegrad/kernels/softmax.h"
 
-#include "autograd/ops.h"
-#include "autograd/profile.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
 

@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 /// Where a rule's kernel writes the gradients of several inputs: `grad` stays null if nobody needs it.
 namespace tilegrad {

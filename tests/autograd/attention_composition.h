@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "autograd/ops.h"
+#include "tilegrad/autograd/ops.h"
 
 /// Attention from primitive ops alone: a third road to values and gradients, sharing no code with the
 /// kernels.

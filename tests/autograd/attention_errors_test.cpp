@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include "autograd/ops.h"
+#include "tilegrad/autograd/ops.h"
 
 using namespace tilegrad;
 

@@ -3,10 +3,10 @@
 #include <array>
 #include <cmath>
 
-#include "autograd/gradcheck.h"
-#include "autograd/ops.h"
-#include "autograd/tape.h"
 #include "tests/autograd/attention_composition.h"
+#include "tilegrad/autograd/gradcheck.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
 

@@ -1,9 +1,9 @@
-#include "autograd/checkpoint.h"
+#include "tilegrad/autograd/checkpoint.h"
 
 #include <doctest/doctest.h>
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
 

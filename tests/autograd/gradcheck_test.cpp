@@ -1,9 +1,9 @@
-#include "autograd/gradcheck.h"
+#include "tilegrad/autograd/gradcheck.h"
 
 #include <doctest/doctest.h>
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
 

@@ -1,11 +1,11 @@
-#include "autograd/ops.h"
+#include "tilegrad/autograd/ops.h"
 
 #include <doctest/doctest.h>
 
 #include <cmath>
 
-#include "autograd/gradcheck.h"
-#include "autograd/tape.h"
+#include "tilegrad/autograd/gradcheck.h"
+#include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
 

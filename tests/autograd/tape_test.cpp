@@ -1,11 +1,11 @@
-#include "autograd/tape.h"
+#include "tilegrad/autograd/tape.h"
 
 #include <doctest/doctest.h>
 
 #include <limits>
 
-#include "autograd/ops.h"
-#include "kernels/parallel.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/kernels/parallel.h"
 
 using namespace tilegrad;
 

@@ -1,10 +1,10 @@
-#include "autograd/tensor.h"
+#include "tilegrad/autograd/tensor.h"
 
 #include <doctest/doctest.h>
 
 #include <cmath>
 
-#include "autograd/saved.h"
+#include "tilegrad/autograd/saved.h"
 
 using namespace tilegrad;
 

@@ -1,4 +1,4 @@
-#include "base/file.h"
+#include "tilegrad/base/file.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>

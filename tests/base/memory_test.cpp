@@ -1,4 +1,4 @@
-#include "base/memory.h"
+#include "tilegrad/base/memory.h"
 
 #include <doctest/doctest.h>
 #include <malloc.h>
@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
-#include "base/error.h"
-#include "base/format.h"
 #include "tests/limits.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/format.h"
 
 namespace tilegrad::memory {
 namespace {

@@ -1,4 +1,4 @@
-#include "base/random.h"
+#include "tilegrad/base/random.h"
 
 #include <doctest/doctest.h>
 

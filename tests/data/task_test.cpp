@@ -1,4 +1,4 @@
-#include "data/task.h"
+#include "tilegrad/data/task.h"
 
 #include <doctest/doctest.h>
 
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "base/error.h"
+#include "tilegrad/base/error.h"
 
 namespace tilegrad::data {
 namespace {

@@ -1,13 +1,13 @@
-#include "data/text.h"
+#include "tilegrad/data/text.h"
 
 #include <doctest/doctest.h>
 
 #include <set>
 #include <string>
 
-#include "base/error.h"
-#include "base/file.h"
 #include "tests/temporary_folder.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/file.h"
 
 namespace tilegrad::data {
 namespace {

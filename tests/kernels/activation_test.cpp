@@ -1,4 +1,4 @@
-#include "kernels/activation.h"
+#include "tilegrad/kernels/activation.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "kernels/adamw.h"
+#include "tilegrad/kernels/adamw.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "kernels/bf16.h"
+#include "tilegrad/kernels/bf16.h"
 
 #include <doctest/doctest.h>
 

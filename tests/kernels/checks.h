@@ -4,10 +4,10 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/mat.h"
-#include "kernels/parallel.h"
 #include "tests/close.h"
 #include "tests/reference.h"
+#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/parallel.h"
 
 /// What every kernel promises, checked in one place.
 namespace tilegrad::test {

@@ -1,4 +1,4 @@
-#include "kernels/elementwise.h"
+#include "tilegrad/kernels/elementwise.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "kernels/gemm.h"
+#include "tilegrad/kernels/gemm.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "kernels/norm.h"
+#include "tilegrad/kernels/norm.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "kernels/rope.h"
+#include "tilegrad/kernels/rope.h"
 
 #include <doctest/doctest.h>
 

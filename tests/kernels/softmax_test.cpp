@@ -1,4 +1,4 @@
-#include "kernels/softmax.h"
+#include "tilegrad/kernels/softmax.h"
 
 #include <doctest/doctest.h>
 

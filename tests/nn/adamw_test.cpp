@@ -1,4 +1,4 @@
-#include "nn/adamw.h"
+#include "tilegrad/nn/adamw.h"
 
 #include "tests/nn/tiny.h"
 

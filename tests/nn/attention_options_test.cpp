@@ -2,10 +2,10 @@
 
 #include <array>
 
-#include "base/file.h"
-#include "nn/safetensors.h"
 #include "tests/nn/tiny.h"
 #include "tests/temporary_folder.h"
+#include "tilegrad/base/file.h"
+#include "tilegrad/nn/safetensors.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;

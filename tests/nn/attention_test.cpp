@@ -1,4 +1,4 @@
-#include "nn/attention.h"
+#include "tilegrad/nn/attention.h"
 
 #include "tests/nn/tiny.h"
 

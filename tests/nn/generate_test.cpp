@@ -1,4 +1,4 @@
-#include "nn/generate.h"
+#include "tilegrad/nn/generate.h"
 
 #include <algorithm>
 #include <map>

@@ -1,7 +1,7 @@
 // Values that PyTorch computed; tests/golden/make_golden.py says how.
-#include "nn/adamw.h"
-#include "nn/safetensors.h"
 #include "tests/nn/tiny.h"
+#include "tilegrad/nn/adamw.h"
+#include "tilegrad/nn/safetensors.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;

@@ -1,11 +1,11 @@
-#include "nn/safetensors.h"
+#include "tilegrad/nn/safetensors.h"
 
 #include <cstring>
 #include <fstream>
 
-#include "base/file.h"
 #include "tests/nn/tiny.h"
 #include "tests/temporary_folder.h"
+#include "tilegrad/base/file.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;

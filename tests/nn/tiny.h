@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "autograd/tape.h"
-#include "nn/transformer.h"
 #include "tests/message_of.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/nn/transformer.h"
 
 /// A transformer that is tiny, but whose weights are large enough that every part of it counts.
 namespace tilegrad::test {

@@ -1,9 +1,9 @@
-#include "nn/transformer.h"
+#include "tilegrad/nn/transformer.h"
 
 #include <array>
 
-#include "kernels/parallel.h"
 #include "tests/nn/tiny.h"
+#include "tilegrad/kernels/parallel.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;

@@ -1,10 +1,10 @@
 #include <doctest/doctest.h>
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
-#include "nn/safetensors.h"
-#include "run_program.h"
-#include "train/tensor_difference.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/nn/safetensors.h"
+#include "tilegrad/train/measure/tensor_difference.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <set>
 
-#include "base/memory.h"
-#include "run_program.h"
 #include "tests/limits.h"
-#include "train/attention_bench.h"
-#include "train/bench_report.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/base/memory.h"
+#include "tilegrad/train/labs/attention_bench.h"
+#include "tilegrad/train/labs/bench_report.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

@@ -2,11 +2,11 @@
 
 #include <sstream>
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
-#include "run_program.h"
-#include "train/check_report.h"
-#include "train/comparison.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/train/app/check_report.h"
+#include "tilegrad/train/app/compare_runs.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "run_program.h"
 #include "tests/limits.h"
-#include "train/metrics.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/train/run/metrics.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

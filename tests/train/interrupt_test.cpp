@@ -1,4 +1,4 @@
-#include "train/interrupt.h"
+#include "tilegrad/base/interrupt.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>
@@ -8,8 +8,8 @@
 #include <csignal>
 #include <thread>
 
-#include "run_program.h"
-#include "train/metrics.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/train/run/metrics.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

@@ -1,4 +1,4 @@
-#include "train/labs/lab.h"
+#include "tilegrad/train/labs/lab.h"
 
 #include <doctest/doctest.h>
 
@@ -7,13 +7,13 @@
 #include <map>
 #include <sstream>
 
-#include "base/error.h"
-#include "kernels/parallel.h"
-#include "machine/system.h"
-#include "run_program.h"
-#include "train/labs/checkpoint.h"
-#include "train/labs/flash.h"
-#include "train/labs/heads.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/labs/checkpoint.h"
+#include "tilegrad/train/labs/flash.h"
+#include "tilegrad/train/labs/heads.h"
+#include "tilegrad/train/measure/system.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

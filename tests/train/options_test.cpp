@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 
-#include "run_program.h"
-#include "train/presets.h"
-#include "train/run_options.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/train/app/run_options.h"
+#include "tilegrad/train/run/presets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

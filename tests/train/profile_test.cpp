@@ -1,4 +1,4 @@
-#include "train/profile.h"
+#include "tilegrad/train/measure/profile.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>
@@ -8,17 +8,17 @@
 #include <csignal>
 #include <thread>
 
-#include "autograd/checkpoint.h"
-#include "autograd/ops.h"
-#include "autograd/saved.h"
-#include "autograd/tape.h"
-#include "run_program.h"
-#include "train/check_cases.h"
-#include "train/comparison.h"
-#include "train/labs/lab_profile.h"
-#include "train/metrics.h"
-#include "train/profiler.h"
-#include "train/trainer.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/autograd/checkpoint.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/saved.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/train/app/check_cases.h"
+#include "tilegrad/train/app/compare_runs.h"
+#include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/measure/profiler.h"
+#include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/run/trainer.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -308,7 +308,7 @@ TEST_CASE("profile: a table has averages of a call, and a dash for nothing") {
   Profile profile = {.of = "steps 2 to 3", .calls = 2, .ms = 10, .outside_ms = 2, .peak_bytes = 2 << 20};
   profile.ops = {{.op = "linear", .total_ms = 8, .self_ms = 8, .at_peak = 1 << 20}};
   profile.ops[0].in(Phase::forward) = {.calls = 6, .self_ms = 8, .saved_bytes = 4 << 20};
-  const ReportTable table = profile_table("mine", profile);
+  const Table table = profile_table("mine", profile);
   CHECK(table.title == "Ops of mine: mean of steps 2 to 3, 5.00 ms, peak 2.0 MiB");
   REQUIRE(table.rows.size() == 2);
   CHECK(table.rows[0] == std::vector<std::string>{"linear", "3", "4.000", "4.000", "80.0", "4.000", "–", "–",

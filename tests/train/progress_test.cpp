@@ -1,4 +1,4 @@
-#include "train/progress.h"
+#include "tilegrad/train/app/progress.h"
 
 #include <doctest/doctest.h>
 
@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "run_program.h"
+#include "tests/train/run_program.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

@@ -1,19 +1,18 @@
-#include "train/report.h"
-
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "run_program.h"
-#include "train/command_line.h"
-#include "train/environment.h"
-#include "train/memory_chart.h"
-#include "train/metrics.h"
-#include "train/presets.h"
-#include "train/run_options.h"
-#include "train/run_report.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/train/app/run_options.h"
+#include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/report/memory_chart.h"
+#include "tilegrad/train/report/page.h"
+#include "tilegrad/train/report/run_page.h"
+#include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/run/presets.h"
+#include "tilegrad/train/run/run_command_line.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "base/file.h"
 #include "tests/temporary_folder.h"
-#include "train/presets.h"
-#include "train/program.h"
+#include "tilegrad/base/file.h"
+#include "tilegrad/train/app/program.h"
+#include "tilegrad/train/run/presets.h"
 
 namespace tilegrad::train {
 

@@ -1,4 +1,4 @@
-#include "train/statistics.h"
+#include "tilegrad/train/measure/statistics.h"
 
 #include <doctest/doctest.h>
 

@@ -1,11 +1,11 @@
-#include "train/tensor_difference.h"
+#include "tilegrad/train/measure/tensor_difference.h"
 
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "base/error.h"
+#include "tilegrad/base/error.h"
 
 using namespace tilegrad;
 using train::largest_difference;

@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 
-#include "run_program.h"
-#include "train/metrics.h"
-#include "train/trainer.h"
+#include "tests/train/run_program.h"
+#include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/run/trainer.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

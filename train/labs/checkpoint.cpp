@@ -1,15 +1,15 @@
-#include "train/labs/checkpoint.h"
+#include "tilegrad/train/labs/checkpoint.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 
-#include "autograd/tape.h"
-#include "base/format.h"
-#include "nn/stage_costs.h"
-#include "train/labs/probes.h"
-#include "train/names.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/base/format.h"
+#include "tilegrad/train/labs/probes.h"
+#include "tilegrad/train/run/names.h"
+#include "tilegrad/train/run/stage_costs.h"
 
 namespace tilegrad::train {
 
@@ -19,54 +19,54 @@ namespace {
 struct Variant {
   std::string name;
   std::string policy;  // empty: none
-  nn::Schedule schedule = {};
-  nn::ScheduleCost predicted = {};
+  Schedule schedule = {};
+  ScheduleCost predicted = {};
   Index peak = 0;      // tracked, bytes
   Index peak_rss = 0;  // bytes
   Timing step = {};
   bool same_bits = false;
 };
 
-constexpr std::array kStageFields = {std::pair{"output", &nn::StageCost::output},
-                                     std::pair{"kept", &nn::StageCost::kept},
-                                     std::pair{"plain", &nn::StageCost::plain},
-                                     std::pair{"recorded", &nn::StageCost::recorded},
-                                     std::pair{"backward", &nn::StageCost::backward},
-                                     std::pair{"replay", &nn::StageCost::replay},
-                                     std::pair{"gradients", &nn::StageCost::gradients},
-                                     std::pair{"nanoseconds", &nn::StageCost::nanoseconds},
-                                     std::pair{"ops", &nn::StageCost::ops},
-                                     std::pair{"recomputed", &nn::StageCost::recomputed}};
+constexpr std::array kStageFields = {std::pair{"output", &StageCost::output},
+                                     std::pair{"kept", &StageCost::kept},
+                                     std::pair{"plain", &StageCost::plain},
+                                     std::pair{"recorded", &StageCost::recorded},
+                                     std::pair{"backward", &StageCost::backward},
+                                     std::pair{"replay", &StageCost::replay},
+                                     std::pair{"gradients", &StageCost::gradients},
+                                     std::pair{"nanoseconds", &StageCost::nanoseconds},
+                                     std::pair{"ops", &StageCost::ops},
+                                     std::pair{"recomputed", &StageCost::recomputed}};
 
-Json to_json(const nn::StageCost& cost) {
+Json to_json(const StageCost& cost) {
   Json json;
   for (const auto& [name, field] : kStageFields) json[name] = cost.*field;
   return json;
 }
 
-nn::StageCost stage_of(const Json& json) {
-  nn::StageCost cost;
+StageCost stage_of(const Json& json) {
+  StageCost cost;
   for (const auto& [name, field] : kStageFields) cost.*field = json.at(name).get<Index>();
   return cost;
 }
 
-nn::ChainCost chain_of(const Json& json) {
-  nn::ChainCost chain = {.held = json.at("held").get<Index>(),
-                         .before = stage_of(json.at("before")),
-                         .behind = stage_of(json.at("behind"))};
+ChainCost chain_of(const Json& json) {
+  ChainCost chain = {.held = json.at("held").get<Index>(),
+                     .before = stage_of(json.at("before")),
+                     .behind = stage_of(json.at("behind"))};
   for (const Json& block : json.at("blocks")) chain.blocks.push_back(stage_of(block));
   return chain;
 }
 
 // A segment is [begin, end, [segments inside]].
-Json to_json(const nn::Schedule& schedule) {
+Json to_json(const Schedule& schedule) {
   Json json = Json::array();
-  for (const nn::Segment& s : schedule) json.push_back({s.begin, s.end, to_json(s.inside)});
+  for (const Segment& s : schedule) json.push_back({s.begin, s.end, to_json(s.inside)});
   return json;
 }
 
-nn::Schedule schedule_of(const Json& json) {
-  nn::Schedule schedule;
+Schedule schedule_of(const Json& json) {
+  Schedule schedule;
   for (const Json& s : json) {
     schedule.push_back({s.at(0).get<Index>(), s.at(1).get<Index>(), schedule_of(s.at(2))});
   }
@@ -74,9 +74,9 @@ nn::Schedule schedule_of(const Json& json) {
 }
 
 // "0-2(0-1) 2-4": blocks 0 and 1 together, of which the replay checkpoints block 0, then 2 and 3.
-std::string describe(const nn::Schedule& schedule) {
+std::string describe(const Schedule& schedule) {
   std::string text;
-  for (const nn::Segment& s : schedule) {
+  for (const Segment& s : schedule) {
     text += fmt::format("{}{}-{}", text.empty() ? "" : " ", s.begin, s.end);
     if (!s.inside.empty()) text += "(" + describe(s.inside) + ")";
   }
@@ -145,9 +145,9 @@ std::uint64_t hash_of_gradients(nn::Transformer& model) {
 
 Json probe_stages(const Json& task) {
   Bench bench(task);
-  const nn::ChainCost chain = nn::measure_stages(bench.model, bench.tokens, bench.targets, bench.mode());
+  const ChainCost chain = measure_stages(bench.model, bench.tokens, bench.targets, bench.mode());
   Json blocks = Json::array();
-  for (const nn::StageCost& block : chain.blocks) blocks.push_back(to_json(block));
+  for (const StageCost& block : chain.blocks) blocks.push_back(to_json(block));
   return {{"held", chain.held},
           {"before", to_json(chain.before)},
           {"blocks", blocks},
@@ -176,26 +176,24 @@ Json task_of(const CheckpointLab& lab, const std::string& probe, const std::stri
   return task;
 }
 
-nn::ChainCost measure_chain(const CheckpointLab& lab, const LabOptions& options, const std::string& policy) {
+ChainCost measure_chain(const CheckpointLab& lab, const LabOptions& options, const std::string& policy) {
   return chain_of(measure_apart(options, task_of(lab, "stages", policy)));
 }
 
-Index default_budget(const nn::ChainCost& chain) {
-  return (nn::least_budget(chain) + nn::cost_of(chain, {}).peak) / 2;
-}
+Index default_budget(const ChainCost& chain) { return (least_budget(chain) + cost_of(chain, {}).peak) / 2; }
 
 std::vector<Variant> make_variants(const CheckpointLab& lab, const LabOptions& options,
-                                   const nn::ChainCost& chain, Index budget) {
+                                   const ChainCost& chain, Index budget) {
   const auto root = static_cast<Index>(std::lround(std::sqrt(static_cast<double>(lab.layers))));
   std::vector<Variant> variants = {
       {.name = "none", .policy = ""},
-      {.name = "block", .policy = "", .schedule = nn::even_segments(lab.layers, lab.layers)},
-      {.name = "sqrt", .policy = "", .schedule = nn::even_segments(lab.layers, root)},
-      {.name = "budget", .policy = "", .schedule = nn::plan_checkpoints(chain, budget)}};
-  for (Variant& v : variants) v.predicted = nn::cost_of(chain, v.schedule);
+      {.name = "block", .policy = "", .schedule = even_segments(lab.layers, lab.layers)},
+      {.name = "sqrt", .policy = "", .schedule = even_segments(lab.layers, root)},
+      {.name = "budget", .policy = "", .schedule = plan_checkpoints(chain, budget)}};
+  for (Variant& v : variants) v.predicted = cost_of(chain, v.schedule);
   for (const std::string& policy : all_names<nn::Recompute>()) {
-    const nn::ChainCost own = measure_chain(lab, options, policy);
-    variants.push_back({.name = policy, .policy = policy, .predicted = nn::cost_of(own, {})});
+    const ChainCost own = measure_chain(lab, options, policy);
+    variants.push_back({.name = policy, .policy = policy, .predicted = cost_of(own, {})});
   }
   return variants;
 }
@@ -241,12 +239,11 @@ Json row_of(const std::vector<Variant>& variants, const Variant& v) {
           {"same_bits", v.same_bits}};
 }
 
-ReportTable table_of(const std::vector<Variant>& variants) {
-  ReportTable table = {
-      .title = "Checkpointing",
-      .columns = {"variant", "segments", "predicted peak", "peak tracked", "off by, %", "peak RSS",
-                  "ms a step", "spread, ms", "extra time, %", "ops recomputed", "same bits"},
-      .rows = {}};
+Table table_of(const std::vector<Variant>& variants) {
+  Table table = {.title = "Checkpointing",
+                 .columns = {"variant", "segments", "predicted peak", "peak tracked", "off by, %", "peak RSS",
+                             "ms a step", "spread, ms", "extra time, %", "ops recomputed", "same bits"},
+                 .rows = {}};
   for (const Variant& v : variants) {
     table.rows.push_back({v.name, describe(v.schedule), format_bytes(v.predicted.peak), format_bytes(v.peak),
                           fmt::format("{:+.2f}", misprediction(v)), format_bytes(v.peak_rss),
@@ -277,7 +274,7 @@ std::string finding_of(const std::vector<Variant>& variants, Index budget) {
 }
 
 // What a budget costs, by prediction, and where the measured variants stand.
-Chart trade_off(const nn::ChainCost& chain, const std::vector<Variant>& variants) {
+Chart trade_off(const ChainCost& chain, const std::vector<Variant>& variants) {
   const double whole_step_ns = variants[0].step.ms * 1e6;
   Chart chart = {.title = "Time against memory",
                  .note =
@@ -288,7 +285,7 @@ Chart trade_off(const nn::ChainCost& chain, const std::vector<Variant>& variants
                  .series = {},
                  .categories = {}};
   Series best = {.name = "best schedules, predicted", .points = {}};
-  for (const nn::ScheduleCost& cost : nn::best_schedules(chain)) {
+  for (const ScheduleCost& cost : best_schedules(chain)) {
     best.points.emplace_back(mebibytes(cost.peak),
                              100 * static_cast<double>(cost.nanoseconds) / whole_step_ns);
   }
@@ -321,7 +318,7 @@ Chart peaks(const std::vector<Variant>& variants) {
 int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, const Console& console) {
   Json configuration = task_of(lab, "stages", "");
   model_of(configuration).validate();
-  const nn::ChainCost chain = measure_chain(lab, options, "");
+  const ChainCost chain = measure_chain(lab, options, "");
   const Index budget = lab.budget > 0 ? lab.budget : default_budget(chain);
   std::vector<Variant> variants = make_variants(lab, options, chain, budget);
   measure_variants(lab, options, variants);

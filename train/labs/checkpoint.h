@@ -1,7 +1,7 @@
 #pragma once
 
-#include "nn/checkpoint_plan.h"
-#include "train/labs/lab.h"
+#include "tilegrad/autograd/checkpoint_plan.h"
+#include "tilegrad/train/labs/lab.h"
 
 namespace tilegrad::train {
 

@@ -1,19 +1,19 @@
-#include "train/labs/flash.h"
+#include "tilegrad/train/labs/flash.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <iterator>
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
-#include "base/format.h"
-#include "machine/speed.h"
-#include "machine/system.h"
-#include "train/attention_traffic.h"
-#include "train/labs/probes.h"
-#include "train/names.h"
-#include "train/tensor_difference.h"
+#include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/base/format.h"
+#include "tilegrad/train/labs/probes.h"
+#include "tilegrad/train/measure/attention_cost.h"
+#include "tilegrad/train/measure/speed.h"
+#include "tilegrad/train/measure/system.h"
+#include "tilegrad/train/measure/tensor_difference.h"
+#include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
 
@@ -192,13 +192,13 @@ std::array<Row, 2> rows_of(const FlashLab& lab, AttentionKernel kernel, Index se
                                 .tq = seq,
                                 .tk = seq,
                                 .dim = lab.d,
-                                .pairs = kernels::visible_pairs(seq, seq, {.causal = lab.causal})};
+                                .pairs = visible_pairs(seq, seq, {.causal = lab.causal})};
   std::array<Row, 2> rows;
   double moved = 0, operations = 0;
   for (const bool backward : {false, true}) {
     const Pass pass = backward ? Pass::backward : Pass::forward;
     moved += moved_bytes(sizes, kernel, pass, lab.dtype, l2);
-    operations += kernels::attention_flops(sizes, pass);
+    operations += attention_flops(sizes, pass);
     rows[backward] = {.seq = seq,
                       .kernel = kernel,
                       .backward = backward,
@@ -228,11 +228,11 @@ Json json_of(const Row& row, const Machine& machine) {
           {"memory_peak_percent", 100 * row.gbytes_per_s() / machine.gbytes_per_s}};
 }
 
-ReportTable speed_table(const std::string& title, const std::vector<Row>& rows, const Machine& machine) {
-  ReportTable table = {.title = title,
-                       .columns = {"kernel", "T", "pass", "ms", "spread, ms", "peak tracked", "peak RSS",
-                                   "bytes moved", "flop a byte", "GFLOP/s", "of FMA peak", "of memory peak"},
-                       .rows = {}};
+Table speed_table(const std::string& title, const std::vector<Row>& rows, const Machine& machine) {
+  Table table = {.title = title,
+                 .columns = {"kernel", "T", "pass", "ms", "spread, ms", "peak tracked", "peak RSS",
+                             "bytes moved", "flop a byte", "GFLOP/s", "of FMA peak", "of memory peak"},
+                 .rows = {}};
   for (const Row& r : rows) {
     table.rows.push_back(
         {std::string(name_of(r.kernel)), fmt::format("{}", r.seq), r.pass(), fmt::format("{:.2f}", r.time.ms),
@@ -250,11 +250,11 @@ std::string ratio_of_errors(const Json& row) {
   return naive == 0 ? "-" : fmt::format("{:.2f}", row.at("flash_error").get<double>() / naive);
 }
 
-ReportTable accuracy_table(const Json& accuracy) {
-  ReportTable table = {.title = "Differences, and errors against naive attention in f64",
-                       .columns = {"tensor", "max abs difference", "of the largest element", "error of naive",
-                                   "error of flash", "flash / naive"},
-                       .rows = {}};
+Table accuracy_table(const Json& accuracy) {
+  Table table = {.title = "Differences, and errors against naive attention in f64",
+                 .columns = {"tensor", "max abs difference", "of the largest element", "error of naive",
+                             "error of flash", "flash / naive"},
+                 .rows = {}};
   for (const Json& row : accuracy) {
     const auto number = [&](const char* key) { return fmt::format("{:.1e}", row.at(key).get<double>()); };
     table.rows.push_back({row.at("tensor").get<std::string>(), number("max_abs_difference"),

@@ -2,8 +2,8 @@
 
 #include <string_view>
 
-#include "autograd/dtype.h"
-#include "train/labs/lab.h"
+#include "tilegrad/autograd/dtype.h"
+#include "tilegrad/train/labs/lab.h"
 
 namespace tilegrad::train {
 

@@ -1,18 +1,17 @@
-#include "train/labs/heads.h"
+#include "tilegrad/train/labs/heads.h"
 
 #include <algorithm>
 #include <chrono>
 #include <optional>
 
-#include "autograd/tape.h"
-#include "base/format.h"
-#include "nn/generate.h"
-#include "train/labs/lab_profile.h"
-#include "train/labs/probes.h"
-#include "train/presets.h"
-#include "train/progress.h"
-#include "train/tensor_difference.h"
-#include "train/trainer.h"
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/base/format.h"
+#include "tilegrad/nn/generate.h"
+#include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/labs/probes.h"
+#include "tilegrad/train/measure/tensor_difference.h"
+#include "tilegrad/train/run/presets.h"
+#include "tilegrad/train/run/trainer.h"
 
 namespace tilegrad::train {
 
@@ -240,12 +239,11 @@ Json json_of(const Row& row) {
           {"accuracy", row.accuracy}};
 }
 
-ReportTable size_table(const std::vector<Row>& rows) {
-  ReportTable table = {
-      .title = "Training and decoding",
-      .columns = {"kind", "K/V heads", "parameters", "K/V a token", "ms a step", "spread, ms", "peak tracked",
-                  "peak RSS", "decoding peak", "its RSS", "tokens/s"},
-      .rows = {}};
+Table size_table(const std::vector<Row>& rows) {
+  Table table = {.title = "Training and decoding",
+                 .columns = {"kind", "K/V heads", "parameters", "K/V a token", "ms a step", "spread, ms",
+                             "peak tracked", "peak RSS", "decoding peak", "its RSS", "tokens/s"},
+                 .rows = {}};
   for (const Row& r : rows) {
     table.rows.push_back({r.kind, fmt::format("{}", r.kv_heads), fmt::format("{}", r.parameters),
                           format_bytes(r.kv_bytes_per_token), fmt::format("{:.1f}", r.step.ms),
@@ -256,8 +254,8 @@ ReportTable size_table(const std::vector<Row>& rows) {
   return table;
 }
 
-ReportTable quality_table(const HeadsLab& lab, const std::vector<Row>& rows) {
-  ReportTable table = {
+Table quality_table(const HeadsLab& lab, const std::vector<Row>& rows) {
+  Table table = {
       .title = fmt::format("What they compute, and what they learn of sorting in {} steps", lab.steps),
       .columns = {"kind", "differs from repeated heads by", "accuracy, %"},
       .rows = {}};
@@ -280,10 +278,10 @@ Json measure_conversions(const HeadsLab& lab, const LabOptions& options) {
   return conversions;
 }
 
-ReportTable conversion_table(const Json& conversions) {
-  ReportTable table = {.title = "Validation loss of a trained MHA with its K/V heads pooled",
-                       .columns = {"to", "MHA", "right after", "+1 % steps", "+5 % steps", "+10 % steps"},
-                       .rows = {}};
+Table conversion_table(const Json& conversions) {
+  Table table = {.title = "Validation loss of a trained MHA with its K/V heads pooled",
+                 .columns = {"to", "MHA", "right after", "+1 % steps", "+5 % steps", "+10 % steps"},
+                 .rows = {}};
   for (const Json& conversion : conversions) {
     std::vector<std::string> cells = {conversion.at("kind").get<std::string>()};
     for (const Json& loss : conversion.at("losses"))

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "train/labs/lab.h"
+#include "tilegrad/train/labs/lab.h"
 
 namespace tilegrad::train {
 

@@ -1,20 +1,20 @@
-#include "train/labs/lab.h"
+#include "tilegrad/train/labs/lab.h"
 
 #include <fmt/format.h>
 
 #include <chrono>
 #include <map>
 
-#include "base/file.h"
-#include "kernels/parallel.h"
-#include "train/child_process.h"
-#include "train/environment.h"
-#include "train/interrupt.h"
-#include "train/labs/lab_profile.h"
-#include "train/labs/probes.h"
-#include "train/run_folder.h"
-#include "train/statistics.h"
-#include "train/table.h"
+#include "tilegrad/base/child_process.h"
+#include "tilegrad/base/file.h"
+#include "tilegrad/base/interrupt.h"
+#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/labs/probes.h"
+#include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/measure/statistics.h"
+#include "tilegrad/train/report/table.h"
+#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 
@@ -139,7 +139,7 @@ void publish(const LabOptions& options, const LabResult& result, const Console& 
   Report report = result.report;
   for (const auto& [key, value] : configuration.items()) report.facts.emplace_back(key, text_of(value));
   for (auto& fact : facts_of(environment)) report.facts.push_back(std::move(fact));
-  for (ReportTable& table : profile_tables(options)) report.tables.push_back(std::move(table));
+  for (Table& table : profile_tables(options)) report.tables.push_back(std::move(table));
   const Json json = {{"configuration", configuration},
                      {"rows", result.rows},
                      {"details", result.details},
@@ -148,7 +148,7 @@ void publish(const LabOptions& options, const LabResult& result, const Console& 
   write_file(folder / (result.name + ".csv"), csv_of(result.rows));
   write_environment(RunFolder(folder).environment_file(), environment);
   write_report(folder / "report.html", report);
-  for (const ReportTable& table : report.tables) console.out << format_table(table) << "\n";
+  for (const Table& table : report.tables) console.out << format_table(table) << "\n";
   console.out << result.report.finding << "\n" << fmt::format("results: {}\n", options.out) << std::flush;
 }
 

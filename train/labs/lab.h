@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "autograd/tensor.h"
-#include "base/error.h"
-#include "base/index.h"
-#include "train/console.h"
-#include "train/report.h"
+#include "tilegrad/autograd/tensor.h"
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/index.h"
+#include "tilegrad/train/report/console.h"
+#include "tilegrad/train/report/page.h"
 
 /// What the labs share. A lab measures each of its variants in a process of its own, so that the peak of
 /// physical memory belongs to that variant alone, and says in one line what it found.

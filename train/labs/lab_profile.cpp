@@ -1,8 +1,9 @@
-#include "train/labs/lab_profile.h"
+#include "tilegrad/train/labs/lab_profile.h"
 
 #include <algorithm>
 
-#include "train/run_folder.h"
+#include "tilegrad/train/report/profile_table.h"
+#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 
@@ -58,8 +59,8 @@ Json with_profile(const LabOptions& options, Json task) {
   return task;
 }
 
-std::vector<ReportTable> profile_tables(const LabOptions& options) {
-  std::vector<ReportTable> tables;
+std::vector<Table> profile_tables(const LabOptions& options) {
+  std::vector<Table> tables;
   std::vector<std::string> damage;
   for (const fs::path& file : table_files(profile_folder(options))) {
     const std::string name = file.filename().string();

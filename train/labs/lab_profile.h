@@ -3,8 +3,8 @@
 #include <optional>
 #include <string>
 
-#include "train/labs/lab.h"
-#include "train/profiler.h"
+#include "tilegrad/train/labs/lab.h"
+#include "tilegrad/train/measure/profiler.h"
 
 /// What --profile adds to a lab. Two files for each thing that is timed, in the folder "profiles" beside the
 /// results: <variant>-<what>.json opens in Perfetto, <variant>-<what>.ops.json is the table.
@@ -36,6 +36,6 @@ Json with_profile(const LabOptions& options, Json task);
 std::filesystem::path profile_folder(const LabOptions& options);
 
 /// The tables in it.
-std::vector<ReportTable> profile_tables(const LabOptions& options);
+std::vector<Table> profile_tables(const LabOptions& options);
 
 }  // namespace tilegrad::train

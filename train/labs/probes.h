@@ -1,6 +1,6 @@
 #pragma once
 
-#include "train/labs/lab.h"
+#include "tilegrad/train/labs/lab.h"
 
 /// The measurements that labs start in processes of their own. Each stands in the file of its lab.
 namespace tilegrad::train {

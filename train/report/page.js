@@ -376,7 +376,7 @@
     }
   }
 
-  function addReportTable(parent, { title, columns, rows, folded }) {
+  function addTable(parent, { title, columns, rows, folded }) {
     if (folded) {
       const { summary } = addFolded(element("section", { parent }), { class: "card" }, (details) =>
         addTable(details, columns, rows));
@@ -399,11 +399,11 @@
     element("h1", { parent: page, text: report.title });
     if (report.finding !== "") element("p", { parent: page, class: "finding", text: report.finding });
     for (const text of report.warnings) element("p", { parent: page, class: "warning", text });
-    for (const table of report.tables.filter((t) => !t.folded)) addReportTable(page, table);
+    for (const table of report.tables.filter((t) => !t.folded)) addTable(page, table);
     const charts = element("section", { parent: page, class: "charts" });
     for (const chart of report.charts) addChart(charts, chart);
     addFacts(page);
-    for (const table of report.tables.filter((t) => t.folded)) addReportTable(page, table);
+    for (const table of report.tables.filter((t) => t.folded)) addTable(page, table);
   }
 
   function redraw() {

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <vector>
+
+#include "tilegrad/base/index.h"
+
+namespace tilegrad {
+
+/// Blocks [begin, end) are run without keeping anything but the input of the first one, and run again when
+/// backward arrives; `inside` are the segments that this second run checkpoints in turn. Blocks that no
+/// segment holds keep their activations.
+struct Segment {
+  Index begin = 0, end = 0;
+  std::vector<Segment> inside = {};
+
+  friend bool operator==(const Segment&, const Segment&) = default;
+};
+/// Disjoint, in order.
+using Schedule = std::vector<Segment>;
+
+/// `layers` blocks in `segments` parts of nearly equal length; none if there are no segments.
+Schedule even_segments(Index layers, Index segments);
+
+/// What one stage of a model costs, in bytes on top of its input. Backward includes the gradients of output
+/// and input.
+struct StageCost {
+  Index output = 0;
+  Index kept = 0;         ///< by its tape between forward and backward, beside input and output
+  Index plain = 0;        ///< peak of running it with nothing recorded
+  Index recorded = 0;     ///< peak of running it with everything recorded
+  Index backward = 0;     ///< peak of going back
+  Index replay = 0;       ///< peak of the backward of a checkpoint that holds it alone
+  Index gradients = 0;    ///< of its parameters, which stay
+  Index nanoseconds = 0;  ///< of one run forward
+  Index ops = 0;          ///< that one run forward records
+  Index recomputed = 0;   ///< ops that its backward runs again by itself, as policies do
+};
+
+/// A model as a chain: what comes before the blocks and what comes behind them is never checkpointed.
+struct ChainCost {
+  Index held = 0;  ///< bytes that live all the time: parameters, optimiser, tokens
+  StageCost before = {};
+  std::vector<StageCost> blocks = {};
+  StageCost behind = {};
+};
+
+struct ScheduleCost {
+  Index peak = 0;         ///< bytes that a step's forward and backward need at most
+  Index nanoseconds = 0;  ///< spent on running blocks again
+  Index ops = 0;          ///< that run again
+};
+/// What a step costs under a schedule.
+ScheduleCost cost_of(const ChainCost& chain, const Schedule& schedule);
+
+/// The least peak that a schedule can have.
+Index least_budget(const ChainCost& chain);
+
+/// The schedule that spends the least time on running blocks again, among all whose peak is at most `budget`
+/// bytes; of several, the one with the lowest peak. Throws if there is none, and names the least budget.
+///
+/// Dynamic programming over stages [s, t] and what memory they may have, as in Beaumont et al., "Optimal
+/// checkpointing for heterogeneous chains" (2019): the first stage is recorded, or stages [s, k] become a
+/// segment, and the rest is a shorter chain with less memory. Instead of a grid of budgets, each [s, t] has
+/// the whole staircase of (peak, time): its steps are few, because the blocks of a model have equal sizes.
+Schedule plan_checkpoints(const ChainCost& chain, Index budget);
+
+/// The peak and the time of every schedule that is best for some budget, from the least budget on.
+std::vector<ScheduleCost> best_schedules(const ChainCost& chain);
+
+}  // namespace tilegrad

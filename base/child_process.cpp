@@ -1,0 +1,59 @@
+#include "tilegrad/base/child_process.h"
+
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <thread>
+
+#include "tilegrad/base/error.h"
+#include "tilegrad/base/interrupt.h"
+
+namespace tilegrad {
+
+namespace {
+
+constexpr int kCannotExecute = 127;
+
+// Between fork and exec only calls are allowed that a signal handler may make, so everything is ready before.
+[[noreturn]] void become(const char* program, char* const* argv) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);  // never outlives its parent
+  execv(program, argv);
+  _exit(kCannotExecute);
+}
+
+}  // namespace
+
+ChildResult run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = {program.string()};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  const pid_t child = fork();
+  check(child >= 0, "{}: cannot be started: {}", program.string(), std::strerror(errno));
+  if (child == 0) become(argv[0], argv.data());
+
+  int status = 0;
+  rusage usage = {};
+  bool passed_on = false;
+  // Polls, because a signal that arrives just before a blocking wait would not end it.
+  while (wait4(child, &status, WNOHANG, &usage) == 0) {
+    if (InterruptScope::requested() && !passed_on) {
+      kill(child, SIGINT);
+      passed_on = true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  check(code != kCannotExecute, "{}: cannot be started", program.string());
+  return {.exit_code = code, .peak_rss = Index{usage.ru_maxrss} * 1024};
+}
+
+}  // namespace tilegrad

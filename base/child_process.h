@@ -1,0 +1,20 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tilegrad/base/index.h"
+
+namespace tilegrad {
+
+struct ChildResult {
+  int exit_code = 0;   ///< 128 + the signal's number if a signal ended it
+  Index peak_rss = 0;  ///< bytes of physical memory that it took at most
+};
+
+/// Runs a program to its end. Its output goes where ours goes; an interrupt (base/interrupt.h) is passed on
+/// to it, and it is waited for all the same. Throws if it cannot be started.
+ChildResult run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments);
+
+}  // namespace tilegrad

@@ -1,0 +1,51 @@
+#include "tilegrad/base/interrupt.h"
+
+#include <time.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace tilegrad {
+
+namespace {
+
+// Milliseconds of the first request, 0 before it.
+std::atomic<std::int64_t> first_request = 0;
+static_assert(std::atomic<std::int64_t>::is_always_lock_free,
+              "a signal handler may only touch what has no lock");
+
+std::int64_t milliseconds() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000 + 1;
+}
+
+void on_signal(int signal) {
+  const std::int64_t now = milliseconds();
+  std::int64_t first = 0;
+  if (first_request.compare_exchange_strong(first, now)) return;
+  // One wish can arrive twice: from the terminal, and passed on by a parent process.
+  constexpr std::int64_t kSameWish = 1000;
+  if (now - first < kSameWish) return;
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+}  // namespace
+
+InterruptScope::InterruptScope() {
+  first_request = 0;
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, &outer_int_);
+  sigaction(SIGTERM, &action, &outer_term_);
+}
+
+InterruptScope::~InterruptScope() {
+  sigaction(SIGINT, &outer_int_, nullptr);
+  sigaction(SIGTERM, &outer_term_, nullptr);
+}
+
+bool InterruptScope::requested() { return first_request != 0; }
+
+}  // namespace tilegrad

@@ -1,0 +1,14 @@
+#pragma once
+
+/// The whole library: tensors, the tape and its ops, checkpointing, layers, the optimiser, and toy tasks.
+#include "tilegrad/autograd/checkpoint.h"       // IWYU pragma: export
+#include "tilegrad/autograd/checkpoint_plan.h"  // IWYU pragma: export
+#include "tilegrad/autograd/gradcheck.h"        // IWYU pragma: export
+#include "tilegrad/autograd/ops.h"              // IWYU pragma: export
+#include "tilegrad/autograd/tape.h"             // IWYU pragma: export
+#include "tilegrad/data/task.h"                 // IWYU pragma: export
+#include "tilegrad/data/text.h"                 // IWYU pragma: export
+#include "tilegrad/nn/adamw.h"                  // IWYU pragma: export
+#include "tilegrad/nn/generate.h"               // IWYU pragma: export
+#include "tilegrad/nn/safetensors.h"            // IWYU pragma: export
+#include "tilegrad/nn/transformer.h"            // IWYU pragma: export

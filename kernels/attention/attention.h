@@ -1,0 +1,138 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "tilegrad/base/random.h"
+#include "tilegrad/kernels/bf16.h"
+#include "tilegrad/kernels/heads.h"
+#include "tilegrad/kernels/mat.h"
+
+/// Scaled dot-product attention, for float, double and bf16. bf16 is how q, k, v, out and their gradients are
+/// stored; scores, lse, bias, sinks and all sums are float, and each result is rounded once.
+///
+///   q (B, Tq, Hq, D)   k (B, Tk, Hkv, D)   v (B, Tk, Hkv, Dv)   out (B, Tq, Hq, Dv)   lse (B, Hq, Tq)
+///
+/// Hq is a multiple of Hkv, and query head h reads key/value head h / (Hq / Hkv): MHA has Hkv = Hq, MQA
+/// Hkv = 1, GQA lies between. K and V are never repeated in memory.
+///
+///   s_ij = scale ⟨q_i, k_j⟩
+///   s_ij = softcap · tanh(s_ij / softcap)                       if there is a softcap
+///   s_ij = s_ij + bias_ij − slope_h |i + offset − j|            if there are a bias, ALiBi slopes
+///   s_ij = −inf                                                 where masked: causal, window, lengths, mask
+///   lse_i = log (exp(sink_h) + Σ_j exp(s_ij))                   exp(sink_h) only if there are sinks
+///   p_ij = exp(s_ij − lse_i)          out_i = Σ_j dropout(p_ij) v_j
+///
+/// A row that may see no key has out 0, lse −inf (or its sink, which is then the whole denominator) and zero
+/// gradients. NaN and Inf in the inputs show in the outputs that depend on them and nowhere else.
+namespace tilegrad::kernels {
+
+/// How the diagonal lies when Tq ≠ Tk: query i stands at key position i + offset. bottom_right has
+/// offset = Tk − Tq (the last query sees the last key), top_left has offset = 0. Tq and Tk are the lengths of
+/// the row's own sequence, if keys have lengths or sequences are packed.
+enum class Align { bottom_right, top_left };
+
+/// Rows of queries and keys in one tile; 0 lets the kernel choose. The result depends on it only by rounding.
+struct TileSizes {
+  Index queries = 0;
+  Index keys = 0;
+};
+
+/// Query i sees the keys j with i + offset − left ≤ j ≤ i + offset + right; a side not given has no bound.
+struct Window {
+  std::optional<Index> left = {};   ///< ≥ 0
+  std::optional<Index> right = {};  ///< ≥ 0
+};
+
+/// What the op checks at its door: 0 ≤ dropout < 1; softcap > 0 if given; window sides ≥ 0; causal together
+/// with window.right > 0 is a contradiction.
+struct AttentionOptions {
+  bool causal = false;  ///< the same as window.right = 0
+  Align align = Align::bottom_right;
+  Window window = {};
+  std::optional<double> scale = {};    ///< 1/√D unless given
+  std::optional<double> softcap = {};  ///< bounds the scores smoothly (Gemma 2)
+  double dropout = 0;                  ///< probability of dropping p_ij, 0 ≤ dropout < 1
+  RandomKey dropout_key = {};          ///< decides what is dropped, the same in forward and backward
+  TileSizes tiles = {};
+};
+
+/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk), that somebody else owns. An axis of
+/// size 1 is broadcast and has stride 0. The last axis is contiguous.
+template <class T>
+struct Pairs {
+  T* data = nullptr;
+  Index stride_b = 0;
+  Index stride_h = 0;
+  Index stride_q = 0;
+
+  explicit operator bool() const { return data != nullptr; }
+  T* row(Index b, Index h, Index i) const { return data + b * stride_b + h * stride_h + i * stride_q; }
+
+  operator Pairs<const T>() const requires(!std::is_const_v<T>) {
+    return {data, stride_b, stride_h, stride_q};
+  }
+};
+
+/// The tensors that both passes read. All but q, k and v are optional.
+///
+/// Packed sequences have B = 1: sequence n has the queries [cu_q[n], cu_q[n + 1]) and the keys [cu_k[n],
+/// cu_k[n + 1]), and sees nothing of the others. Both begin with 0, do not fall, and end with Tq and Tk.
+/// They exclude k_lengths. bias and mask are then still (1, Hq or 1, Tq, Tk).
+template <class T>
+struct AttentionInputs {
+  Heads<const T> q, k, v;
+  Pairs<const Compute<T>> bias = {};
+  Pairs<const std::uint8_t> mask = {};                 ///< not 0: may be seen
+  std::span<const Compute<T>> alibi = {};              ///< (Hq) slopes
+  std::span<const Compute<T>> sinks = {};              ///< (Hq) one more logit in the denominator
+  std::span<const std::int32_t> k_lengths = {};        ///< (B) keys from there on are padding; in [0, Tk]
+  std::span<const std::int32_t> cu_q = {}, cu_k = {};  ///< (N + 1)
+
+  /// The same call on tensors that are stored in another type, U, which computes in the same.
+  template <class U>
+  AttentionInputs<U> with(Heads<const U> q_, Heads<const U> k_, Heads<const U> v_) const {
+    return {q_, k_, v_, bias, mask, alibi, sinks, k_lengths, cu_q, cu_k};
+  }
+};
+
+/// Where the gradients go. A gradient with null data is not wanted. dbias has the bias's own shape: it is
+/// summed over the axes that were broadcast.
+template <class T>
+struct AttentionGrads {
+  Heads<T> dq;
+  Write write_q = Write::overwrite;
+  Heads<T> dk;
+  Write write_k = Write::overwrite;
+  Heads<T> dv;
+  Write write_v = Write::overwrite;
+  Pairs<Compute<T>> dbias = {};
+  Write write_bias = Write::overwrite;
+  std::span<Compute<T>> dsinks = {};  ///< (Hq)
+  Write write_sinks = Write::overwrite;
+};
+
+/// Keeps all probabilities p (B, Hq, Tq, Tk), before dropout: memory grows with Tq · Tk.
+template <class T>
+void naive_attention(Heads<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
+                     const AttentionInputs<T>& in, const AttentionOptions& options);
+/// dlse (B, Hq, Tq) is the gradient that arrives through lse; empty if there is none. lse is read only for
+/// dsinks.
+template <class T>
+void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
+                              const AttentionInputs<T>& in, std::span<const Compute<T>> p,
+                              const AttentionOptions& options, std::span<const Compute<T>> lse = {},
+                              std::span<const Compute<T>> dlse = {});
+
+/// Never forms p: works tile by tile and keeps only out and lse. Memory grows with Tq + Tk.
+template <class T>
+void flash_attention(Heads<T> out, std::span<Compute<T>> lse, const AttentionInputs<T>& in,
+                     const AttentionOptions& options);
+template <class T>
+void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
+                              const AttentionInputs<T>& in, std::type_identity_t<Heads<const T>> out,
+                              std::span<const Compute<T>> lse, const AttentionOptions& options,
+                              std::span<const Compute<T>> dlse = {});
+
+}  // namespace tilegrad::kernels

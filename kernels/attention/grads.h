@@ -1,0 +1,22 @@
+#pragma once
+
+#include <algorithm>
+
+#include "tilegrad/kernels/attention/problem.h"
+
+/// What the backward passes of naive and flash attention share. Private to kernels/.
+namespace tilegrad::kernels {
+
+/// Makes a dbias that is to be overwritten 0, because tasks add to it.
+template <class T>
+void clear_dbias(const AttentionGrads<T>& grads, const AttentionProblem<T>& problem) {
+  if (!grads.dbias || grads.write_bias == Write::accumulate) return;
+  const Index batch = grads.dbias.stride_b == 0 ? 1 : problem.batch;
+  const Index heads = grads.dbias.stride_h == 0 ? 1 : problem.heads;
+  parallel_tasks(batch * heads * problem.tq, [&](Index n, int) {
+    const Index i = n % problem.tq, h = n / problem.tq % heads, b = n / problem.tq / heads;
+    std::fill_n(grads.dbias.row(b, h, i), problem.tk, Compute<T>{0});
+  });
+}
+
+}  // namespace tilegrad::kernels

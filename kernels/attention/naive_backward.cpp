@@ -1,0 +1,214 @@
+// Naive attention, backward: forward kept P, so this is the chain rule through two products and a softmax.
+//   O = (P ⊙ M) V        gives   dV = (P ⊙ M)ᵀ dO,   dP = (dO Vᵀ) ⊙ M
+//   P = softmax(S)       gives   dS = P ⊙ (dP − delta),   delta_i = Σ_j p_ij dp_ij − dlse_i
+//   S = f(scale Q Kᵀ)    gives   dQ = dS' K,   dK = dS'ᵀ Q   with dS' = dS ⊙ f' · scale
+#include "tilegrad/kernels/attention/grads.h"
+#include "tilegrad/kernels/attention/naive_rows.h"
+
+namespace tilegrad::kernels {
+
+namespace {
+
+// Every query of every head in a group adds to the same dK and dV. A task takes a key/value head of a batch
+// row and walks over its query blocks in a fixed order. If dbias is summed over heads or over the batch, one
+// task takes all of those that add to the same elements. With fewer tasks than kTasks the queries are cut
+// into chunks, each with its own share of dK and dV, and the shares are added in a fixed order afterwards.
+template <class T>
+class NaiveBackward : NaiveAttention<T> {
+ public:
+  NaiveBackward(const AttentionGrads<T>& grads, Heads<const T> dout, const AttentionInputs<T>& in,
+                std::span<const T> p, const AttentionOptions& options, std::span<const T> lse,
+                std::span<const T> dlse)
+      : NaiveAttention<T>(in, options),
+        grads_(grads),
+        dout_(dout),
+        p_(p),
+        lse_(lse),
+        dlse_(dlse),
+        batch_parts_(grads.dbias && grads.dbias.stride_b == 0 ? 1 : in.q.batch),
+        head_parts_(grads.dbias && grads.dbias.stride_h == 0 ? 1 : in.k.heads),
+        chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(batch_parts_ * head_parts_, 1)), 1,
+                                  std::max<Index>(ceil_div(in.q.time, kRows), 1))),
+        scratch_({kRows * in.k.time, kRows * in.k.time, in.k.time}),
+        shares_(chunks_ * kv_size() * static_cast<Index>(sizeof(T)), memory::Category::workspace),
+        sums_(grads.dsinks.empty() ? 0
+                                   : static_cast<std::size_t>(chunks_ * problem_.batch * problem_.heads)) {}
+
+  void run() {
+    clear_dbias(grads_, problem_);
+    parallel_tasks(chunks_ * batch_parts_ * head_parts_,
+                   [&](Index number, int thread) { run_task(task(number), thread); });
+    add_shares();
+    if (!grads_.dsinks.empty()) add_sums();
+  }
+
+ private:
+  using NaiveAttention<T>::problem_;
+  static constexpr Index kTasks = 8;
+
+  Index dk_size() const { return problem_.batch * problem_.kv_heads * problem_.tk * problem_.dim; }
+  Index kv_size() const {
+    return dk_size() + problem_.batch * problem_.kv_heads * problem_.tk * problem_.dim_v;
+  }
+  T* share(Index chunk) const { return reinterpret_cast<T*>(shares_.data()) + chunk * kv_size(); }
+  // One chunk's share of dK or dV, laid out (B, Hkv, Tk, dim).
+  Mat<T> share_of(Index chunk, bool is_v, Index b, Index hkv) const {
+    const Index dim = is_v ? problem_.dim_v : problem_.dim;
+    T* all = share(chunk) + (is_v ? dk_size() : 0);
+    return {all + (b * problem_.kv_heads + hkv) * problem_.tk * dim, problem_.tk, dim};
+  }
+
+  // The queries of one chunk, in some batch rows and all heads of some groups.
+  struct Task {
+    Index chunk;
+    Range batch, kv_heads;
+  };
+  Task task(Index number) const {
+    const Index head_part = number % head_parts_, rest = number / head_parts_;
+    return {rest / batch_parts_, part_of({0, problem_.batch}, rest % batch_parts_, batch_parts_),
+            part_of({0, problem_.kv_heads}, head_part, head_parts_)};
+  }
+
+  // Chunks are cut by position, so that queries which share a row of dbias lie in the same one.
+  Index chunk_of(Range queries) const { return queries.begin * chunks_ / problem_.tq; }
+
+  void run_task(const Task& task, int thread) {
+    clear_shares(task);
+    const Index group = problem_.group();
+    for (Index h = task.kv_heads.begin * group; h < task.kv_heads.end * group; ++h) {
+      for (Index n = 0; n < std::ssize(this->blocks_); ++n) {
+        const RowBlock at = this->row_block(n, h);
+        const bool inside = task.batch.begin <= at.b() && at.b() < task.batch.end;
+        if (inside && chunk_of(at.queries) == task.chunk) run_block(at, task.chunk, thread);
+      }
+    }
+  }
+
+  void clear_shares(const Task& task) const {
+    for (Index b = task.batch.begin; b < task.batch.end; ++b) {
+      for (Index hkv = task.kv_heads.begin; hkv < task.kv_heads.end; ++hkv) {
+        for (const bool is_v : {false, true}) {
+          const Mat<T> x = share_of(task.chunk, is_v, b, hkv);
+          std::fill_n(x.data, x.rows * x.cols, T{0});
+        }
+      }
+    }
+  }
+
+  void run_block(const RowBlock& at, Index chunk, int thread) {
+    const Mat<const T> p = this->part(p_, at), dout = this->queries(dout_, at);
+    const auto rows = [&](Mat<T> x) { return x.row_block(at.keys.begin, at.keys.size()); };
+    T* factors = scratch_.piece(thread, 2);
+    // forward: O = (P ⊙ M) V
+    this->add_transposed(rows(share_of(chunk, true, at.b(), at.hkv)),
+                         this->dropped(p, scratch_.piece(thread, 1), factors, at), dout, at);
+    const Mat<T> ds(scratch_.piece(thread, 0), p.rows, p.cols);
+    gemm_serial<T>(ds, T{1}, dout, Op::none, this->keys(problem_.in.v, at), Op::transpose, T{0});
+    for (Index i = 0; i < p.rows; ++i)
+      score_gradients(ds.row(i), p.row(i), at.queries.begin + i, chunk, factors, at);
+    through_scale(ds, Mat<T>(scratch_.piece(thread, 1), p.rows, p.cols), at);
+    // forward: S = scale Q Kᵀ
+    if (grads_.dq.data != nullptr) {
+      const Mat<T> dq = grads_.dq.head(at.b(), at.h).row_block(at.queries.begin, p.rows);
+      this->multiply(dq, ds, this->keys(problem_.in.k, at), grads_.write_q == Write::overwrite ? T{0} : T{1},
+                     at);
+    }
+    this->add_transposed(rows(share_of(chunk, false, at.b(), at.hkv)), ds, this->queries(problem_.in.q, at),
+                         at);
+  }
+
+  // forward: P = softmax(S + bias). In place of dP.
+  void score_gradients(T* ds, const T* p, Index i, Index chunk, T* factors, const RowBlock& at) {
+    const Index n = at.keys.size(), row = problem_.row(at.b(), at.h, i);
+    if (problem_.options.dropout > 0) this->drop(ds, factors, i, at);
+    this->hide(ds, i, at, T{0});
+    const T dlse = dlse_.empty() ? T{0} : dlse_[static_cast<std::size_t>(row)];
+    T delta = row_dot<T>(n, p, ds) - dlse;
+    // 0 · NaN is NaN, but a row that sees nothing has no gradients but that of its sink.
+    const bool blind = !std::isfinite(delta) && problem_.blind(*at.sequence, at.h, i);
+    if (blind) delta = -dlse;
+    for (Index j = 0; j < n; ++j) ds[j] = blind ? T{0} : p[j] * (ds[j] - delta);
+    this->hide(ds, i, at, T{0});
+    if (grads_.dbias) {
+      T* to = grads_.dbias.row(at.b(), at.h, i) + at.keys.begin;
+      for (Index j = 0; j < n; ++j) to[j] += ds[j];
+    }
+    if (grads_.dsinks.empty() || delta == 0) return;
+    const auto sink = static_cast<double>(problem_.in.sinks[static_cast<std::size_t>(at.h)]);
+    const auto lse = static_cast<double>(lse_[static_cast<std::size_t>(row)]);
+    if (std::isinf(lse) && lse < 0) return;  // the row saw nothing, its sink is −inf as well
+    sum_of(chunk, at.b(), at.h) -= std::exp(sink - lse) * static_cast<double>(delta);
+  }
+
+  // To the gradient of Q Kᵀ. The softcap's derivative needs the products again.
+  void through_scale(Mat<T> ds, Mat<T> products, const RowBlock& at) const {
+    const T scale = static_cast<T>(problem_.scale), cap = static_cast<T>(problem_.softcap);
+    if (cap > 0) this->products(products, at);
+    for (Index i = 0; i < ds.rows; ++i) {
+      for (Index j = 0; j < ds.cols; ++j) {
+        const T t = cap > 0 ? std::tanh(products(i, j) / cap) : T{0};
+        ds(i, j) *= scale * (1 - t * t);
+      }
+      this->hide(ds.row(i), at.queries.begin + i, at, T{0});
+    }
+  }
+
+  void add_shares() const {
+    parallel_tasks(problem_.batch * problem_.kv_heads, [&](Index n, int) {
+      const Index b = n / problem_.kv_heads, hkv = n % problem_.kv_heads;
+      if (grads_.dk.data != nullptr) add_shares_of(false, grads_.dk.head(b, hkv), grads_.write_k, b, hkv);
+      if (grads_.dv.data != nullptr) add_shares_of(true, grads_.dv.head(b, hkv), grads_.write_v, b, hkv);
+    });
+  }
+  void add_shares_of(bool is_v, Mat<T> grad, Write write, Index b, Index hkv) const {
+    for (Index j = 0; j < grad.rows; ++j) {
+      if (write == Write::overwrite) std::fill_n(grad.row(j), grad.cols, T{0});
+      for (Index c = 0; c < chunks_; ++c) {
+        const T* part = share_of(c, is_v, b, hkv).row(j);
+        for (Index d = 0; d < grad.cols; ++d) grad(j, d) += part[d];
+      }
+    }
+  }
+
+  double& sum_of(Index chunk, Index b, Index h) {
+    return sums_[static_cast<std::size_t>((chunk * problem_.batch + b) * problem_.heads + h)];
+  }
+  void add_sums() {
+    for (Index h = 0; h < problem_.heads; ++h) {
+      double sum = 0;
+      for (Index c = 0; c < chunks_; ++c) {
+        for (Index b = 0; b < problem_.batch; ++b) sum += sum_of(c, b, h);
+      }
+      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
+    }
+  }
+
+  AttentionGrads<T> grads_;
+  Heads<const T> dout_;
+  std::span<const T> p_, lse_, dlse_;
+  Index batch_parts_, head_parts_, chunks_;  // tasks are (chunk, part of the batch, part of the heads)
+  Scratch<T> scratch_;
+  memory::Block shares_;      // (chunks, dK then dV)
+  std::vector<double> sums_;  // (chunks, B, Hq): shares of dsinks
+};
+
+}  // namespace
+
+template <class T>
+void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
+                              const AttentionInputs<T>& in, std::span<const Compute<T>> p,
+                              const AttentionOptions& options, std::span<const Compute<T>> lse,
+                              std::span<const Compute<T>> dlse) {
+  NaiveBackward<T>(grads, dout, in, p, options, lse, dlse).run();
+}
+
+template void naive_attention_backward<float>(const AttentionGrads<float>&, Heads<const float>,
+                                              const AttentionInputs<float>&, std::span<const float>,
+                                              const AttentionOptions&, std::span<const float>,
+                                              std::span<const float>);
+template void naive_attention_backward<double>(const AttentionGrads<double>&, Heads<const double>,
+                                               const AttentionInputs<double>&, std::span<const double>,
+                                               const AttentionOptions&, std::span<const double>,
+                                               std::span<const double>);
+
+}  // namespace tilegrad::kernels

@@ -1,0 +1,104 @@
+// Naive attention on tensors that are stored in bf16: copies of them in float, the passes of
+// naive_forward.cpp and naive_backward.cpp on these, and each result rounded once. The copies are small
+// beside the probabilities.
+#include "tilegrad/base/memory.h"
+#include "tilegrad/kernels/attention/attention.h"
+#include "tilegrad/kernels/parallel.h"
+
+namespace tilegrad::kernels {
+
+namespace {
+
+// Calls f(b, t, h) for every row of D elements, in parallel over b and t.
+template <class X, class F>
+void for_each_row(const X& x, F&& f) {
+  parallel_for(x.batch * x.time, 64, [&](Index begin, Index end) {
+    for (Index n = begin; n < end; ++n) {
+      for (Index h = 0; h < x.heads; ++h) f(n / x.time, n % x.time, h);
+    }
+  });
+}
+
+// A tensor in float, in memory of its own.
+class Wide {
+ public:
+  // Of the shape of x and with nothing in it yet; null if x is.
+  template <class B>
+  explicit Wide(const Heads<B>& x)
+      : block_(x.data == nullptr ? 0 : x.batch * x.time * x.heads * x.dim * Index{sizeof(float)},
+               memory::Category::workspace),
+        heads_(x.data == nullptr ? nullptr : reinterpret_cast<float*>(block_.data()), x.batch, x.time,
+               x.heads, x.dim) {}
+
+  // The numbers of x.
+  static Wide copy(const Heads<const bf16>& x) {
+    Wide wide(x);
+    for_each_row(x, [&](Index b, Index t, Index h) {
+      const bf16* from = x.head(b, h).row(t);
+      float* to = wide.heads_.head(b, h).row(t);
+      for (Index c = 0; c < x.dim; ++c) to[c] = widen(from[c]);
+    });
+    return wide;
+  }
+
+  const Heads<float>& heads() const { return heads_; }
+
+  // y = or += this, rounded.
+  void round_into(const Heads<bf16>& y, Write write) const {
+    if (y.data == nullptr) return;
+    for_each_row(y, [&](Index b, Index t, Index h) {
+      const float* from = heads_.head(b, h).row(t);
+      bf16* to = y.head(b, h).row(t);
+      for (Index c = 0; c < y.dim; ++c)
+        to[c] = narrow(write == Write::overwrite ? from[c] : widen(to[c]) + from[c]);
+    });
+  }
+
+ private:
+  memory::Block block_;
+  Heads<float> heads_;
+};
+
+struct WideInputs {
+  explicit WideInputs(const AttentionInputs<bf16>& in)
+      : q(Wide::copy(in.q)),
+        k(Wide::copy(in.k)),
+        v(Wide::copy(in.v)),
+        view(in.with<float>(q.heads(), k.heads(), v.heads())) {}
+
+  Wide q, k, v;
+  AttentionInputs<float> view;
+};
+
+}  // namespace
+
+template <>
+void naive_attention<bf16>(Heads<bf16> out, std::span<float> lse, std::span<float> p,
+                           const AttentionInputs<bf16>& in, const AttentionOptions& options) {
+  const WideInputs wide(in);
+  const Wide wide_out(out);
+  naive_attention<float>(wide_out.heads(), lse, p, wide.view, options);
+  wide_out.round_into(out, Write::overwrite);
+}
+
+template <>
+void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, Heads<const bf16> dout,
+                                    const AttentionInputs<bf16>& in, std::span<const float> p,
+                                    const AttentionOptions& options, std::span<const float> lse,
+                                    std::span<const float> dlse) {
+  const WideInputs wide(in);
+  const Wide wide_dout = Wide::copy(dout), dq(grads.dq), dk(grads.dk), dv(grads.dv);
+  naive_attention_backward<float>({.dq = dq.heads(),
+                                   .dk = dk.heads(),
+                                   .dv = dv.heads(),
+                                   .dbias = grads.dbias,
+                                   .write_bias = grads.write_bias,
+                                   .dsinks = grads.dsinks,
+                                   .write_sinks = grads.write_sinks},
+                                  wide_dout.heads(), wide.view, p, options, lse, dlse);
+  dq.round_into(grads.dq, grads.write_q);
+  dk.round_into(grads.dk, grads.write_k);
+  dv.round_into(grads.dv, grads.write_v);
+}
+
+}  // namespace tilegrad::kernels

@@ -1,0 +1,113 @@
+#include "tilegrad/kernels/attention/row_ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tilegrad/kernels/attention/row_ops.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "tilegrad/kernels/simd-inl.h"
+
+#ifndef TILEGRAD_KERNELS_ROWS_TABLE  // this file is compiled once for every SIMD target
+#define TILEGRAD_KERNELS_ROWS_TABLE
+namespace tilegrad::kernels {
+
+template <class T>
+struct RowsTable {
+  T (*max)(Index n, const T* x);
+  T (*exp)(T* y, Index n, const T* x, T shift);
+  T (*dot)(Index n, const T* a, const T* b);
+  void (*scale)(T* y, Index n, T s);
+};
+
+}  // namespace tilegrad::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+T max_of(Index n, const T* x) {
+  return reduce_max(n, x);
+}
+
+template <class T>
+T exp_of(T* y, Index n, const T* x, T shift) {
+  const auto s = hn::Set(Tag<T>(), shift);
+  map(
+      y, n, [&](auto v) { return exp(hn::Sub(v, s)); }, x);
+  return reduce(
+      n, [](auto v) { return v; }, static_cast<const T*>(y));
+}
+
+template <class T>
+T dot_of(Index n, const T* a, const T* b) {
+  return dot(n, a, b);
+}
+
+template <class T>
+void scale_of(T* y, Index n, T s) {
+  const auto factor = hn::Set(Tag<T>(), s);
+  map(
+      y, n, [&](auto v) { return hn::Mul(v, factor); }, static_cast<const T*>(y));
+}
+
+template <class T>
+const RowsTable<T>* table() {
+  static constexpr RowsTable<T> kTable = {max_of<T>, exp_of<T>, dot_of<T>, scale_of<T>};
+  return &kTable;
+}
+const RowsTable<float>* table_f32() { return table<float>(); }
+const RowsTable<double>* table_f64() { return table<double>(); }
+
+}  // namespace
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tilegrad::kernels {
+
+namespace {
+
+HWY_EXPORT(table_f32);
+HWY_EXPORT(table_f64);
+
+template <class T>
+const RowsTable<T>& best() {
+  if constexpr (sizeof(T) == 4) {
+    return *HWY_DYNAMIC_DISPATCH(table_f32)();
+  } else {
+    return *HWY_DYNAMIC_DISPATCH(table_f64)();
+  }
+}
+
+}  // namespace
+
+template <class T>
+T row_max(Index n, const T* x) {
+  return best<T>().max(n, x);
+}
+template <class T>
+T row_exp(T* y, Index n, const T* x, T shift) {
+  return best<T>().exp(y, n, x, shift);
+}
+template <class T>
+T row_dot(Index n, const T* a, const T* b) {
+  return best<T>().dot(n, a, b);
+}
+template <class T>
+void row_scale(T* y, Index n, T s) {
+  best<T>().scale(y, n, s);
+}
+
+template float row_max<float>(Index, const float*);
+template double row_max<double>(Index, const double*);
+template float row_exp<float>(float*, Index, const float*, float);
+template double row_exp<double>(double*, Index, const double*, double);
+template float row_dot<float>(Index, const float*, const float*);
+template double row_dot<double>(Index, const double*, const double*);
+template void row_scale<float>(float*, Index, float);
+template void row_scale<double>(double*, Index, double);
+
+}  // namespace tilegrad::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,156 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+
+#include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/run_options.h"
+#include "tilegrad/train/labs/checkpoint.h"
+#include "tilegrad/train/labs/flash.h"
+#include "tilegrad/train/labs/heads.h"
+#include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/run/checkpoint_policy.h"
+#include "tilegrad/train/run/names.h"
+#include "tilegrad/train/run/run_command_line.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+void add_size(CLI::App& app, const std::string& name, Index& field, const std::string& help) {
+  app.add_option(name, field, help)->check(CLI::Range(Index{1}, Index{1} << 31))->capture_default_str();
+}
+
+void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_t& seed) {
+  options.out = "runs/lab-" + app.get_name();
+  app.add_option("--out", options.out, "folder for the results")->capture_default_str();
+  add_size(app, "--repeats", repeats, "timed repetitions of each variant");
+  app.add_flag("--profile", options.profile,
+               "tell what each op costs in what is timed; the files of profiles/ open in Perfetto");
+  app.add_option("--seed", seed, "decides all random numbers")->capture_default_str();
+}
+
+// What is the same for every lab. Profiles are there even if it does not come to its end.
+int run_lab(const CLI::App& app, LabOptions options, const Console& console,
+            const std::function<int(const LabOptions&)>& run) {
+  options.command = "tilegrad lab " + app.get_name() + given_options(app, {"out"});
+  clear_profiles(options);
+  try {
+    return run(options);
+  } catch (const Interrupted&) {
+    if (options.profile) {
+      console.out << fmt::format("interrupted; the profiles until then: {}\n",
+                                 profile_folder(options).string())
+                  << std::flush;
+    }
+    return kInterrupted;
+  }
+}
+
+Command add_flash_lab(CLI::App& labs) {
+  struct Options {
+    FlashLab lab;
+    LabOptions common;
+    std::string dtype = "f32", memory_limit = "1GiB";
+  };
+  CLI::App* app = labs.add_subcommand("flash", "naive against flash attention: error, time, memory, traffic");
+  const auto options = std::make_shared<Options>();
+  add_size(*app, "--seq", options->lab.seq, "tokens of a sequence");
+  add_size(*app, "--d", options->lab.d, "head size");
+  add_size(*app, "--heads", options->lab.heads, "heads");
+  add_size(*app, "--batch", options->lab.batch, "sequences");
+  app->add_flag("--causal", options->lab.causal, "each query sees the keys up to itself");
+  app->add_option("--dtype", options->dtype, "f32, f64, or bf16, which stores and is computed in f32")
+      ->check(CLI::IsMember({"f32", "f64", "bf16"}))
+      ->capture_default_str();
+  app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
+  app->add_option("--time-limit", options->lab.time_limit,
+                  "seconds a forward and backward of the sweep may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--memory-limit", options->memory_limit, "bytes that the sweep may use")
+      ->capture_default_str();
+  add_common(*app, options->common, options->lab.repeats, options->lab.seed);
+  return {app, [app, options](const Console& console) {
+            options->lab.dtype = dtype_of_flash_lab(options->dtype);
+            options->lab.memory_limit = parse_bytes("memory-limit", options->memory_limit);
+            return run_lab(*app, options->common, console, [&](const LabOptions& common) {
+              return run_flash_lab(options->lab, common, console);
+            });
+          }};
+}
+
+Command add_heads_lab(CLI::App& labs) {
+  struct Options {
+    HeadsLab lab;
+    LabOptions common;
+  };
+  CLI::App* app = labs.add_subcommand("heads", "what sharing key/value heads saves, and what it costs");
+  const auto options = std::make_shared<Options>();
+  add_size(*app, "--seq", options->lab.seq, "tokens of a sequence");
+  add_size(*app, "--d", options->lab.d, "head size");
+  add_size(*app, "--heads", options->lab.heads, "query heads");
+  add_size(*app, "--gqa-groups", options->lab.groups, "key/value heads of GQA");
+  add_size(*app, "--layers", options->lab.layers, "transformer blocks");
+  add_size(*app, "--tokens", options->lab.tokens, "tokens to decode, at the end of the sequence");
+  add_size(*app, "--steps", options->lab.steps, "training steps on the toy task");
+  app->add_flag("--convert", options->lab.convert, "also pool the heads of a trained MHA, and train on");
+  add_common(*app, options->common, options->lab.repeats, options->lab.seed);
+  return {app, [app, options](const Console& console) {
+            return run_lab(*app, options->common, console, [&](const LabOptions& common) {
+              return run_heads_lab(options->lab, common, console);
+            });
+          }};
+}
+
+Command add_checkpoint_lab(CLI::App& labs) {
+  struct Options {
+    CheckpointLab lab;
+    LabOptions common;
+    std::string budget;
+  };
+  CLI::App* app = labs.add_subcommand("checkpoint", "what recomputing activations saves, and what it costs");
+  const auto options = std::make_shared<Options>();
+  add_size(*app, "--layers", options->lab.layers, "transformer blocks");
+  add_size(*app, "--seq", options->lab.seq, "tokens of a sequence");
+  add_size(*app, "--d", options->lab.d, "size of a token's vector");
+  add_size(*app, "--heads", options->lab.heads, "heads");
+  add_size(*app, "--batch", options->lab.batch, "sequences");
+  app->add_option("--budget", options->budget,
+                  "bytes that a step may need, such as 64MiB; halfway between least and most unless given");
+  add_common(*app, options->common, options->lab.repeats, options->lab.seed);
+  return {app, [app, options](const Console& console) {
+            if (!options->budget.empty()) options->lab.budget = parse_bytes("budget", options->budget);
+            return run_lab(*app, options->common, console, [&](const LabOptions& common) {
+              return run_checkpoint_lab(options->lab, common, console);
+            });
+          }};
+}
+
+// What measure_apart() starts; for nobody to type, so --help does not show it.
+Command add_measure(CLI::App& labs) {
+  CLI::App* app = labs.add_subcommand("measure", "one measurement of a lab")->group("");
+  const auto folder = std::make_shared<std::string>();
+  app->add_option("folder", *folder, "folder with the task")->required();
+  return {app, [folder](const Console&) {
+            answer(*folder);
+            return kSuccess;
+          }};
+}
+
+}  // namespace
+
+Command add_lab_command(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("lab", "an experiment, measured on this machine");
+  app->require_subcommand(1);
+  const std::vector<Command> labs = {add_flash_lab(*app), add_heads_lab(*app), add_checkpoint_lab(*app),
+                                     add_measure(*app)};
+  return {app, [labs](const Console& console) {
+            const auto chosen =
+                std::find_if(labs.begin(), labs.end(), [](const Command& lab) { return lab.app->parsed(); });
+            return chosen->run(console);
+          }};
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,208 @@
+#include "tilegrad/train/app/compare_runs.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "tilegrad/base/child_process.h"
+#include "tilegrad/base/file.h"
+#include "tilegrad/base/interrupt.h"
+#include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/report/comparison.h"
+#include "tilegrad/train/report/profile_table.h"
+#include "tilegrad/train/report/run_page.h"
+#include "tilegrad/train/report/table.h"
+#include "tilegrad/train/run/dataset.h"
+#include "tilegrad/train/run/run_command_line.h"
+#include "tilegrad/train/run/run_folder.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Half of the heads, or the largest number below it that divides them and is more than 1; 0 if there is none.
+Index default_gqa_heads(Index heads) {
+  for (Index kv_heads = heads / 2; kv_heads > 1; --kv_heads) {
+    if (heads % kv_heads == 0) return kv_heads;
+  }
+  return 0;
+}
+
+// What the variants decide is theirs, and shared heads start pooled unless it is said.
+std::string comparison_command(const RunConfig& base, const ComparisonOptions& options) {
+  std::string command = "tilegrad compare" + options_of(base, {"attention", "kv-heads", "kv-init"});
+  command += fmt::format(" --variants {}", fmt::join(options.variants, ","));
+  if (options.gqa_heads > 0) command += fmt::format(" --gqa-heads {}", options.gqa_heads);
+  if (base.kv_init != KvInit::pooled) command += fmt::format(" --kv-init {}", name_of(base.kv_init));
+  return command;
+}
+
+// "mha-flash-ckpt" -> mha, flash, ckpt
+std::vector<std::string> split(const std::string& name) {
+  std::vector<std::string> words;
+  std::size_t begin = 0;
+  for (std::size_t end; (end = name.find('-', begin)) != std::string::npos; begin = end + 1) {
+    words.push_back(name.substr(begin, end - begin));
+  }
+  words.push_back(name.substr(begin));
+  return words;
+}
+
+Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_heads) {
+  Variant variant = {.name = name, .config = base};
+  RunConfig& c = variant.config;
+  const std::map<std::string, Index> kv_heads = {{"mha", base.model.heads}, {"gqa", gqa_heads}, {"mqa", 1}};
+  const auto words = split(name);
+  const auto heads = kv_heads.find(words[0]);
+  std::size_t next = 1;
+  const auto take = [&](std::string_view word) {
+    const bool found = next < words.size() && words[next] == word;
+    if (found) ++next;
+    return found;
+  };
+  c.model.attention = take("naive") ? AttentionKernel::naive : AttentionKernel::flash;
+  if (c.model.attention == AttentionKernel::flash) take("flash");
+  const bool checkpointed = take("ckpt");
+  check(heads != kv_heads.end() && next == words.size(),
+        "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive or -flash, then perhaps -ckpt",
+        name);
+  c.model.kv_heads = heads->second;
+  if (!checkpointed) c.checkpoint = "none";
+  if (checkpointed && c.checkpoint == "none") c.checkpoint = "block";
+  c.out = (fs::path(base.out) / name).string();
+  return variant;
+}
+
+// How the process of a variant is started: its lines of progress begin with its name, and stand below each
+// other.
+std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOptions& options) {
+  std::size_t longest = 0;
+  for (const std::string& name : options.variants) longest = std::max(longest, name.size());
+  const std::string label = options.json ? variant.name : fmt::format("{:<{}}", variant.name, longest);
+  std::vector<std::string> arguments = {
+      "train",   "--repeat",    RunFolder(variant.config.out).config_file().string(),
+      "--label", label,         "--log-level",
+      "warn",    "--no-summary"};
+  if (options.quiet) arguments.push_back("--quiet");
+  if (options.json) arguments.push_back("--json");
+  if (options.profile) arguments.push_back("--profile");
+  return arguments;
+}
+
+Profile profile_in(const RunFolder& folder) {
+  std::vector<std::string> damage;
+  Profile profile = read_profile(folder.ops_file(), damage);
+  for (const std::string& line : damage) spdlog::warn("{}", line);
+  return profile;
+}
+
+VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
+  const RunFolder folder(variant.config.out);
+  folder.start(variant.config);
+  const ChildResult child = run_child(options.program, arguments_of(variant, options));
+
+  const nn::TransformerConfig model = variant.config.model_for(vocabulary);
+  VariantResult result = {.name = variant.name,
+                          .exit_code = child.exit_code,
+                          .parameters = model.parameter_count(),
+                          .kv_bytes_per_token = model.kv_bytes_per_token(),
+                          .peak_rss = child.peak_rss,
+                          .metrics = read_metrics(folder.metrics_file()),
+                          .profile = profile_in(folder)};
+  const MetricsSummary summary = summary_of(result.metrics);
+  result.last = summary.last;
+  result.ms_per_step = summary.ms_per_step;
+  result.tokens_per_s = summary.tokens_per_s;
+  result.peak_bytes = summary.highest.peak_bytes;
+  return result;
+}
+
+void write_comparison_report(const fs::path& folder) {
+  const Report report = compare_report({folder});
+  for (const std::string& warning : report.warnings) spdlog::warn("{}", warning);
+  write_report(folder / "report.html", report);
+}
+
+// Steps are numbered from 1 in both, so the n-th lines belong together.
+double largest_difference(const Metrics& a, const Metrics& b) {
+  double largest = 0;
+  for (std::size_t i = 0; i < std::min(a.steps.size(), b.steps.size()); ++i) {
+    largest = std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss));
+  }
+  return largest;
+}
+
+void show_results(const std::vector<VariantResult>& results, const fs::path& folder, bool json,
+                  const Console& console) {
+  if (json) {
+    for (const auto& row : comparison_json(results)) console.out << row.dump() << "\n";
+    console.out << std::flush;
+    return;
+  }
+  for (const VariantResult& result : results) {
+    if (result.profile.calls == 0) continue;
+    console.out << format_table(profile_table(result.name, result.profile)) << "\n";
+  }
+  console.out << comparison_table(results)
+              << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())
+              << std::flush;
+}
+
+}  // namespace
+
+std::vector<Variant> make_variants(const RunConfig& base, const ComparisonOptions& options) {
+  const Index gqa_heads = options.gqa_heads > 0 ? options.gqa_heads : default_gqa_heads(base.model.heads);
+  std::vector<Variant> variants;
+  for (const std::string& name : options.variants) {
+    Variant variant = make_variant(base, name, gqa_heads);
+    if (variant.config.model.kv_heads == 0) {
+      check(!options.keep_all, "compare: {}: {} heads have no divisor between 1 and themselves", name,
+            base.model.heads);
+      spdlog::info("{} left out: {} heads have no divisor between 1 and themselves", name, base.model.heads);
+      continue;
+    }
+    const bool twice = std::any_of(variants.begin(), variants.end(),
+                                   [&](const Variant& other) { return other.name == name; });
+    check(!twice, "compare: the variant {} is named twice", name);
+    variants.push_back(std::move(variant));
+  }
+  return variants;
+}
+
+int run_comparison(const RunConfig& base, const ComparisonOptions& options, const Console& console) {
+  base.validate();
+  RunConfig with_facts = base;
+  const Index vocabulary = make_dataset(with_facts)->vocabulary();
+  const auto variants = make_variants(with_facts, options);
+  for (const Variant& variant : variants)
+    variant.config.model_for(vocabulary);  // before the first one trains
+
+  const fs::path folder(base.out);
+  make_folder(folder);
+  fs::remove(folder / "compare.json");  // of an earlier comparison, whose variants are no longer meant
+  write_environment(RunFolder(folder).environment_file(),
+                    current_environment(comparison_command(with_facts, options)));
+  std::vector<VariantResult> results;
+  const InterruptScope interrupt;
+  for (const Variant& variant : variants) {
+    if (InterruptScope::requested()) break;
+    results.push_back(run_variant(variant, options, vocabulary));
+    results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
+  }
+  write_file(folder / "curves.csv", curves_csv(results));
+  write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
+  if (!results.empty()) write_comparison_report(folder);
+  show_results(results, base.out, options.json, console);
+
+  for (const VariantResult& result : results) {
+    const bool fine = result.exit_code == kSuccess || result.exit_code == kInterrupted;
+    check(fine, "compare: {} failed with exit code {}", result.name, result.exit_code);
+  }
+  return InterruptScope::requested() ? kInterrupted : kSuccess;
+}
+
+}  // namespace tilegrad::train

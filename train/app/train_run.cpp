@@ -1,0 +1,239 @@
+#include "tilegrad/train/app/train_run.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "tilegrad/base/format.h"
+#include "tilegrad/base/interrupt.h"
+#include "tilegrad/base/json_text.h"
+#include "tilegrad/train/app/progress.h"
+#include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/measure/profiler.h"
+#include "tilegrad/train/measure/statistics.h"
+#include "tilegrad/train/report/profile_table.h"
+#include "tilegrad/train/report/table.h"
+#include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/run/run_command_line.h"
+#include "tilegrad/train/run/run_folder.h"
+#include "tilegrad/train/run/trainer.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+// What the summary tells.
+struct Outcome {
+  std::vector<double> ms;  // of each step
+  StepReport last;
+  StepReport highest;  // the step that needed most memory
+  double train_loss = 0;
+  std::optional<Evaluation> evaluation;
+  std::optional<Profile> profile;
+  bool interrupted = false;
+};
+
+class TrainingRun {
+ public:
+  TrainingRun(const RunConfig& config, const RunControl& control)
+      : control_(control),
+        trainer_(config),
+        folder_(config.out),
+        metrics_((prepare_folder(), folder_.metrics_file()),
+                 control.resume ? MetricsWriter::Start::append : MetricsWriter::Start::empty) {}
+
+  Outcome run(const Console& console);
+  Trainer& trainer() { return trainer_; }
+
+ private:
+  // Runs before metrics.jsonl is opened.
+  void prepare_folder() {
+    if (control_.resume) {
+      folder_.load_state(trainer_);
+      keep_metrics_until(folder_.metrics_file(), trainer_.position().step);
+      folder_.write_config(trainer_.config());
+    } else {
+      folder_.start(trainer_.config());
+      write_environment(folder_.environment_file(),
+                        current_environment("tilegrad train" + options_of(trainer_.config())));
+    }
+  }
+
+  StepReport step(Profiler* profiler);
+  Profiler* next_profiler();
+  void write_profile(Outcome& outcome) const;
+  void one_step(Outcome& outcome, Progress& progress);
+  void evaluate(Outcome& outcome, Progress& progress);
+
+  RunControl control_;
+  Trainer trainer_;
+  RunFolder folder_;
+  MetricsWriter metrics_;
+  std::optional<Profiler> profiler_;
+  Index done_ = 0;  // steps of this call of the program
+};
+
+constexpr Index kLastProfiled = 4;
+
+// The profiler of the next step; nullptr if it is none of those to be profiled. What the first step found is
+// forgotten as soon as there is a second one, because the first one makes what later ones find.
+Profiler* TrainingRun::next_profiler() {
+  if (!control_.profile || done_ >= kLastProfiled) return nullptr;
+  if (done_ < 2) profiler_.emplace();
+  return &*profiler_;
+}
+
+// After each profiled step, so that whatever ends the run, what there is has been written.
+void TrainingRun::write_profile(Outcome& outcome) const {
+  outcome.profile = profiler_->profile("step");
+  profiler_->trace("step").write(folder_.profile_file());
+  train::write_profile(folder_.ops_file(), *outcome.profile);
+}
+
+// Of the second step, because the first one makes what later ones find: gradients and optimiser state.
+StepReport TrainingRun::step(Profiler* profiler) {
+  const Index number = trainer_.position().step + 1;
+  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(nullptr, profiler);
+  MemoryTimeline timeline;
+  const StepReport report = trainer_.step(&timeline, profiler);
+  write_memory_timeline(folder_.memory_file(), timeline);
+  return report;
+}
+
+void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
+  Profiler* const profiler = next_profiler();
+  outcome.last = step(profiler);
+  ++done_;
+  if (profiler != nullptr) write_profile(outcome);
+  outcome.ms.push_back(outcome.last.ms);
+  if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
+  metrics_.write(outcome.last);
+  progress.step(outcome.last);
+  const RunConfig& c = trainer_.config();
+  if (outcome.last.step % c.eval_every == 0 || outcome.last.step == c.steps) evaluate(outcome, progress);
+}
+
+void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
+  // The last evaluation takes all held-out data; those on the way a fixed part of it, to cost little.
+  constexpr Index kExamplesOnTheWay = 512;
+  const Index step = trainer_.position().step;
+  outcome.evaluation = trainer_.evaluate(step == trainer_.config().steps ? 0 : kExamplesOnTheWay);
+  outcome.train_loss = trainer_.take_mean_loss();
+  metrics_.write(step, outcome.train_loss, *outcome.evaluation);
+  progress.evaluation(*outcome.evaluation);
+}
+
+Outcome TrainingRun::run(const Console& console) {
+  const RunConfig& c = trainer_.config();
+  const Index first = trainer_.position().step;
+  const Index end = control_.stop_after > 0 ? std::min(c.steps, first + control_.stop_after) : c.steps;
+  Outcome outcome;
+  Index saved = -1;
+  const InterruptScope interrupt;
+  Progress progress(
+      console, {.steps = c.steps, .label = control_.label, .quiet = control_.quiet, .json = control_.json});
+  for (Index step = first; step < end && !InterruptScope::requested(); ++step) {
+    one_step(outcome, progress);
+    if (c.save_every > 0 && outcome.last.step % c.save_every == 0) {
+      folder_.save(trainer_);
+      saved = outcome.last.step;
+    }
+  }
+  const Index step = trainer_.position().step;
+  if (saved != step) folder_.save(trainer_);
+  outcome.interrupted = InterruptScope::requested() && step < end;
+  if (outcome.profile && outcome.interrupted && done_ < kLastProfiled) {
+    outcome.profile->interrupted = true;
+    train::write_profile(folder_.ops_file(), *outcome.profile);
+  }
+  return outcome;
+}
+
+std::string describe_peak(const StepReport& report) {
+  std::string text = format_bytes(report.peak_bytes) + " tracked:";
+  for (std::size_t i = 0; i < memory::kCategories; ++i) {
+    text += fmt::format("{} {} {}", i == 0 ? "" : ",", memory::name(static_cast<memory::Category>(i)),
+                        format_bytes(report.at_peak[i]));
+  }
+  return text;
+}
+
+// The kernel and what makes this attention another function than the plain one.
+std::string describe_attention(const nn::TransformerConfig& m) {
+  std::string text = fmt::format("{}, {} positions", name_of(m.attention), name_of(m.positions));
+  if (m.window) text += fmt::format(", window {}", *m.window);
+  if (m.softcap) text += fmt::format(", softcap {}", *m.softcap);
+  if (m.sinks) text += ", sinks";
+  return text;
+}
+
+void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) {
+  const RunConfig& c = trainer.config();
+  const nn::TransformerConfig& m = trainer.model().config;
+  const auto line = [&](std::string_view what, const std::string& value) {
+    out << fmt::format("  {:<12} {}\n", what, value);
+  };
+  out << fmt::format("{}: {} of {} steps{}\n", c.data_name(), trainer.position().step, c.steps,
+                     outcome.interrupted ? ", interrupted" : "");
+  line("model", fmt::format("{} layers, {} heads, {} key/value heads, width {}, {} parameters", m.layers,
+                            m.heads, m.kv_heads, m.width, nn::count(nn::parameters(trainer.model()))));
+  line("attention", describe_attention(m));
+  if (outcome.evaluation) {
+    const Evaluation& e = *outcome.evaluation;
+    line("loss", fmt::format("train {:.4f}, validation {:.4f}", outcome.train_loss, e.loss));
+    line("accuracy",
+         fmt::format("{:.2f} % of the answers, {:.2f} % of the sequences", 100 * e.accuracy, 100 * e.exact));
+  }
+  if (!outcome.ms.empty()) {
+    const double ms = median(outcome.ms);
+    line("speed", fmt::format("{:.2f} ms a step (median), {} tokens/s", ms,
+                              format_count(outcome.last.tokens_per_s * outcome.last.ms / ms)));
+    line("peak memory", describe_peak(outcome.highest));
+  }
+  line("results", c.out);
+  if (outcome.profile) {
+    line("profile", fmt::format("{}{}, in {}", outcome.profile->of,
+                                outcome.profile->interrupted ? ", then came the interrupt" : "",
+                                RunFolder(c.out).profile_file().string()));
+    out << "\n" << format_table(profile_table(std::string(c.data_name()), *outcome.profile));
+  }
+  out << std::flush;
+}
+
+// The same as one JSON object; what is not known is null.
+std::string summary_json(Trainer& trainer, const Outcome& outcome) {
+  const RunConfig& c = trainer.config();
+  const double unknown = std::nan("");
+  const auto e =
+      outcome.evaluation.value_or(Evaluation{.loss = unknown, .accuracy = unknown, .exact = unknown});
+  nlohmann::ordered_json json = {{"out", c.out},
+                                 {"step", trainer.position().step},
+                                 {"interrupted", outcome.interrupted},
+                                 {"parameters", nn::count(nn::parameters(trainer.model()))},
+                                 {"train_loss", outcome.evaluation ? outcome.train_loss : unknown},
+                                 {"val_loss", e.loss},
+                                 {"accuracy", e.accuracy},
+                                 {"exact", e.exact},
+                                 {"ms_per_step", outcome.ms.empty() ? unknown : median(outcome.ms)},
+                                 {"peak_bytes", outcome.highest.peak_bytes}};
+  if (outcome.profile) json["profile"] = to_json(*outcome.profile);
+  return json_text(json) + "\n";
+}
+
+}  // namespace
+
+int run_training(const RunConfig& config, const RunControl& control, const Console& console) {
+  TrainingRun run(config, control);
+  Trainer& trainer = run.trainer();
+  spdlog::info("{} {} with {} parameters, from step {}, into {}", control.resume ? "resuming" : "learning",
+               trainer.config().data_name(), nn::count(nn::parameters(trainer.model())),
+               trainer.position().step, trainer.config().out);
+  const Outcome outcome = run.run(console);
+  if (control.summary && control.json) console.out << summary_json(trainer, outcome) << std::flush;
+  if (control.summary && !control.json) print_summary(console.out, trainer, outcome);
+  return outcome.interrupted ? kInterrupted : kSuccess;
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "tilegrad/train/measure/profile.h"
+#include "tilegrad/train/report/table.h"
+
+namespace tilegrad::train {
+
+/// What a call costs on average, a row an op. `name` says whose profile it is.
+Table profile_table(const std::string& name, const Profile& profile);
+
+}  // namespace tilegrad::train

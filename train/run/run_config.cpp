@@ -1,0 +1,159 @@
+#include "tilegrad/train/run/run_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include "tilegrad/train/run/checkpoint_policy.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string json_key(std::string_view setting) {
+  std::string key(setting);
+  std::replace(key.begin(), key.end(), '-', '_');
+  return key;
+}
+
+nn::Init init_of(InitKind kind) {
+  switch (kind) {
+    case InitKind::gpt2:
+      return {.embedding = 0.02, .linear = 0.02};
+    case InitKind::associative:
+      return {.embedding = 1.0, .linear = 0.07};
+  }
+  return {};
+}
+
+const ordered_json& member(const ordered_json& json, const std::string& key, std::string_view where) {
+  check(json.contains(key), "{}: `{}` is missing", where, key);
+  return json[key];
+}
+
+template <class T>
+ordered_json json_of(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return name_of(value);
+  } else {
+    return value;
+  }
+}
+
+// What was not given is null.
+template <class T>
+ordered_json json_of(const std::optional<T>& value) {
+  return value ? json_of(*value) : ordered_json();
+}
+
+template <class T>
+void read_value(const ordered_json& value, T& field, const std::string& what) {
+  if constexpr (std::is_enum_v<T>) {
+    check(value.is_string(), "{} is not a string", what);
+    field = value_of<T>(what, value.get<std::string>());
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    check(value.is_string(), "{} is not a string", what);
+    field = value.get<std::string>();
+  } else if constexpr (std::is_same_v<T, bool>) {
+    check(value.is_boolean(), "{} is not true or false", what);
+    field = value.get<bool>();
+  } else if constexpr (std::is_integral_v<T>) {
+    check(std::is_signed_v<T> ? value.is_number_integer() : value.is_number_unsigned(),
+          "{} is not an integer", what);
+    field = value.get<T>();
+  } else {
+    check(value.is_number(), "{} is not a number", what);
+    field = value.get<T>();
+  }
+}
+
+template <class T>
+void read_value(const ordered_json& value, std::optional<T>& field, const std::string& what) {
+  field.reset();
+  if (!value.is_null()) read_value(value, field.emplace(), what);
+}
+
+// Bytes need not be valid UTF-8, so they are kept as numbers.
+std::string read_bytes(const ordered_json& value, const std::string& what) {
+  check(value.is_array(), "{} is not a list of bytes", what);
+  std::string bytes;
+  for (const ordered_json& byte : value) {
+    check(byte.is_number_unsigned() && byte.get<std::uint64_t>() < 256, "{} is not a list of bytes", what);
+    bytes.push_back(static_cast<char>(byte.get<unsigned>()));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+nn::TransformerConfig RunConfig::model_for(Index data_vocabulary) const {
+  nn::TransformerConfig result = model;
+  result.vocabulary = data_vocabulary;
+  result.init = init_of(init);
+  result.segments = 0;
+  result.validate();
+  const CheckpointSetting setting = parse_checkpoint(checkpoint, model.layers);
+  result.segments = setting.segments;
+  result.recompute = setting.recompute;
+  return result;
+}
+
+void RunConfig::validate() const {
+  const auto at_least = [](std::string_view what, Index value, Index least) {
+    check(value >= least, "{}: is {}, must be at least {}", what, value, least);
+  };
+  at_least("steps", steps, 1);
+  at_least("batch", batch, 1);
+  at_least("eval-every", eval_every, 1);
+  at_least("save-every", save_every, 0);
+  at_least("warmup", warmup, 0);
+  at_least("threads", threads, 0);
+  check(std::isfinite(lr) && lr > 0, "lr: is {}, must be positive", lr);
+  check(min_lr >= 0 && min_lr <= lr, "min-lr: is {}, must lie between 0 and lr, {}", min_lr, lr);
+  check(adamw.beta1 >= 0 && adamw.beta1 < 1, "beta1: is {}, not in [0, 1)", adamw.beta1);
+  check(adamw.beta2 >= 0 && adamw.beta2 < 1, "beta2: is {}, not in [0, 1)", adamw.beta2);
+  check(std::isfinite(adamw.weight_decay) && adamw.weight_decay >= 0,
+        "weight-decay: is {}, must not be negative", adamw.weight_decay);
+  check(adamw.clip >= 0, "clip: is {}, must not be negative", adamw.clip);
+  check(!out.empty(), "out: names no folder");
+}
+
+ordered_json to_json(const RunConfig& config) {
+  ordered_json json;
+  for_each_setting(
+      [&](const Setting& setting, const auto& field) { json[json_key(setting.name)] = json_of(field); },
+      config);
+  if (config.is_text()) {
+    std::vector<int> bytes;
+    for (const char c : config.vocabulary) bytes.push_back(static_cast<unsigned char>(c));
+    json["vocabulary"] = bytes;
+    json["text_hash"] = config.text_hash;
+  }
+  return json;
+}
+
+RunConfig config_from_json(std::string_view text, std::string_view where) {
+  const ordered_json json = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
+  check(json.is_object(), "{}: is not a JSON object", where);
+  RunConfig config;
+  const auto read = [&](const std::string& key, auto& field) {
+    read_value(member(json, key, where), field, fmt::format("{}: `{}`", where, key));
+  };
+  for_each_setting(
+      [&](const Setting& setting, auto& field) {
+        const std::string key = json_key(setting.name);
+        if (!setting.newer || json.contains(key)) read(key, field);
+      },
+      config);
+  if (config.is_text()) {
+    config.vocabulary = read_bytes(member(json, "vocabulary", where), fmt::format("{}: `vocabulary`", where));
+    read("text_hash", config.text_hash);
+  }
+  return config;
+}
+
+}  // namespace tilegrad::train

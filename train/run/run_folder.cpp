@@ -1,0 +1,134 @@
+#include "tilegrad/train/run/run_folder.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+
+#include "tilegrad/base/file.h"
+#include "tilegrad/nn/safetensors.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kWeightPrefix = "weights.";
+
+void copy_elements(Tensor& to, const Tensor& from) {
+  with_float_type("state", to.dtype(), [&]<class T>() {
+    const auto source = from.view<T>();
+    std::copy(source.begin(), source.end(), to.mut<T>().begin());
+  });
+}
+
+// A number that was written into the metadata of a file.
+template <class T>
+T metadata_number(const nn::Safetensors& content, const std::string& key) {
+  const auto found = content.metadata.find(key);
+  check(found != content.metadata.end(), "metadata `{}` is missing", key);
+  const std::string& text = found->second;
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  check(error == std::errc() && end == text.data() + text.size(), "metadata `{}` is `{}`, not a number", key,
+        text);
+  return value;
+}
+
+Position read_position(const nn::Safetensors& state, const RunConfig& config) {
+  Position position = {.step = metadata_number<Index>(state, "step"),
+                       .loss_sum = metadata_number<double>(state, "loss_sum"),
+                       .loss_count = metadata_number<Index>(state, "loss_count")};
+  check(position.step >= 0 && position.loss_count >= 0 && std::isfinite(position.loss_sum),
+        "step {}, loss_sum {}, loss_count {} cannot be", position.step, position.loss_sum,
+        position.loss_count);
+  const auto seed = metadata_number<std::uint64_t>(state, "seed");
+  check(seed == config.seed, "belongs to a run with seed {}, config.json says {}", seed, config.seed);
+  return position;
+}
+
+// Runs f, and says which file an error is about.
+template <class F>
+void about_file(const fs::path& file, F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    fail("{}: {}", file.string(), error.what());
+  }
+}
+
+}  // namespace
+
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, "{}: cannot be made: {}", folder.string(), error.message());
+  check(::access(folder.c_str(), W_OK) == 0, "{}: cannot be written to: {}", folder.string(),
+        std::strerror(errno));
+}
+
+void RunFolder::start(const RunConfig& config) const {
+  make_folder(path_);
+  std::error_code error;
+  for (const fs::path& file : {state_file(), model_file(), memory_file(), profile_file(), ops_file()}) {
+    fs::remove(file, error);
+    check(!error, "{}: cannot be replaced: {}", file.string(), error.message());
+  }
+  write_config(config);
+}
+
+void RunFolder::write_config(const RunConfig& config) const {
+  write_file(config_file(), to_json(config).dump(2) + "\n");
+}
+
+RunConfig RunFolder::read_config() const {
+  return config_from_json(read_file(config_file()), config_file().string());
+}
+
+void RunFolder::save(Trainer& trainer) const {
+  const Position& position = trainer.position();
+  const std::string step = std::to_string(position.step);
+  const auto parameters = nn::parameters(trainer.model());
+
+  nn::Safetensors state;
+  for (const nn::NamedParameter& p : parameters) {
+    state.tensors[std::string(kWeightPrefix) + p.name] = p.parameter->value();
+  }
+  for (const auto& moment : trainer.optimizer().state()) state.tensors[moment.name] = *moment.tensor;
+  state.metadata = {{"step", step},
+                    {"seed", std::to_string(trainer.config().seed)},
+                    {"loss_sum", fmt::format("{:.17g}", position.loss_sum)},
+                    {"loss_count", std::to_string(position.loss_count)}};
+  nn::save_safetensors(state_file(), state);
+
+  nn::Safetensors model;
+  nn::put_parameters(model, parameters);
+  model.metadata = {{"step", step}};
+  nn::save_safetensors(model_file(), model);
+}
+
+void RunFolder::load_state(Trainer& trainer) const {
+  const nn::Safetensors content = nn::load_safetensors(state_file());
+  about_file(state_file(), [&] {
+    const Position position = read_position(content, trainer.config());
+    nn::Safetensors weights;
+    for (const auto& [name, tensor] : content.tensors) {
+      if (name.starts_with(kWeightPrefix)) weights.tensors[name.substr(kWeightPrefix.size())] = tensor;
+    }
+    nn::load_parameters(weights, nn::parameters(trainer.model()));
+    for (const auto& moment : trainer.optimizer().state()) {
+      copy_elements(*moment.tensor, content.at(moment.name, moment.tensor->shape(), moment.tensor->dtype()));
+    }
+    trainer.set_position(position);
+  });
+}
+
+void RunFolder::load_model(nn::Transformer& model) const {
+  const nn::Safetensors content = nn::load_safetensors(model_file());
+  about_file(model_file(), [&] { nn::load_parameters(content, nn::parameters(model)); });
+}
+
+}  // namespace tilegrad::train

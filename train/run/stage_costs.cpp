@@ -1,0 +1,120 @@
+#include "tilegrad/train/run/stage_costs.h"
+
+#include <chrono>
+#include <functional>
+
+#include "tilegrad/autograd/checkpoint.h"
+#include "tilegrad/autograd/op_listener.h"
+#include "tilegrad/autograd/tape.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+using Stage = std::function<Var(const Var& x)>;
+
+Index live() { return memory::usage().live; }
+
+// Calls f and returns how far the live bytes rose above `base` on the way.
+template <class F>
+Index peak_above(Index base, F&& f) {
+  memory::reset_peak();
+  f();
+  return memory::usage().peak - base;
+}
+
+// The input as a leaf, if a gradient passes through it; tokens have none.
+Var input_of(const Tensor& x) { return x.dtype() == Dtype::i32 ? Var(x) : Var::leaf(x); }
+
+// The end of a stage's own tape. In a whole model the gradient of a stage's output belongs to the tape alone;
+// so it must be made by an op behind the stage and not be handed in, as the cotangent is.
+struct Ending {
+  Tensor cotangent;
+  Var root;
+
+  explicit Ending(const Var& y) : cotangent(Tensor::full(y.shape(), y.dtype(), 1)), root(scale(y, 1)) {}
+  Index bytes() const { return cotangent.bytes() + root.value().bytes(); }
+};
+
+// Counts the ops that backward runs again.
+class RecomputedOps final : public OpListener {
+ public:
+  Index count = 0;
+
+ private:
+  void begin(std::string_view) override { count += Tape::pass() == Tape::Pass::recompute ? 1 : 0; }
+  void end() override {}
+  void recorded(std::string_view, Index) override {}
+};
+
+// Records and walks back stage(x) and returns the peak of the walk.
+Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost) {
+  using Clock = std::chrono::steady_clock;
+  Tape tape;
+  const Var in = input_of(x);
+  const auto start = Clock::now();
+  Var y;
+  const Index recorded = peak_above(base, [&] { y = stage(in); });
+  const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+  const Index ops = tape.size();
+  const Ending ending(y);
+  y = Var();
+  const Index kept = live() - base - ending.bytes();
+  RecomputedOps recomputed;
+  const ListenScope listening(recomputed);
+  const Index backward =
+      peak_above(base + ending.bytes(), [&] { tape.backward(ending.root, ending.cotangent); });
+  if (cost != nullptr) {
+    cost->kept = kept;
+    cost->recorded = recorded;
+    cost->nanoseconds = time.count();
+    cost->ops = ops;
+    cost->recomputed = recomputed.count;
+  }
+  return backward;
+}
+
+StageCost measure(const Stage& stage, const Tensor& x) {
+  StageCost cost;
+  // The first run also makes the scratch memory that threads keep.
+  cost.output = stage(x).value().bytes();
+  const Index base = live();
+  cost.plain = peak_above(base, [&] { stage(x); });
+  cost.backward = walk_back(stage, x, base, &cost);
+  cost.gradients = live() - base;
+  return cost;
+}
+
+StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x, const nn::Mode& mode) {
+  const Stage block = [&](const Var& in) { return model.run_block(in, layer, mode); };
+  const auto own = parameters(model.blocks[static_cast<std::size_t>(layer)]);
+  StageCost cost = measure(block, x);
+  zero_grad(own);  // so that the second walk makes them anew
+  cost.replay = walk_back([&](const Var& in) { return checkpoint(block, in); }, x, live(), nullptr);
+  return cost;
+}
+
+}  // namespace
+
+ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Tensor& targets,
+                         const nn::Mode& mode) {
+  zero_grad(parameters(model));
+  ChainCost chain = {.held = live()};
+  const Stage embed = [&](const Var&) { return model.embed(tokens, mode); };
+  const Stage head = [&](const Var& x) { return cross_entropy(model.logits(x), targets); };
+  std::vector<Tensor> inputs = {model.embed(tokens, mode).value()};
+  for (Index layer = 0; layer < model.config.layers; ++layer) {
+    inputs.push_back(model.run_block(inputs.back(), layer, mode).value());
+  }
+  // From the back, as the gradients of a step come into being; a tied head shares its own with the embedding.
+  chain.behind = measure(head, inputs.back());
+  for (Index layer = model.config.layers; layer-- > 0;) {
+    inputs.pop_back();
+    chain.blocks.insert(chain.blocks.begin(), measure_block(model, layer, inputs.back(), mode));
+  }
+  chain.before = measure(embed, tokens);
+  zero_grad(parameters(model));
+  return chain;
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <memory>
+
+#include "tilegrad/base/memory.h"
+#include "tilegrad/data/batch.h"
+#include "tilegrad/nn/adamw.h"
+#include "tilegrad/nn/transformer.h"
+#include "tilegrad/train/measure/memory_timeline.h"
+#include "tilegrad/train/measure/profiler.h"
+#include "tilegrad/train/run/run_config.h"
+
+namespace tilegrad::train {
+
+/// What one training step did.
+struct StepReport {
+  Index step = 0;  ///< steps done, so the first one is 1
+  double loss = 0;
+  double lr = 0;
+  double grad_norm = 0;  ///< before clipping
+  double ms = 0;
+  double tokens_per_s = 0;
+  Index live_bytes = 0;          ///< behind backward: parameters, gradients and optimiser state
+  Index peak_bytes = 0;          ///< the most that were live during the step
+  memory::ByCategory at_peak{};  ///< what they were used for
+};
+
+/// How well the model does on held-out data.
+struct Evaluation {
+  double loss = 0;      ///< mean over the positions that are asked for
+  double accuracy = 0;  ///< share of them that the likeliest token gets right
+  double exact = 0;     ///< share of the sequences that are right at all of them
+};
+
+/// Where a run stands, besides its weights and the optimiser's moments. The random numbers of a step come
+/// from the seed and the step alone, so there is no generator to save.
+struct Position {
+  Index step = 0;
+  double loss_sum = 0;   ///< of the steps since the last evaluation
+  Index loss_count = 0;  ///< their number
+};
+
+/// The learning rate of a step from 0 on: a line up to lr during warm-up, then half a cosine down to min_lr.
+double learning_rate(const RunConfig& config, Index step);
+
+/// A model with its data and optimiser, one step at a time. What happens depends on the config and the number
+/// of steps done alone.
+class Trainer {
+ public:
+  /// Builds everything. Throws if a setting makes no sense or the model does not fit into memory.
+  explicit Trainer(const RunConfig& config);
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  /// One step; how its live bytes rise and fall is added to `timeline`, and what its ops cost to `profiler`,
+  /// if there is one.
+  StepReport step(MemoryTimeline* timeline = nullptr, Profiler* profiler = nullptr);
+
+  /// Over the first examples of the held-out set, at most `examples` of them (rounded up to whole batches);
+  /// 0: all.
+  Evaluation evaluate(Index examples = 0) const;
+
+  /// Mean loss of the steps since this was last asked, which is how progress on training data is told.
+  double take_mean_loss();
+
+  const RunConfig& config() const { return config_; }
+  nn::Transformer& model() { return model_; }
+  nn::AdamW& optimizer() { return optimizer_; }
+  const Position& position() const { return position_; }
+  /// Goes on from there; weights and moments are the caller's to load.
+  void set_position(const Position& position);
+
+ private:
+  void keep_to_budget();
+  Var forward(const data::Batch& batch, const nn::Mode& mode) const;  // (B, T) -> logits (B, T, V)
+
+  RunConfig config_;
+  std::unique_ptr<data::Dataset> data_;
+  nn::Transformer model_;
+  nn::AdamW optimizer_;
+  Position position_;
+};
+
+}  // namespace tilegrad::train
