@@ -27,7 +27,7 @@ struct CheckpointRule {
     std::vector<Var> leaves;
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const Tensor& x = xs[i].get(name, "x");
-      leaves.push_back(dx.wanted(static_cast<int>(i)) ? Var::leaf(x) : Var(x));
+      leaves.push_back(dx.needs(static_cast<int>(i)) ? Var::leaf(x) : Var(x));
     }
     // forward: y = fn(xs), with nothing recorded; now the same with everything recorded.
     inner.backward(fn(leaves), dy);

@@ -61,8 +61,8 @@ InputGrads::Slot InputGrads::slot(int i) {
   // The rule may hold several slots at once. If two inputs are the same value, their slots would be the same
   // memory, one to overwrite and one to add to; so the second one gets memory of its own.
   if (std::find(taken_.begin(), taken_.end(), &cell) != taken_.end()) {
-    stand_ins_.emplace_back(&cell, std::make_unique<Tensor>(make_grad(cell)));
-    return {stand_ins_.back().second.get(), Write::overwrite};
+    aliased_.emplace_back(&cell, std::make_unique<Tensor>(make_grad(cell)));
+    return {aliased_.back().second.get(), Write::overwrite};
   }
   taken_.push_back(&cell);
   if (!cell.grad.defined()) {
@@ -73,9 +73,9 @@ InputGrads::Slot InputGrads::slot(int i) {
   return {&cell.grad, Write::accumulate};
 }
 
-void InputGrads::merge_stand_ins() {
-  for (auto& [cell, grad] : stand_ins_) accumulate(cell->grad, *grad);
-  stand_ins_.clear();
+void InputGrads::merge_aliased() {
+  for (auto& [cell, grad] : aliased_) accumulate(cell->grad, *grad);
+  aliased_.clear();
 }
 
 void InputGrads::add(int i, const Tensor& grad) {
@@ -158,7 +158,7 @@ void Tape::run(Node& node) {
   if (observer_) observer_(node, dys);
   InputGrads dx(node.name(), node.inputs);
   node.backward(dys, dx);
-  dx.merge_stand_ins();
+  dx.merge_aliased();
   if (options_.detect_anomaly) {
     for (const auto& cell : node.inputs) {
       check(cell == nullptr || !cell->grad.defined() || is_finite(cell->grad),

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tilegrad/autograd/var.h"
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 namespace tilegrad {
 
@@ -20,10 +20,10 @@ class InputGrads {
  public:
   InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells);
   /// Adds what was written to the stand-ins of inputs that are one and the same value, as in mul(x, x).
-  void merge_stand_ins();
+  void merge_aliased();
 
   /// Whether anybody needs the gradient of input i. Ask before computing something dear.
-  bool wanted(int i) const { return cells_[static_cast<std::size_t>(i)] != nullptr; }
+  bool needs(int i) const { return cells_[static_cast<std::size_t>(i)] != nullptr; }
 
   struct Slot {
     Tensor* grad;  ///< of the input's shape and dtype; uninitialised if `write` is overwrite
@@ -38,7 +38,7 @@ class InputGrads {
   std::string_view op_;
   std::span<const std::shared_ptr<GradCell>> cells_;
   std::vector<GradCell*> taken_;
-  std::vector<std::pair<GradCell*, std::unique_ptr<Tensor>>> stand_ins_;
+  std::vector<std::pair<GradCell*, std::unique_ptr<Tensor>>> aliased_;
 };
 
 /// How an op goes backward. A rule is a plain aggregate: a name, what it saved, and backward, which reads the

@@ -8,7 +8,7 @@
 #include "tilegrad/autograd/shape.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/base/random.h"
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 namespace tilegrad {
 

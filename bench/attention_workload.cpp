@@ -14,7 +14,7 @@ namespace {
 
 using kernels::AttentionGrads;
 using kernels::AttentionInputs;
-using kernels::Heads;
+using kernels::HeadsView;
 
 std::string describe_pair(Index a, Index b) {
   return a == b ? fmt::format("{}", a) : fmt::format("{}/{}", a, b);
@@ -31,7 +31,7 @@ Tensor random(const Shape& shape, std::uint64_t part) {
 
 // Calls f with every row of D elements of a, and the same row of b.
 template <class A, class B, class F>
-void for_each_row(const Heads<A>& a, const Heads<B>& b, F&& f) {
+void for_each_row(const HeadsView<A>& a, const HeadsView<B>& b, F&& f) {
   for (Index i = 0; i < a.batch; ++i) {
     for (Index h = 0; h < a.heads; ++h) {
       for (Index t = 0; t < a.time; ++t) f(a.head(i, h).row_span(t), b.head(i, h).row_span(t));
@@ -40,14 +40,14 @@ void for_each_row(const Heads<A>& a, const Heads<B>& b, F&& f) {
 }
 
 template <class T>
-void copy_rows(const Heads<T>& to, const Heads<const T>& from) {
+void copy_rows(const HeadsView<T>& to, const HeadsView<const T>& from) {
   for_each_row(to, from,
                [](std::span<T> y, std::span<const T> x) { std::copy(x.begin(), x.end(), y.begin()); });
 }
 
 // Half of the digits: rounding takes fewer, a mistake in a kernel more.
 template <class T>
-bool agree(const Heads<const T>& result, const Heads<const T>& expected) {
+bool agree(const HeadsView<const T>& result, const HeadsView<const T>& expected) {
   T largest = 0, difference = 0;
   bool finite = true;
   for_each_row(result, expected, [&](std::span<const T> x, std::span<const T> y) {
@@ -62,14 +62,14 @@ bool agree(const Heads<const T>& result, const Heads<const T>& expected) {
 
 // A tensor of the problem, as it lies in memory.
 template <class T>
-Heads<T> heads_of(const Problem& p, T* data, Index time, Index heads) {
+HeadsView<T> heads_of(const Problem& p, T* data, Index time, Index heads) {
   if (!p.heads_first) return {data, p.batch, time, heads, p.dim};
   return {data, p.batch, time, heads, p.dim, heads * time * p.dim, p.dim, time * p.dim};
 }
 
 // The queries that are compared with naive attention.
 template <class T>
-Heads<T> last_queries(const Heads<T>& x) {
+HeadsView<T> last_queries(const HeadsView<T>& x) {
   const Index time = std::min<Index>(x.time, 64);
   T* const first = x.data + (x.time - time) * x.stride_t;
   return {first, x.batch, time, x.heads, x.dim, x.stride_b, x.stride_t, x.stride_h};
@@ -80,7 +80,7 @@ template <class T>
 struct Naive {
   std::vector<T> lse, p;
 
-  Naive(Heads<T> out, const AttentionInputs<T>& in, const kernels::AttentionOptions& options) {
+  Naive(HeadsView<T> out, const AttentionInputs<T>& in, const kernels::AttentionOptions& options) {
     const Index rows = in.q.batch * in.q.heads * in.q.time;
     lse.resize(static_cast<std::size_t>(rows));
     p.resize(static_cast<std::size_t>(rows * in.k.time));
@@ -122,11 +122,11 @@ Workload<T>::Workload(const Problem& p) : problem_(p), options_(options_of(p)) {
 }
 
 template <class T>
-Heads<T> Workload<T>::queries(Tensor& x) const {
+HeadsView<T> Workload<T>::queries(Tensor& x) const {
   return heads_of(problem_, x.mut<T>().data(), problem_.tq, problem_.heads);
 }
 template <class T>
-Heads<const T> Workload<T>::queries(const Tensor& x) const {
+HeadsView<const T> Workload<T>::queries(const Tensor& x) const {
   return heads_of(problem_, x.view<T>().data(), problem_.tq, problem_.heads);
 }
 
@@ -175,7 +175,7 @@ bool Workload<T>::forward_agrees() {
   AttentionInputs<T> in = inputs();
   in.q = last_queries(in.q);
   Tensor expected = Tensor::empty_like(out_);
-  const Heads<T> expected_out = last_queries(queries(expected));
+  const HeadsView<T> expected_out = last_queries(queries(expected));
   const Naive<T> naive(expected_out, in, options_);
   return agree<T>(last_queries(queries(out_)), expected_out);
 }
@@ -184,8 +184,8 @@ template <class T>
 bool Workload<T>::backward_agrees() {
   // Where dout is 0, a query adds nothing to dk and dv: those of the last queries remain.
   Tensor dout = Tensor::zeros(dout_.shape(), dout_.dtype());
-  const Heads<const T> all = queries(std::as_const(dout_));
-  const Heads<T> last = last_queries(queries(dout));
+  const HeadsView<const T> all = queries(std::as_const(dout_));
+  const HeadsView<T> last = last_queries(queries(dout));
   copy_rows(last, last_queries(all));
   backward(dout);
 

@@ -48,8 +48,8 @@ class Workload {
   std::span<const T> keys_and_values() const { return kv_.view<T>(); }
 
  private:
-  kernels::Heads<T> queries(Tensor& x) const;
-  kernels::Heads<const T> queries(const Tensor& x) const;
+  kernels::HeadsView<T> queries(Tensor& x) const;
+  kernels::HeadsView<const T> queries(const Tensor& x) const;
   kernels::AttentionInputs<T> inputs() const;
   kernels::AttentionGrads<T> grads(Tensor& dq, Tensor& dkv) const;
   void backward(const Tensor& dout);

@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 /// Activation functions, for float and double. Forward overwrites y; y may be x.
 namespace tilegrad::kernels {

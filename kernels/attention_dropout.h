@@ -2,7 +2,7 @@
 
 #include "tilegrad/base/index.h"
 #include "tilegrad/base/random.h"
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 namespace tilegrad::kernels {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 /// Copies between layouts, for float and double.
 namespace tilegrad::kernels {

@@ -3,7 +3,7 @@
 #include <span>
 
 #include "tilegrad/base/random.h"
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 namespace tilegrad::kernels {
 

@@ -112,7 +112,7 @@ void add_bias_backward(std::span<T> dbias, Write write, std::type_identity_t<Mat
       for (Index j = begin; j < end; ++j) sums[static_cast<std::size_t>(j - begin)] += dy(i, j);
     }
     for (Index j = begin; j < end; ++j) {
-      put(dbias[static_cast<std::size_t>(j)], write, sums[static_cast<std::size_t>(j - begin)]);
+      store(dbias[static_cast<std::size_t>(j)], write, sums[static_cast<std::size_t>(j - begin)]);
     }
   };
   parallel_for(dy.cols, kColumns, sum_columns);

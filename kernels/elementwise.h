@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 /// Elementwise maps and sums, for float and double. Spans of one call have equal sizes. Forward kernels
 /// overwrite y; backward kernels take a Write with each gradient. y may be one of the inputs.

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 namespace tilegrad::kernels {
 

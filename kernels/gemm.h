@@ -3,7 +3,7 @@
 #include <string>
 #include <type_traits>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 namespace tilegrad::kernels {
 

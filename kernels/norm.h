@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 /// Normalisation over rows of x (N, C), for float and double. Statistics are one number a row.
 /// In the backward kernels a gradient with null data is not wanted. Sums over rows run in a fixed order.

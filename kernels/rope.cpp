@@ -30,7 +30,8 @@ struct Rotation {
 
 // y (+)= x rotated by the angles, or by their opposites for direction = −1.
 template <class T>
-void rotate(Heads<T> y, Write write, Heads<const T> x, Index first_position, double base, T direction) {
+void rotate(HeadsView<T> y, Write write, HeadsView<const T> x, Index first_position, double base,
+            T direction) {
   const Index half = x.dim / 2;
   const Rotation<T> rotation(x.time, half, first_position, base);
   const auto rotate_position = [&](Index b, Index t) {
@@ -41,8 +42,8 @@ void rotate(Heads<T> y, Write write, Heads<const T> x, Index first_position, dou
       T* to = y.data + b * y.stride_b + t * y.stride_t + h * y.stride_h;
       for (Index j = 0; j < half; ++j) {
         const T first = from[j], second = from[j + half], s = direction * sin[j];
-        put(to[j], write, first * cos[j] - second * s);
-        put(to[j + half], write, first * s + second * cos[j]);
+        store(to[j], write, first * cos[j] - second * s);
+        store(to[j + half], write, first * s + second * cos[j]);
       }
     }
   };
@@ -56,20 +57,20 @@ void rotate(Heads<T> y, Write write, Heads<const T> x, Index first_position, dou
 }  // namespace
 
 template <class T>
-void rope(Heads<T> y, std::type_identity_t<Heads<const T>> x, Index first_position, double base) {
+void rope(HeadsView<T> y, std::type_identity_t<HeadsView<const T>> x, Index first_position, double base) {
   rotate<T>(y, Write::overwrite, x, first_position, base, T{1});
 }
 
 template <class T>
-void rope_backward(Heads<T> dx, Write write, std::type_identity_t<Heads<const T>> dy, Index first_position,
-                   double base) {
+void rope_backward(HeadsView<T> dx, Write write, std::type_identity_t<HeadsView<const T>> dy,
+                   Index first_position, double base) {
   // forward: y = R x with Rᵀ = R⁻¹
   rotate<T>(dx, write, dy, first_position, base, T{-1});
 }
 
-template void rope<float>(Heads<float>, Heads<const float>, Index, double);
-template void rope<double>(Heads<double>, Heads<const double>, Index, double);
-template void rope_backward<float>(Heads<float>, Write, Heads<const float>, Index, double);
-template void rope_backward<double>(Heads<double>, Write, Heads<const double>, Index, double);
+template void rope<float>(HeadsView<float>, HeadsView<const float>, Index, double);
+template void rope<double>(HeadsView<double>, HeadsView<const double>, Index, double);
+template void rope_backward<float>(HeadsView<float>, Write, HeadsView<const float>, Index, double);
+template void rope_backward<double>(HeadsView<double>, Write, HeadsView<const double>, Index, double);
 
 }  // namespace tilegrad::kernels

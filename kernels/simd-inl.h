@@ -14,7 +14,7 @@
 #include <array>
 #include <limits>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

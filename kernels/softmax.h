@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 /// Softmax over rows and the loss fused with it, for float and double.
 namespace tilegrad::kernels {

@@ -236,7 +236,7 @@ void save_safetensors(const std::filesystem::path& path, const Safetensors& cont
   write_file(path, file);
 }
 
-void put_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters) {
+void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters) {
   for (const NamedParameter& p : parameters) content.tensors[p.name] = p.parameter->value();
 }
 

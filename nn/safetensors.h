@@ -29,7 +29,7 @@ Safetensors load_safetensors(const std::filesystem::path& path);
 void save_safetensors(const std::filesystem::path& path, const Safetensors& content);
 
 /// Copies parameters into / out of a Safetensors by name. On load, names and shapes must match exactly.
-void put_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters);
+void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters);
 void load_parameters(const Safetensors& content, const std::vector<NamedParameter>& parameters);
 
 }  // namespace tilegrad::nn

@@ -14,8 +14,8 @@ struct AddRule {
   static constexpr std::string_view name = "add";
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    if (dx.wanted(0)) dx.add(0, dy);
-    if (dx.wanted(1)) dx.add(1, dy);
+    if (dx.needs(0)) dx.add(0, dy);
+    if (dx.needs(1)) dx.add(1, dy);
   }
 };
 
@@ -24,8 +24,8 @@ struct SubRule {
   static constexpr std::string_view name = "sub";
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    if (dx.wanted(0)) dx.add(0, dy);
-    if (!dx.wanted(1)) return;
+    if (dx.needs(0)) dx.add(0, dy);
+    if (!dx.needs(1)) return;
     const InputGrads::Slot slot = dx.slot(1);
     with_float_type(name, dy.dtype(), [&]<class T>() {
       kernels::scale_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), T{-1});
@@ -45,7 +45,7 @@ struct MulRule {
 
   static void contribute(InputGrads& dx, int i, const Tensor& dy, const Saved& factor,
                          std::string_view what) {
-    if (!dx.wanted(i)) return;
+    if (!dx.needs(i)) return;
     const Tensor& other = factor.get(name, what);
     const InputGrads::Slot slot = dx.slot(i);
     with_float_type(name, dy.dtype(), [&]<class T>() {
@@ -72,8 +72,8 @@ struct AddBiasRule {
   static constexpr std::string_view name = "add_bias";
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    if (dx.wanted(0)) dx.add(0, dy);
-    if (!dx.wanted(1)) return;
+    if (dx.needs(0)) dx.add(0, dy);
+    if (!dx.needs(1)) return;
     const InputGrads::Slot slot = dx.slot(1);
     with_float_type(name, dy.dtype(), [&]<class T>() {
       kernels::add_bias_backward<T>(slot.grad->mut<T>(), slot.write, dy.mat<T>());

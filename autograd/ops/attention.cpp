@@ -15,7 +15,7 @@ namespace {
 
 using kernels::AttentionGrads;
 using kernels::AttentionInputs;
-using kernels::Pairs;
+using kernels::ScoreView;
 
 // Places of the tracked inputs.
 enum Input { kQ, kK, kV, kBias, kSinks };
@@ -39,7 +39,7 @@ void with_attention_type(Dtype dtype, F&& f) {
 
 // A (B or 1, Hq or 1, Tq, Tk) tensor; axes of size 1 are broadcast by a stride of 0.
 template <class T>
-Pairs<T> pairs_view(const Shape& shape, T* data) {
+ScoreView<T> view_scores(const Shape& shape, T* data) {
   const Index rows = shape[2] * shape[3];
   return {.data = data,
           .stride_b = shape[0] == 1 ? 0 : shape[1] * rows,
@@ -53,13 +53,13 @@ struct Operands {
 
   template <class T>
   AttentionInputs<T> view() const {
-    AttentionInputs<T> in = {heads_view<T>(q), heads_view<T>(k), heads_view<T>(v)};
-    using Number = kernels::Compute<T>;
-    if (bias.defined()) in.bias = pairs_view<const Number>(bias.shape(), bias.view<Number>().data());
+    AttentionInputs<T> in = {view_heads<T>(q), view_heads<T>(k), view_heads<T>(v)};
+    using Accum = kernels::Compute<T>;
+    if (bias.defined()) in.bias = view_scores<const Accum>(bias.shape(), bias.view<Accum>().data());
     if (mask.defined())
-      in.mask = pairs_view<const std::uint8_t>(mask.shape(), mask.view<std::uint8_t>().data());
-    in.sinks = view_if_defined<Number>(sinks);
-    in.alibi = view_if_defined<Number>(alibi);
+      in.mask = view_scores<const std::uint8_t>(mask.shape(), mask.view<std::uint8_t>().data());
+    in.sinks = view_if_defined<Accum>(sinks);
+    in.alibi = view_if_defined<Accum>(alibi);
     in.k_lengths = view_if_defined<std::int32_t>(k_lengths);
     in.cu_q = view_if_defined<std::int32_t>(cu_q);
     in.cu_k = view_if_defined<std::int32_t>(cu_k);
@@ -104,20 +104,20 @@ class SavedOperands {
 
 template <class T>
 AttentionGrads<T> wanted_grads(InputGrads& dx) {
-  using Number = kernels::Compute<T>;
+  using Accum = kernels::Compute<T>;
   AttentionGrads<T> grads;
-  const auto take_heads = [&](int i, kernels::Heads<T>& heads, Write& write) {
-    if (!dx.wanted(i)) return;
+  const auto take_heads = [&](int i, kernels::HeadsView<T>& heads, Write& write) {
+    if (!dx.needs(i)) return;
     const InputGrads::Slot slot = dx.slot(i);
-    heads = mut_heads_view<T>(*slot.grad);
+    heads = mut_view_heads<T>(*slot.grad);
     write = slot.write;
   };
   take_heads(kQ, grads.dq, grads.write_q);
   take_heads(kK, grads.dk, grads.write_k);
   take_heads(kV, grads.dv, grads.write_v);
-  if (dx.wanted(kBias)) {
+  if (dx.needs(kBias)) {
     const InputGrads::Slot slot = dx.slot(kBias);
-    grads.dbias = pairs_view<Number>(slot.grad->shape(), slot.grad->mut<Number>().data());
+    grads.dbias = view_scores<Accum>(slot.grad->shape(), slot.grad->mut<Accum>().data());
     grads.write_bias = slot.write;
   }
   take_wanted(dx, kSinks, grads.dsinks, grads.write_sinks);
@@ -142,10 +142,10 @@ struct NaiveAttentionRule {
     const Operands in = operands.get(name);
     const Tensor dout = out_gradient(dys, out_shape, in.q.dtype());
     with_attention_type(dout.dtype(), [&]<class T>() {
-      using Number = kernels::Compute<T>;
+      using Accum = kernels::Compute<T>;
       kernels::naive_attention_backward<T>(
-          wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(), p.get(name, "p").view<Number>(), options,
-          lse.get(name, "lse").view<Number>(), view_if_defined<Number>(dys[1]));
+          wanted_grads<T>(dx), view_heads<T>(dout), in.view<T>(), p.get(name, "p").view<Accum>(), options,
+          lse.get(name, "lse").view<Accum>(), view_if_defined<Accum>(dys[1]));
     });
   }
 };
@@ -163,10 +163,10 @@ struct FlashAttentionRule {
     const Tensor& out_value = out.get(name, "out");
     const Tensor dout = out_gradient(dys, out_value.shape(), out_value.dtype());
     with_attention_type(dout.dtype(), [&]<class T>() {
-      using Number = kernels::Compute<T>;
-      kernels::flash_attention_backward<T>(wanted_grads<T>(dx), heads_view<T>(dout), in.view<T>(),
-                                           heads_view<T>(out_value), lse.get(name, "lse").view<Number>(),
-                                           options, view_if_defined<Number>(dys[1]));
+      using Accum = kernels::Compute<T>;
+      kernels::flash_attention_backward<T>(wanted_grads<T>(dx), view_heads<T>(dout), in.view<T>(),
+                                           view_heads<T>(out_value), lse.get(name, "lse").view<Accum>(),
+                                           options, view_if_defined<Accum>(dys[1]));
     });
   }
 };
@@ -177,8 +177,8 @@ std::array<Var, 2> naive(const Operands& o, std::span<const Var> inputs, const A
                          Outputs y) {
   Tensor p = Tensor::empty({o.q.dim(0), o.q.dim(2), o.q.dim(1), o.k.dim(1)}, y[1].dtype());
   with_attention_type(o.q.dtype(), [&]<class T>() {
-    using Number = kernels::Compute<T>;
-    kernels::naive_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<Number>(), p.mut<Number>(), o.view<T>(),
+    using Accum = kernels::Compute<T>;
+    kernels::naive_attention<T>(mut_view_heads<T>(y[0]), y[1].mut<Accum>(), p.mut<Accum>(), o.view<T>(),
                                 options);
   });
   return record<2>(y, inputs, [&] {
@@ -193,7 +193,7 @@ std::array<Var, 2> naive(const Operands& o, std::span<const Var> inputs, const A
 std::array<Var, 2> flash(const Operands& o, std::span<const Var> inputs, const AttentionOptions& options,
                          Outputs y) {
   with_attention_type(o.q.dtype(), [&]<class T>() {
-    kernels::flash_attention<T>(mut_heads_view<T>(y[0]), y[1].mut<kernels::Compute<T>>(), o.view<T>(),
+    kernels::flash_attention<T>(mut_view_heads<T>(y[0]), y[1].mut<kernels::Compute<T>>(), o.view<T>(),
                                 options);
   });
   return record<2>(y, inputs, [&] {

@@ -45,8 +45,8 @@ struct MatmulRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      if (dx.wanted(0)) backward_a<T>(dx.slot(0), dy);
-      if (dx.wanted(1)) backward_b<T>(dx.slot(1), dy);
+      if (dx.needs(0)) backward_a<T>(dx.slot(0), dy);
+      if (dx.needs(1)) backward_b<T>(dx.slot(1), dy);
     });
   }
 
@@ -79,17 +79,17 @@ struct LinearRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      if (dx.wanted(0)) {
+      if (dx.needs(0)) {
         const InputGrads::Slot slot = dx.slot(0);
         kernels::gemm<T>(slot.grad->mut_mat<T>(), T{1}, dy.mat<T>(), Op::none,
                          weight.get(name, "weight").mat<T>(), Op::none, beta<T>(slot.write));
       }
-      if (dx.wanted(1)) {
+      if (dx.needs(1)) {
         const InputGrads::Slot slot = dx.slot(1);
         kernels::gemm<T>(slot.grad->mut_mat<T>(), T{1}, dy.mat<T>(), Op::transpose, x.get(name, "x").mat<T>(),
                          Op::none, beta<T>(slot.write));
       }
-      if (has_bias && dx.wanted(2)) {
+      if (has_bias && dx.needs(2)) {
         const InputGrads::Slot slot = dx.slot(2);
         kernels::add_bias_backward<T>(slot.grad->mut<T>(), slot.write, dy.mat<T>());
       }

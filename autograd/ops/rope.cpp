@@ -18,7 +18,7 @@ struct RopeRule {
   void backward(const Tensor& dy, InputGrads& dx) {
     const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::rope_backward<T>(mut_heads_view<T>(*slot.grad), slot.write, heads_view<T>(dy), first_position,
+      kernels::rope_backward<T>(mut_view_heads<T>(*slot.grad), slot.write, view_heads<T>(dy), first_position,
                                 base);
     });
   }
@@ -32,7 +32,7 @@ Var rope(const Var& x, Index first_position, double base) {
   check(x.dim(3) % 2 == 0, "rope: head size {} is odd", x.dim(3));
   Tensor y = Tensor::empty_like(x.value());
   with_float_type("rope", y.dtype(), [&]<class T>() {
-    kernels::rope<T>(mut_heads_view<T>(y), heads_view<T>(x.value()), first_position, base);
+    kernels::rope<T>(mut_view_heads<T>(y), view_heads<T>(x.value()), first_position, base);
   });
   return record(y, {x}, [&] { return RopeRule{.first_position = first_position, .base = base}; });
 }

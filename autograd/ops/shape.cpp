@@ -62,7 +62,7 @@ struct ConcatRule {
     Index begin = 0;
     for (std::size_t i = 0; i < shapes.size(); ++i) {
       const AxisView inner(shapes[i], axis);
-      if (dx.wanted(static_cast<int>(i))) {
+      if (dx.needs(static_cast<int>(i))) {
         const InputGrads::Slot slot = dx.slot(static_cast<int>(i));
         with_float_type(name, dy.dtype(), [&]<class T>() {
           const auto part = inner.mat(slot.grad->mut<T>().data());

@@ -9,7 +9,7 @@ namespace tilegrad {
 
 template <class T>
 void take_wanted(InputGrads& dx, int i, std::span<T>& grad, Write& write) {
-  if (!dx.wanted(i)) return;
+  if (!dx.needs(i)) return;
   const InputGrads::Slot slot = dx.slot(i);
   grad = slot.grad->mut<T>();
   write = slot.write;
@@ -17,7 +17,7 @@ void take_wanted(InputGrads& dx, int i, std::span<T>& grad, Write& write) {
 
 template <class T>
 void take_wanted(InputGrads& dx, int i, kernels::Mat<T>& grad, Write& write) {
-  if (!dx.wanted(i)) return;
+  if (!dx.needs(i)) return;
   const InputGrads::Slot slot = dx.slot(i);
   grad = slot.grad->mut_mat<T>();
   write = slot.write;

@@ -6,8 +6,7 @@
 
 #include "tilegrad/base/random.h"
 #include "tilegrad/kernels/bf16.h"
-#include "tilegrad/kernels/heads.h"
-#include "tilegrad/kernels/mat.h"
+#include "tilegrad/kernels/views.h"
 
 /// Scaled dot-product attention, for float, double and bf16. bf16 is how q, k, v, out and their gradients are
 /// stored; scores, lse, bias, sinks and all sums are float, and each result is rounded once.
@@ -58,23 +57,6 @@ struct AttentionOptions {
   TileSizes tiles = {};
 };
 
-/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk), that somebody else owns. An axis of
-/// size 1 is broadcast and has stride 0. The last axis is contiguous.
-template <class T>
-struct Pairs {
-  T* data = nullptr;
-  Index stride_b = 0;
-  Index stride_h = 0;
-  Index stride_q = 0;
-
-  explicit operator bool() const { return data != nullptr; }
-  T* row(Index b, Index h, Index i) const { return data + b * stride_b + h * stride_h + i * stride_q; }
-
-  operator Pairs<const T>() const requires(!std::is_const_v<T>) {
-    return {data, stride_b, stride_h, stride_q};
-  }
-};
-
 /// The tensors that both passes read. All but q, k and v are optional.
 ///
 /// Packed sequences have B = 1: sequence n has the queries [cu_q[n], cu_q[n + 1]) and the keys [cu_k[n],
@@ -82,9 +64,9 @@ struct Pairs {
 /// They exclude k_lengths. bias and mask are then still (1, Hq or 1, Tq, Tk).
 template <class T>
 struct AttentionInputs {
-  Heads<const T> q, k, v;
-  Pairs<const Compute<T>> bias = {};
-  Pairs<const std::uint8_t> mask = {};                 ///< not 0: may be seen
+  HeadsView<const T> q, k, v;
+  ScoreView<const Compute<T>> bias = {};
+  ScoreView<const std::uint8_t> mask = {};             ///< not 0: may be seen
   std::span<const Compute<T>> alibi = {};              ///< (Hq) slopes
   std::span<const Compute<T>> sinks = {};              ///< (Hq) one more logit in the denominator
   std::span<const std::int32_t> k_lengths = {};        ///< (B) keys from there on are padding; in [0, Tk]
@@ -92,7 +74,7 @@ struct AttentionInputs {
 
   /// The same call on tensors that are stored in another type, U, which computes in the same.
   template <class U>
-  AttentionInputs<U> with(Heads<const U> q_, Heads<const U> k_, Heads<const U> v_) const {
+  AttentionInputs<U> with(HeadsView<const U> q_, HeadsView<const U> k_, HeadsView<const U> v_) const {
     return {q_, k_, v_, bias, mask, alibi, sinks, k_lengths, cu_q, cu_k};
   }
 };
@@ -101,13 +83,13 @@ struct AttentionInputs {
 /// summed over the axes that were broadcast.
 template <class T>
 struct AttentionGrads {
-  Heads<T> dq;
+  HeadsView<T> dq;
   Write write_q = Write::overwrite;
-  Heads<T> dk;
+  HeadsView<T> dk;
   Write write_k = Write::overwrite;
-  Heads<T> dv;
+  HeadsView<T> dv;
   Write write_v = Write::overwrite;
-  Pairs<Compute<T>> dbias = {};
+  ScoreView<Compute<T>> dbias = {};
   Write write_bias = Write::overwrite;
   std::span<Compute<T>> dsinks = {};  ///< (Hq)
   Write write_sinks = Write::overwrite;
@@ -115,23 +97,23 @@ struct AttentionGrads {
 
 /// Keeps all probabilities p (B, Hq, Tq, Tk), before dropout: memory grows with Tq · Tk.
 template <class T>
-void naive_attention(Heads<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
+void naive_attention(HeadsView<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
                      const AttentionInputs<T>& in, const AttentionOptions& options);
 /// dlse (B, Hq, Tq) is the gradient that arrives through lse; empty if there is none. lse is read only for
 /// dsinks.
 template <class T>
-void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
+void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<HeadsView<const T>> dout,
                               const AttentionInputs<T>& in, std::span<const Compute<T>> p,
                               const AttentionOptions& options, std::span<const Compute<T>> lse = {},
                               std::span<const Compute<T>> dlse = {});
 
 /// Never forms p: works tile by tile and keeps only out and lse. Memory grows with Tq + Tk.
 template <class T>
-void flash_attention(Heads<T> out, std::span<Compute<T>> lse, const AttentionInputs<T>& in,
+void flash_attention(HeadsView<T> out, std::span<Compute<T>> lse, const AttentionInputs<T>& in,
                      const AttentionOptions& options);
 template <class T>
-void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
-                              const AttentionInputs<T>& in, std::type_identity_t<Heads<const T>> out,
+void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<HeadsView<const T>> dout,
+                              const AttentionInputs<T>& in, std::type_identity_t<HeadsView<const T>> out,
                               std::span<const Compute<T>> lse, const AttentionOptions& options,
                               std::span<const Compute<T>> dlse = {});
 

@@ -46,7 +46,7 @@ class FlashBackward {
   static constexpr bool kWidens = !std::is_same_v<S, T>;
 
  public:
-  FlashBackward(const AttentionGrads<S>& grads, Heads<const S> dout, Heads<const S> out,
+  FlashBackward(const AttentionGrads<S>& grads, HeadsView<const S> dout, HeadsView<const S> out,
                 std::span<const T> lse, std::span<const T> dlse, const AttentionProblem<S>& problem)
       : grads_(grads),
         dout_(dout),
@@ -146,7 +146,7 @@ class FlashBackward {
   Index wide(Index rows) const { return kWidens ? rows * std::max(problem_.dim, problem_.dim_v) : 0; }
 
   // dQ is summed over many tasks: in place, or apart if a rounding in every step would lose too much.
-  Heads<T> dq_sums() const {
+  HeadsView<T> dq_sums() const {
     if constexpr (!kWidens) {
       return grads_.dq;
     } else {
@@ -159,7 +159,7 @@ class FlashBackward {
     if (!wants_dq()) return;
     parallel_tasks(problem_.batch * problem_.heads, [&](Index n, int) HWY_ATTR {
       const Index b = n / problem_.heads, h = n % problem_.heads;
-      put_narrowed(grads_.dq.head(b, h), grads_.write_q, dq_.head(b, h));
+      store_narrowed(grads_.dq.head(b, h), grads_.write_q, dq_.head(b, h));
     });
   }
 
@@ -203,7 +203,7 @@ class FlashBackward {
                  static_cast<double>(delta_[row]);
         }
       }
-      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
+      store(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
     });
   }
 
@@ -275,7 +275,7 @@ class FlashBackward {
 
   HWY_ATTR void run_block(const Block& block, Index hkv, int thread) {
     const Sequence& s = problem_.sequences[static_cast<std::size_t>(block.sequence)];
-    const auto rows = [&](const Heads<const S>& x) {
+    const auto rows = [&](const HeadsView<const S>& x) {
       return x.head(s.b, hkv).row_block(block.rows.begin, block.rows.size());
     };
     const auto k = widened(rows(problem_.in.k), scratch_.piece(thread, kWideK));
@@ -318,17 +318,17 @@ class FlashBackward {
     return scratch_.piece(thread, piece) + number * dim * kPanel<T>;
   }
 
-  void write_out(const Heads<S>& grad, Write write, const Sequence& s, Index hkv, const Block& block,
+  void write_out(const HeadsView<S>& grad, Write write, const Sequence& s, Index hkv, const Block& block,
                  Piece piece, int thread) const {
     if (grad.data == nullptr) return;
     for (Index j = block.rows.begin, n = 0; j < block.rows.end; j += kPanel<T>, ++n) {
       const Mat<S> to = grad.head(s.b, hkv).row_block(j, std::min(kPanel<T>, block.rows.end - j));
-      put_transposed(to, write, key_panel(thread, piece, n, grad.dim), scratch_.piece(thread, kWideRows));
+      store_transposed(to, write, key_panel(thread, piece, n, grad.dim), scratch_.piece(thread, kWideRows));
     }
   }
 
   HWY_ATTR Rows rows_of(const Tile& at, bool keys_finite, int thread) const {
-    const auto rows = [&](const Heads<const S>& x) {
+    const auto rows = [&](const HeadsView<const S>& x) {
       return x.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
     };
     const auto q = widened(rows(problem_.in.q), scratch_.piece(thread, kWideQ));
@@ -501,12 +501,12 @@ class FlashBackward {
         }
         HWY_UNROLL(16)
         for (Index i = 0; i < kRows; ++i)
-          put_row(dq.row(m + i) + c, width, overwrite, sum.v[i][0], sum.v[i][1]);
+          store_part_of_row(dq.row(m + i) + c, width, overwrite, sum.v[i][0], sum.v[i][1]);
       });
     }
   }
 
-  HWY_ATTR static void put_row(T* to, Index width, bool overwrite, Vec<T> x0, Vec<T> x1) {
+  HWY_ATTR static void store_part_of_row(T* to, Index width, bool overwrite, Vec<T> x0, Vec<T> x1) {
     const Tag<T> d;
     if (width == kPanel<T>) {
       hn::StoreU(overwrite ? x0 : hn::Add(hn::LoadU(d, to), x0), d, to);
@@ -562,7 +562,7 @@ class FlashBackward {
   }
 
   AttentionGrads<S> grads_;
-  Heads<const S> dout_, out_;
+  HeadsView<const S> dout_, out_;
   std::span<const T> lse_, dlse_;
   const AttentionProblem<S>& problem_;
   bool plain_;
@@ -577,22 +577,22 @@ class FlashBackward {
   memory::Block delta_block_;
   T* delta_;  // (B, Hq, Tq)
   memory::Block dq_block_;
-  Heads<T> dq_;  // where dQ is summed
+  HeadsView<T> dq_;  // where dQ is summed
   Write write_q_;
   Scratch<T> scratch_;
 };
 
-void backward_f32(const AttentionGrads<float>& grads, Heads<const float> dout, Heads<const float> out,
+void backward_f32(const AttentionGrads<float>& grads, HeadsView<const float> dout, HeadsView<const float> out,
                   std::span<const float> lse, std::span<const float> dlse,
                   const AttentionProblem<float>& problem) {
   FlashBackward<float>(grads, dout, out, lse, dlse, problem).run();
 }
-void backward_f64(const AttentionGrads<double>& grads, Heads<const double> dout, Heads<const double> out,
-                  std::span<const double> lse, std::span<const double> dlse,
+void backward_f64(const AttentionGrads<double>& grads, HeadsView<const double> dout,
+                  HeadsView<const double> out, std::span<const double> lse, std::span<const double> dlse,
                   const AttentionProblem<double>& problem) {
   FlashBackward<double>(grads, dout, out, lse, dlse, problem).run();
 }
-void backward_bf16(const AttentionGrads<bf16>& grads, Heads<const bf16> dout, Heads<const bf16> out,
+void backward_bf16(const AttentionGrads<bf16>& grads, HeadsView<const bf16> dout, HeadsView<const bf16> out,
                    std::span<const float> lse, std::span<const float> dlse,
                    const AttentionProblem<bf16>& problem) {
   FlashBackward<bf16>(grads, dout, out, lse, dlse, problem).run();
@@ -610,22 +610,22 @@ HWY_EXPORT(backward_f64);
 HWY_EXPORT(backward_bf16);
 
 template <>
-void flash_attention_backward<float>(const AttentionGrads<float>& grads, Heads<const float> dout,
-                                     const AttentionInputs<float>& in, Heads<const float> out,
+void flash_attention_backward<float>(const AttentionGrads<float>& grads, HeadsView<const float> dout,
+                                     const AttentionInputs<float>& in, HeadsView<const float> out,
                                      std::span<const float> lse, const AttentionOptions& options,
                                      std::span<const float> dlse) {
   HWY_DYNAMIC_DISPATCH(backward_f32)(grads, dout, out, lse, dlse, AttentionProblem<float>(in, options));
 }
 template <>
-void flash_attention_backward<double>(const AttentionGrads<double>& grads, Heads<const double> dout,
-                                      const AttentionInputs<double>& in, Heads<const double> out,
+void flash_attention_backward<double>(const AttentionGrads<double>& grads, HeadsView<const double> dout,
+                                      const AttentionInputs<double>& in, HeadsView<const double> out,
                                       std::span<const double> lse, const AttentionOptions& options,
                                       std::span<const double> dlse) {
   HWY_DYNAMIC_DISPATCH(backward_f64)(grads, dout, out, lse, dlse, AttentionProblem<double>(in, options));
 }
 template <>
-void flash_attention_backward<bf16>(const AttentionGrads<bf16>& grads, Heads<const bf16> dout,
-                                    const AttentionInputs<bf16>& in, Heads<const bf16> out,
+void flash_attention_backward<bf16>(const AttentionGrads<bf16>& grads, HeadsView<const bf16> dout,
+                                    const AttentionInputs<bf16>& in, HeadsView<const bf16> out,
                                     std::span<const float> lse, const AttentionOptions& options,
                                     std::span<const float> dlse) {
   HWY_DYNAMIC_DISPATCH(backward_bf16)(grads, dout, out, lse, dlse, AttentionProblem<bf16>(in, options));

@@ -23,7 +23,7 @@ namespace {
 
 // Calls f(key, head, its row of x) in the order of memory.
 template <class T, class F>
-HWY_INLINE void for_each_key(const Heads<const T>& x, Index b, Range keys, F&& f) {
+HWY_INLINE void for_each_key(const HeadsView<const T>& x, Index b, Range keys, F&& f) {
   const T* first = x.data + b * x.stride_b;
   const auto visit = [&](Index j, Index h) HWY_ATTR { f(j, h, first + j * x.stride_t + h * x.stride_h); };
   if (x.stride_h <= x.stride_t) {
@@ -57,7 +57,7 @@ HWY_INLINE void scale(T* y, T a, Index n) {
 template <class T>
 class FlashDecode {
  public:
-  FlashDecode(Heads<T> out, std::span<T> lse, const AttentionProblem<T>& problem)
+  FlashDecode(HeadsView<T> out, std::span<T> lse, const AttentionProblem<T>& problem)
       : out_(out),
         lse_(lse),
         problem_(problem),
@@ -244,7 +244,7 @@ class FlashDecode {
     });
   }
 
-  Heads<T> out_;
+  HeadsView<T> out_;
   std::span<T> lse_;
   const AttentionProblem<T>& problem_;
   T c_;          // scores are c_ times what panels hold, in units of log 2
@@ -255,10 +255,10 @@ class FlashDecode {
   memory::Block states_;  // (sequences, parts)
 };
 
-void decode_f32(Heads<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
+void decode_f32(HeadsView<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
   FlashDecode<float>(out, lse, problem).run();
 }
-void decode_f64(Heads<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
+void decode_f64(HeadsView<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
   FlashDecode<double>(out, lse, problem).run();
 }
 
@@ -272,10 +272,10 @@ namespace tilegrad::kernels {
 HWY_EXPORT(decode_f32);
 HWY_EXPORT(decode_f64);
 
-void flash_decode(Heads<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
+void flash_decode(HeadsView<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
   HWY_DYNAMIC_DISPATCH(decode_f32)(out, lse, problem);
 }
-void flash_decode(Heads<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
+void flash_decode(HeadsView<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
   HWY_DYNAMIC_DISPATCH(decode_f64)(out, lse, problem);
 }
 

@@ -5,7 +5,7 @@
 namespace tilegrad::kernels {
 
 /// Flash attention for a problem that decodes(): any problem would do, but would not be fast.
-void flash_decode(Heads<float> out, std::span<float> lse, const AttentionProblem<float>& problem);
-void flash_decode(Heads<double> out, std::span<double> lse, const AttentionProblem<double>& problem);
+void flash_decode(HeadsView<float> out, std::span<float> lse, const AttentionProblem<float>& problem);
+void flash_decode(HeadsView<double> out, std::span<double> lse, const AttentionProblem<double>& problem);
 
 }  // namespace tilegrad::kernels

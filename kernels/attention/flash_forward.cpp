@@ -45,7 +45,7 @@ class FlashForward {
   using T = Compute<S>;
 
  public:
-  FlashForward(Heads<S> out, std::span<T> lse, const AttentionProblem<S>& problem)
+  FlashForward(HeadsView<S> out, std::span<T> lse, const AttentionProblem<S>& problem)
       : out_(out),
         lse_(lse),
         problem_(problem),
@@ -338,8 +338,8 @@ class FlashForward {
     });
     const Index n = at.queries.size();
     for (Index i = 0; i < at.heads; ++i) {
-      put_transposed(out_.head(at.b(), at.h + i).row_block(at.queries.begin, n), Write::overwrite,
-                     p.o + i * n, scratch_.piece(thread, kWideRows));
+      store_transposed(out_.head(at.b(), at.h + i).row_block(at.queries.begin, n), Write::overwrite,
+                       p.o + i * n, scratch_.piece(thread, kWideRows));
     }
   }
 
@@ -367,7 +367,7 @@ class FlashForward {
     });
   }
 
-  Heads<S> out_;
+  HeadsView<S> out_;
   std::span<T> lse_;
   const AttentionProblem<S>& problem_;
   bool plain_;
@@ -382,13 +382,13 @@ class FlashForward {
   memory::Block partial_;  // (tasks, parts): the states of their panels
 };
 
-void forward_f32(Heads<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
+void forward_f32(HeadsView<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
   FlashForward<float>(out, lse, problem).run();
 }
-void forward_f64(Heads<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
+void forward_f64(HeadsView<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
   FlashForward<double>(out, lse, problem).run();
 }
-void forward_bf16(Heads<bf16> out, std::span<float> lse, const AttentionProblem<bf16>& problem) {
+void forward_bf16(HeadsView<bf16> out, std::span<float> lse, const AttentionProblem<bf16>& problem) {
   FlashForward<bf16>(out, lse, problem).run();
 }
 
@@ -404,21 +404,21 @@ HWY_EXPORT(forward_f64);
 HWY_EXPORT(forward_bf16);
 
 template <>
-void flash_attention<float>(Heads<float> out, std::span<float> lse, const AttentionInputs<float>& in,
+void flash_attention<float>(HeadsView<float> out, std::span<float> lse, const AttentionInputs<float>& in,
                             const AttentionOptions& options) {
   const AttentionProblem<float> problem(in, options);
   if (problem.decodes()) return flash_decode(out, lse, problem);
   HWY_DYNAMIC_DISPATCH(forward_f32)(out, lse, problem);
 }
 template <>
-void flash_attention<double>(Heads<double> out, std::span<double> lse, const AttentionInputs<double>& in,
+void flash_attention<double>(HeadsView<double> out, std::span<double> lse, const AttentionInputs<double>& in,
                              const AttentionOptions& options) {
   const AttentionProblem<double> problem(in, options);
   if (problem.decodes()) return flash_decode(out, lse, problem);
   HWY_DYNAMIC_DISPATCH(forward_f64)(out, lse, problem);
 }
 template <>
-void flash_attention<bf16>(Heads<bf16> out, std::span<float> lse, const AttentionInputs<bf16>& in,
+void flash_attention<bf16>(HeadsView<bf16> out, std::span<float> lse, const AttentionInputs<bf16>& in,
                            const AttentionOptions& options) {
   HWY_DYNAMIC_DISPATCH(forward_bf16)(out, lse, AttentionProblem<bf16>(in, options));
 }

@@ -284,7 +284,7 @@ HWY_INLINE Mat<const Compute<S>> widened(Mat<const S> x, [[maybe_unused]] Comput
 }
 
 // y = or += x, rounded.
-HWY_INLINE void put_narrowed(Mat<bf16> y, Write write, Mat<const float> x) {
+HWY_INLINE void store_narrowed(Mat<bf16> y, Write write, Mat<const float> x) {
   for (Index r = 0; r < y.rows; ++r) {
     for (Index c = 0; c < y.cols; ++c)
       y(r, c) = narrow(write == Write::overwrite ? x(r, c) : widen(y(r, c)) + x(r, c));
@@ -301,12 +301,12 @@ inline constexpr std::size_t kSquareBytes = 16;
 template <class T>
 inline constexpr Index kSide = std::max<Index>(kSquareBytes / sizeof(T), 1);
 
-// Transposes one square: put(i, row i of the transpose).
+// Transposes one square: store(i, row i of the transpose).
 template <class T, class F>
-HWY_INLINE void transpose_square(const T* src, Index stride, F&& put) {
+HWY_INLINE void transpose_square(const T* src, Index stride, F&& store) {
 #if HWY_TARGET == HWY_SCALAR
   (void)stride;
-  put(0, hn::LoadU(hn::ScalableTag<T>(), src));
+  store(0, hn::LoadU(hn::ScalableTag<T>(), src));
 #else
   const hn::FixedTag<T, kSide<T>> d;
   const auto x0 = hn::LoadU(d, src), x1 = hn::LoadU(d, src + stride);
@@ -314,13 +314,13 @@ HWY_INLINE void transpose_square(const T* src, Index stride, F&& put) {
     const auto x2 = hn::LoadU(d, src + 2 * stride), x3 = hn::LoadU(d, src + 3 * stride);
     const auto low02 = hn::InterleaveLower(d, x0, x2), high02 = hn::InterleaveUpper(d, x0, x2);
     const auto low13 = hn::InterleaveLower(d, x1, x3), high13 = hn::InterleaveUpper(d, x1, x3);
-    put(0, hn::InterleaveLower(d, low02, low13));
-    put(1, hn::InterleaveUpper(d, low02, low13));
-    put(2, hn::InterleaveLower(d, high02, high13));
-    put(3, hn::InterleaveUpper(d, high02, high13));
+    store(0, hn::InterleaveLower(d, low02, low13));
+    store(1, hn::InterleaveUpper(d, low02, low13));
+    store(2, hn::InterleaveLower(d, high02, high13));
+    store(3, hn::InterleaveUpper(d, high02, high13));
   } else {
-    put(0, hn::InterleaveLower(d, x0, x1));
-    put(1, hn::InterleaveUpper(d, x0, x1));
+    store(0, hn::InterleaveLower(d, x0, x1));
+    store(1, hn::InterleaveUpper(d, x0, x1));
   }
 #endif
 }
@@ -365,7 +365,7 @@ HWY_INLINE void pack_transposed(T* panel, Mat<const T> x) {
 // y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
 // computed in, it is rounded once; `memory` (n, dim) is for that.
 template <class S>
-HWY_INLINE void put_transposed(Mat<S> y, Write write, const Compute<S>* x, Compute<S>* memory) {
+HWY_INLINE void store_transposed(Mat<S> y, Write write, const Compute<S>* x, Compute<S>* memory) {
   using T = Compute<S>;
   if constexpr (std::is_same_v<S, T>) {
     if (write == Write::overwrite) {
@@ -375,7 +375,7 @@ HWY_INLINE void put_transposed(Mat<S> y, Write write, const Compute<S>* x, Compu
     }
   } else {
     transpose(memory, y.cols, x, kPanel<T>, y.cols, y.rows);
-    put_narrowed(y, write, Mat<const T>(memory, y.rows, y.cols));
+    store_narrowed(y, write, Mat<const T>(memory, y.rows, y.cols));
   }
 }
 

@@ -16,7 +16,7 @@ namespace {
 template <class T>
 class NaiveBackward : NaiveAttention<T> {
  public:
-  NaiveBackward(const AttentionGrads<T>& grads, Heads<const T> dout, const AttentionInputs<T>& in,
+  NaiveBackward(const AttentionGrads<T>& grads, HeadsView<const T> dout, const AttentionInputs<T>& in,
                 std::span<const T> p, const AttentionOptions& options, std::span<const T> lse,
                 std::span<const T> dlse)
       : NaiveAttention<T>(in, options),
@@ -179,12 +179,12 @@ class NaiveBackward : NaiveAttention<T> {
       for (Index c = 0; c < chunks_; ++c) {
         for (Index b = 0; b < problem_.batch; ++b) sum += sum_of(c, b, h);
       }
-      put(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
+      store(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
     }
   }
 
   AttentionGrads<T> grads_;
-  Heads<const T> dout_;
+  HeadsView<const T> dout_;
   std::span<const T> p_, lse_, dlse_;
   Index batch_parts_, head_parts_, chunks_;  // tasks are (chunk, part of the batch, part of the heads)
   Scratch<T> scratch_;
@@ -195,18 +195,18 @@ class NaiveBackward : NaiveAttention<T> {
 }  // namespace
 
 template <class T>
-void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<Heads<const T>> dout,
+void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<HeadsView<const T>> dout,
                               const AttentionInputs<T>& in, std::span<const Compute<T>> p,
                               const AttentionOptions& options, std::span<const Compute<T>> lse,
                               std::span<const Compute<T>> dlse) {
   NaiveBackward<T>(grads, dout, in, p, options, lse, dlse).run();
 }
 
-template void naive_attention_backward<float>(const AttentionGrads<float>&, Heads<const float>,
+template void naive_attention_backward<float>(const AttentionGrads<float>&, HeadsView<const float>,
                                               const AttentionInputs<float>&, std::span<const float>,
                                               const AttentionOptions&, std::span<const float>,
                                               std::span<const float>);
-template void naive_attention_backward<double>(const AttentionGrads<double>&, Heads<const double>,
+template void naive_attention_backward<double>(const AttentionGrads<double>&, HeadsView<const double>,
                                                const AttentionInputs<double>&, std::span<const double>,
                                                const AttentionOptions&, std::span<const double>,
                                                std::span<const double>);

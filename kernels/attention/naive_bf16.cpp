@@ -24,14 +24,14 @@ class Wide {
  public:
   // Of the shape of x and with nothing in it yet; null if x is.
   template <class B>
-  explicit Wide(const Heads<B>& x)
+  explicit Wide(const HeadsView<B>& x)
       : block_(x.data == nullptr ? 0 : x.batch * x.time * x.heads * x.dim * Index{sizeof(float)},
                memory::Category::workspace),
         heads_(x.data == nullptr ? nullptr : reinterpret_cast<float*>(block_.data()), x.batch, x.time,
                x.heads, x.dim) {}
 
   // The numbers of x.
-  static Wide copy(const Heads<const bf16>& x) {
+  static Wide copy(const HeadsView<const bf16>& x) {
     Wide wide(x);
     for_each_row(x, [&](Index b, Index t, Index h) {
       const bf16* from = x.head(b, h).row(t);
@@ -41,10 +41,10 @@ class Wide {
     return wide;
   }
 
-  const Heads<float>& heads() const { return heads_; }
+  const HeadsView<float>& heads() const { return heads_; }
 
   // y = or += this, rounded.
-  void round_into(const Heads<bf16>& y, Write write) const {
+  void round_into(const HeadsView<bf16>& y, Write write) const {
     if (y.data == nullptr) return;
     for_each_row(y, [&](Index b, Index t, Index h) {
       const float* from = heads_.head(b, h).row(t);
@@ -56,7 +56,7 @@ class Wide {
 
  private:
   memory::Block block_;
-  Heads<float> heads_;
+  HeadsView<float> heads_;
 };
 
 struct WideInputs {
@@ -73,7 +73,7 @@ struct WideInputs {
 }  // namespace
 
 template <>
-void naive_attention<bf16>(Heads<bf16> out, std::span<float> lse, std::span<float> p,
+void naive_attention<bf16>(HeadsView<bf16> out, std::span<float> lse, std::span<float> p,
                            const AttentionInputs<bf16>& in, const AttentionOptions& options) {
   const WideInputs wide(in);
   const Wide wide_out(out);
@@ -82,7 +82,7 @@ void naive_attention<bf16>(Heads<bf16> out, std::span<float> lse, std::span<floa
 }
 
 template <>
-void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, Heads<const bf16> dout,
+void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, HeadsView<const bf16> dout,
                                     const AttentionInputs<bf16>& in, std::span<const float> p,
                                     const AttentionOptions& options, std::span<const float> lse,
                                     std::span<const float> dlse) {

@@ -10,7 +10,7 @@ namespace {
 template <class T>
 class NaiveForward : NaiveAttention<T> {
  public:
-  NaiveForward(Heads<T> out, std::span<T> lse, std::span<T> p, const AttentionInputs<T>& in,
+  NaiveForward(HeadsView<T> out, std::span<T> lse, std::span<T> p, const AttentionInputs<T>& in,
                const AttentionOptions& options)
       : NaiveAttention<T>(in, options),
         out_(out),
@@ -70,7 +70,7 @@ class NaiveForward : NaiveAttention<T> {
     }
   }
 
-  Heads<T> out_;
+  HeadsView<T> out_;
   std::span<T> lse_, p_;
   Scratch<T> scratch_;
 };
@@ -78,14 +78,14 @@ class NaiveForward : NaiveAttention<T> {
 }  // namespace
 
 template <class T>
-void naive_attention(Heads<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
+void naive_attention(HeadsView<T> out, std::span<Compute<T>> lse, std::span<Compute<T>> p,
                      const AttentionInputs<T>& in, const AttentionOptions& options) {
   NaiveForward<T>(out, lse, p, in, options).run();
 }
 
-template void naive_attention<float>(Heads<float>, std::span<float>, std::span<float>,
+template void naive_attention<float>(HeadsView<float>, std::span<float>, std::span<float>,
                                      const AttentionInputs<float>&, const AttentionOptions&);
-template void naive_attention<double>(Heads<double>, std::span<double>, std::span<double>,
+template void naive_attention<double>(HeadsView<double>, std::span<double>, std::span<double>,
                                       const AttentionInputs<double>&, const AttentionOptions&);
 
 }  // namespace tilegrad::kernels

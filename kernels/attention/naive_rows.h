@@ -37,10 +37,10 @@ class NaiveAttention {
     keys.end = std::max(keys.begin, keys.end);
     return {&s, h, h / problem_.group(), block.rows, keys};
   }
-  static Mat<const T> queries(const Heads<const T>& x, const RowBlock& at) {
+  static Mat<const T> queries(const HeadsView<const T>& x, const RowBlock& at) {
     return x.head(at.b(), at.h).row_block(at.queries.begin, at.queries.size());
   }
-  static Mat<const T> keys(const Heads<const T>& x, const RowBlock& at) {
+  static Mat<const T> keys(const HeadsView<const T>& x, const RowBlock& at) {
     return x.head(at.b(), at.hkv).row_block(at.keys.begin, at.keys.size());
   }
   // The columns of p (B, Hq, Tq, Tk) that belong to the block.

@@ -57,7 +57,7 @@ struct Sequence {
 /// The sizes and settings of one call.
 template <class T>
 struct AttentionProblem {
-  using Number = Compute<T>;
+  using Accum = Compute<T>;
 
   AttentionInputs<T> in;
   AttentionOptions options;
@@ -84,7 +84,7 @@ struct AttentionProblem {
   }
 
   /// The logit of head h's sink; −inf if there are none.
-  Number sink(Index h) const { return in.sinks.empty() ? -kInfinity : in.sinks[static_cast<std::size_t>(h)]; }
+  Accum sink(Index h) const { return in.sinks.empty() ? -kInfinity : in.sinks[static_cast<std::size_t>(h)]; }
   /// Query heads that share a key/value head.
   Index group() const { return heads / kv_heads; }
   /// Where row (b, h, i) stands in lse (B, Hq, Tq).
@@ -124,18 +124,18 @@ struct AttentionProblem {
 
   /// The denominator l = Σ_j exp(s_ij − m) of query i, as the recurrence has found it.
   struct Denominator {
-    Number sum;
+    Accum sum;
     bool blind;  // the query saw no key: its output is 0, whatever its sums are
   };
-  Denominator denominator(Number sum, const Sequence& s, Index h, Index i) const {
+  Denominator denominator(Accum sum, const Sequence& s, Index h, Index i) const {
     if (sum > 0 && std::isfinite(sum)) return {sum, false};
     // Scores that are all −inf have no softmax; a sink that is Inf or NaN may be all that there is.
-    if (!blind(s, h, i)) return {sum == 0 ? std::numeric_limits<Number>::quiet_NaN() : sum, false};
-    return {sum == 0 ? Number{0} : Number{1}, true};
+    if (!blind(s, h, i)) return {sum == 0 ? std::numeric_limits<Accum>::quiet_NaN() : sum, false};
+    return {sum == 0 ? Accum{0} : Accum{1}, true};
   }
 
  private:
-  static constexpr Number kInfinity = std::numeric_limits<Number>::infinity();
+  static constexpr Accum kInfinity = std::numeric_limits<Accum>::infinity();
 
   void find_sequences() {
     if (in.cu_q.empty()) {

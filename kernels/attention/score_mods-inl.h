@@ -53,7 +53,7 @@ struct Tile {
     const Index lower = sequence->queries_of({keys.begin, middle}).end - queries.begin;
     return halves(std::clamp<Index>(upper, 0, n), std::clamp<Index>(lower, 0, n), n);
   }
-  // Number of a key in the tile, or where the tile ends on that side.
+  // Accum of a key in the tile, or where the tile ends on that side.
   Index local(Index j) const { return std::clamp<Index>(j - keys.begin, 0, keys.size()); }
   // Rows of the score matrix: the queries of one head after those of the other.
   Index rows() const { return heads * queries.size(); }

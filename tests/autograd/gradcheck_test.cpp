@@ -20,7 +20,7 @@ struct CubeRule {
     const auto xs = x.view<double>(), dys = dy.view<double>();
     auto out = slot.grad->mut<double>();
     for (std::size_t i = 0; i < out.size(); ++i) {
-      kernels::put(out[i], slot.write, factor * 3 * xs[i] * xs[i] * dys[i]);
+      kernels::store(out[i], slot.write, factor * 3 * xs[i] * xs[i] * dys[i]);
     }
   }
 };

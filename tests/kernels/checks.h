@@ -6,8 +6,8 @@
 
 #include "tests/close.h"
 #include "tests/reference.h"
-#include "tilegrad/kernels/mat.h"
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/views.h"
 
 /// What every kernel promises, checked in one place.
 namespace tilegrad::test {

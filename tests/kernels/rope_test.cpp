@@ -41,16 +41,16 @@ TEST_CASE_TEMPLATE("rope: rotates each pair by its angle, and backward rotates b
       const Index batch = 2, time = 37, heads = 3;
       const auto x = random<T>(batch * time * heads * dim, 1);
       std::vector<T> y(x.size());
-      rope<T>(Heads<T>(y.data(), batch, time, heads, dim), Heads<const T>(x.data(), batch, time, heads, dim),
-              first, kBase);
+      rope<T>(HeadsView<T>(y.data(), batch, time, heads, dim),
+              HeadsView<const T>(x.data(), batch, time, heads, dim), first, kBase);
       check_close(y, rotated(x, time, heads, dim, first, 1), 6);
       std::vector<T> in_place = x;
-      const Heads<T> view(in_place.data(), batch, time, heads, dim);
+      const HeadsView<T> view(in_place.data(), batch, time, heads, dim);
       rope<T>(view, view, first, kBase);
       CHECK(same_bits(in_place, y));
       check_writes<T>(rotated(x, time, heads, dim, first, -1), 6, [&](auto& dx, Write write) {
-        rope_backward<T>(Heads<T>(dx.data(), batch, time, heads, dim), write,
-                         Heads<const T>(x.data(), batch, time, heads, dim), first, kBase);
+        rope_backward<T>(HeadsView<T>(dx.data(), batch, time, heads, dim), write,
+                         HeadsView<const T>(x.data(), batch, time, heads, dim), first, kBase);
       });
     }
   }
@@ -61,7 +61,7 @@ TEST_CASE_TEMPLATE("rope: reads and writes through strides", T, float, double) {
   const Index batch = 2, time = 5, heads = 3, dim = 4, packed = 7;
   const auto x = random<T>(batch * time * packed * dim, 1);
   std::vector<T> y = x;
-  const Heads<T> q(y.data(), batch, time, heads, dim, time * packed * dim, packed * dim, dim);
+  const HeadsView<T> q(y.data(), batch, time, heads, dim, time * packed * dim, packed * dim, dim);
   rope<T>(q, q, 0, kBase);
   auto expected = rotated(x, time, packed, dim, 0, 1);
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -76,8 +76,10 @@ TEST_CASE_TEMPLATE("rope: scores depend on the distance of positions alone", T, 
   const auto q = random<T>(dim, 1), k = random<T>(dim, 2);
   const auto score = [&](Index position_q, Index position_k) {
     std::vector<T> a(q.size()), b(q.size());
-    rope<T>(Heads<T>(a.data(), 1, 1, 1, dim), Heads<const T>(q.data(), 1, 1, 1, dim), position_q, kBase);
-    rope<T>(Heads<T>(b.data(), 1, 1, 1, dim), Heads<const T>(k.data(), 1, 1, 1, dim), position_k, kBase);
+    rope<T>(HeadsView<T>(a.data(), 1, 1, 1, dim), HeadsView<const T>(q.data(), 1, 1, 1, dim), position_q,
+            kBase);
+    rope<T>(HeadsView<T>(b.data(), 1, 1, 1, dim), HeadsView<const T>(k.data(), 1, 1, 1, dim), position_k,
+            kBase);
     Sum dot;
     for (std::size_t j = 0; j < a.size(); ++j) dot.add(static_cast<double>(a[j]) * static_cast<double>(b[j]));
     return dot;
@@ -90,7 +92,7 @@ TEST_CASE_TEMPLATE("rope: same bits on any number of threads", T, float, double)
   const auto x = random<T>(2 * 500 * 4 * 32, 1);
   check_threads([&] {
     std::vector<T> y(x.size());
-    rope<T>(Heads<T>(y.data(), 2, 500, 4, 32), Heads<const T>(x.data(), 2, 500, 4, 32), 0, kBase);
+    rope<T>(HeadsView<T>(y.data(), 2, 500, 4, 32), HeadsView<const T>(x.data(), 2, 500, 4, 32), 0, kBase);
     return y;
   });
 }

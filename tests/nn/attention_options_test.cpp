@@ -245,7 +245,7 @@ TEST_CASE("attention options: a saved model with sinks gives the same logits whe
   nn::Transformer saved = make(config), loaded(config, RandomKey{2});
   const TemporaryFolder folder;
   nn::Safetensors content;
-  nn::put_parameters(content, nn::parameters(saved));
+  nn::store_parameters(content, nn::parameters(saved));
   nn::save_safetensors(folder / "model", content);
   const nn::Safetensors read = nn::load_safetensors(folder / "model");
   nn::load_parameters(read, nn::parameters(loaded));

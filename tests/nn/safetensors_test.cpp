@@ -180,7 +180,7 @@ TEST_CASE("safetensors: a missing file is named") {
 TEST_CASE("safetensors: parameters are put and loaded by name, all or none") {
   nn::Transformer from(tiny_config(), RandomKey{1}), to(tiny_config(), RandomKey{2});
   nn::Safetensors content;
-  nn::put_parameters(content, nn::parameters(from));
+  nn::store_parameters(content, nn::parameters(from));
   const Tensor ids = random_tokens(1, 8, 11);
   const Tensor before = to(ids, {}).value();
 

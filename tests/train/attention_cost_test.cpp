@@ -6,6 +6,7 @@
 
 using namespace tilegrad;
 using namespace tilegrad::kernels;
+using namespace tilegrad::train;
 
 namespace {
 

@@ -105,7 +105,7 @@ void RunFolder::save(Trainer& trainer) const {
   nn::save_safetensors(state_file(), state);
 
   nn::Safetensors model;
-  nn::put_parameters(model, parameters);
+  nn::store_parameters(model, parameters);
   model.metadata = {{"step", step}};
   nn::save_safetensors(model_file(), model);
 }

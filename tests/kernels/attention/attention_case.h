@@ -15,8 +15,8 @@ namespace tilegrad::test {
 
 using kernels::Align;
 using kernels::AttentionOptions;
-using kernels::Heads;
-using kernels::Pairs;
+using kernels::HeadsView;
+using kernels::ScoreView;
 using kernels::Write;
 
 enum class Kernel { naive, flash };
@@ -71,26 +71,26 @@ inline void add_dropout(AttentionCase& c, double p) {
 /// Contiguous tensors as the kernels see them.
 template <class V>
 auto q_heads(const AttentionSizes& n, V& x) {
-  return Heads(x.data(), n.b, n.tq, n.hq, n.d);
+  return HeadsView(x.data(), n.b, n.tq, n.hq, n.d);
 }
 template <class V>
 auto k_heads(const AttentionSizes& n, V& x) {
-  return Heads(x.data(), n.b, n.tk, n.hkv, n.d);
+  return HeadsView(x.data(), n.b, n.tk, n.hkv, n.d);
 }
 template <class V>
 auto v_heads(const AttentionSizes& n, V& x) {
-  return Heads(x.data(), n.b, n.tk, n.hkv, n.dv);
+  return HeadsView(x.data(), n.b, n.tk, n.hkv, n.dv);
 }
 template <class V>
 auto out_heads(const AttentionSizes& n, V& x) {
-  return Heads(x.data(), n.b, n.tq, n.hq, n.dv);
+  return HeadsView(x.data(), n.b, n.tq, n.hq, n.dv);
 }
 /// A tensor of shape (b, h, Tq, Tk); null if x is empty.
 template <class V>
 auto pairs(const AttentionSizes& n, Index b, Index h, V& x) {
   using T = std::remove_pointer_t<decltype(x.data())>;
-  if (x.empty()) return Pairs<T>();
-  return Pairs<T>{x.data(), b == 1 ? 0 : h * n.tq * n.tk, h == 1 ? 0 : n.tq * n.tk, n.tk};
+  if (x.empty()) return ScoreView<T>();
+  return ScoreView<T>{x.data(), b == 1 ? 0 : h * n.tq * n.tk, h == 1 ? 0 : n.tq * n.tk, n.tk};
 }
 
 /// The inputs of a case in the kernels' type.
@@ -155,8 +155,8 @@ kernels::AttentionGrads<T> grads_of(const AttentionCase& c, AttentionResult<T>& 
 
 /// Runs one kernel on views, forward and backward: outputs first, as the kernels themselves.
 template <class T>
-void run_views(Kernel kernel, Heads<T> out, std::vector<T>& lse, const kernels::AttentionGrads<T>& grads,
-               std::type_identity_t<Heads<const T>> dout, const kernels::AttentionInputs<T>& in,
+void run_views(Kernel kernel, HeadsView<T> out, std::vector<T>& lse, const kernels::AttentionGrads<T>& grads,
+               std::type_identity_t<HeadsView<const T>> dout, const kernels::AttentionInputs<T>& in,
                const AttentionOptions& options, const std::vector<T>& dlse = {}) {
   if (kernel == Kernel::flash) {
     kernels::flash_attention<T>(out, lse, in, options);

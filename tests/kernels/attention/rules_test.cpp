@@ -18,13 +18,13 @@ constexpr std::pair<std::vector<double> AttentionCase::*, std::vector<double> At
 struct HeadsWithGaps {
   static constexpr double kGap = 1234.5;
   std::vector<double> buffer;
-  Heads<double> view;
+  HeadsView<double> view;
 
   // Every head is followed by 3 elements that belong to nobody, every position by 5, every batch row by 7.
-  explicit HeadsWithGaps(Heads<const double> x) {
+  explicit HeadsWithGaps(HeadsView<const double> x) {
     const Index stride_h = x.dim + 3, stride_t = x.heads * stride_h + 5, stride_b = x.time * stride_t + 7;
     buffer.assign(static_cast<std::size_t>(x.batch * stride_b), kGap);
-    view = Heads<double>(buffer.data(), x.batch, x.time, x.heads, x.dim, stride_b, stride_t, stride_h);
+    view = HeadsView<double>(buffer.data(), x.batch, x.time, x.heads, x.dim, stride_b, stride_t, stride_h);
     each([&, at = x.data](double& y) mutable { y = *at++; });
   }
   HeadsWithGaps(const HeadsWithGaps&) = delete;
@@ -129,9 +129,9 @@ TEST_CASE("attention: q, k and v may lie interleaved in one tensor") {
   const auto qkv = random_numbers(b * t * row, 9);
   AttentionCase c = random_case({b, t, t, heads, heads, d, d}, {.causal = true});
   const auto part = [&](auto& x, Index index) {
-    return Heads(x.data() + index * heads * d, b, t, heads, d, t * row, row, d);
+    return HeadsView(x.data() + index * heads * d, b, t, heads, d, t * row, row, d);
   };
-  const auto copy = [&](Heads<const double> from) {
+  const auto copy = [&](HeadsView<const double> from) {
     std::vector<double> to;
     for (Index i = 0; i < b * t * heads * d; ++i)
       to.push_back(from.head(i / (t * heads * d), i / d % heads)(i / (heads * d) % t, i % d));
