@@ -419,13 +419,12 @@ class FlashBackward {
     const Tag<T> d;
     const auto scale = hn::Set(d, static_cast<T>(problem_.scale)), c = hn::Set(d, to_log2(problem_));
     const Halves halves = at.template queries_by_half<T>();
-    multiply_in_parts<T>(halves, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
-                         [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                           const auto neg_lse = hn::Set(d, r.neg_lse[i]),
-                                      rest = hn::Set(d, r.neg_lse_rest[i]);
-                           store_row(p, i, exp2<T>(hn::Add(hn::MulAdd(x0, c, neg_lse), rest)),
-                                     exp2<T>(hn::Add(hn::MulAdd(x1, c, neg_lse), rest)));
-                         });
+    multiply_in_parts<T>(
+        halves, r.q.cols, score_part(problem_), Natural<T>{r.q.data, r.q.stride}, kt, p,
+        [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+          const auto neg_lse = hn::Set(d, r.neg_lse[i]), rest = hn::Set(d, r.neg_lse_rest[i]);
+          store_row(p, i, exp2_of_sum<T>(x0, c, neg_lse, rest), exp2_of_sum<T>(x1, c, neg_lse, rest));
+        });
     const bool cut = at.cut();
     const KeyLanes<S> scores = {problem_, nullptr, nullptr};
     if (cut) scores.hide(p, at);

@@ -32,14 +32,13 @@ inline constexpr Index kMicroRows = 8;
 inline constexpr Index kMicroRows = 6;
 #endif
 
-// The coefficients of 2^x = 1 + x (c₁ + x (c₂ + ...)) on [−½, ½], relative error 2e-7 in f32 and 2e-16 in
-// f64.
+// The coefficients of 2^x = 1 + x (c₁ + x (c₂ + ...)) on [−½, ½], relative error 2e-8 in f32 and 2e-16 in f64.
 template <class T>
 struct Exp2Polynomial;
 template <>
 struct Exp2Polynomial<float> {
-  static constexpr float kC[] = {.6931470036506653f, .24022242426872253f, .05550733581185341f,
-                                 .009671512991189957f, .001326472731307149f};
+  static constexpr float kC[] = {.6931472f,   .24022648f,   .055503324f,
+                                 .009618437f, .0013398874f, .00015353362f};
 };
 template <>
 struct Exp2Polynomial<double> {
@@ -60,41 +59,58 @@ HWY_INLINE Vec<T> exp2_fraction(Vec<T> f) {
   return hn::MulAdd(p, f, hn::Set(d, T{1}));
 }
 
-// p · 2^n for an integer n held as a floating-point number, where 2^n is a normal number.
+// The integer nearest to a number; on targets without an instruction that scales by 2^n also the same with its
+// bits in the lowest place.
 template <class T>
-HWY_INLINE Vec<T> scale_exponent(Vec<T> p, Vec<T> n) {
-  const Tag<T> d;
-  const hn::RebindToSigned<Tag<T>> di;
-  constexpr int kMantissaBits = std::numeric_limits<T>::digits - 1;
-  // Adding 1.5 · 2^mantissa bits leaves the integer in the lowest bits.
-  const auto magic = hn::Set(d, T{1.5} * static_cast<T>(std::int64_t{1} << kMantissaBits));
-  const auto exponent = hn::ShiftLeft<kMantissaBits>(hn::BitCast(di, hn::Add(n, magic)));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-}
+struct Nearest {
+  Vec<T> n;
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  HWY_INLINE explicit Nearest(Vec<T> x) : n(hn::Round(x)) {}
+#else
+  static constexpr int kMantissaBits = std::numeric_limits<T>::digits - 1;
+  static constexpr T kMagic = T{1.5} * static_cast<T>(std::int64_t{1} << kMantissaBits);
+  Vec<T> shifted;
+  HWY_INLINE explicit Nearest(Vec<T> x)
+      : n(hn::Sub(hn::Add(x, hn::Set(Tag<T>(), kMagic)), hn::Set(Tag<T>(), kMagic))),
+        shifted(hn::Add(x, hn::Set(Tag<T>(), kMagic))) {}
+#endif
+};
 
-// 2^x for x below the overflow of T. 0 where 2^x is not a normal number, so 2^−inf = 0; NaN stays NaN.
+// 2^x = 2^f 2^n for x = n + f below the overflow of T. 0 where 2^x is not a normal number, so 2^−inf = 0, whatever
+// f is; NaN stays NaN.
 template <class T>
-HWY_INLINE Vec<T> exp2(Vec<T> x) {
+HWY_INLINE Vec<T> exp2_of_parts(Vec<T> x, const Nearest<T>& nearest, Vec<T> f) {
   const Tag<T> d;
-  const auto lowest = hn::Set(d, static_cast<T>(std::numeric_limits<T>::min_exponent - 1));
+  const auto p = exp2_fraction<T>(f);
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
   // One instruction scales by a power of two and takes care of what underflows.
-  const auto bounded = hn::Max(hn::Set(d, T{-2000}), x);  // Max of (a, NaN) is NaN on x86
-  const auto n = hn::Round(bounded);
-  const auto p = exp2_fraction<T>(hn::Sub(bounded, n));
+  const auto in_range = hn::Not(hn::Lt(x, hn::Set(d, T{-2000})));
   if constexpr (sizeof(T) == 4) {
-    return Vec<T>{_mm512_maskz_scalef_ps(0xFFFF, p.raw, n.raw)};
+    return Vec<T>{_mm512_maskz_scalef_ps(in_range.raw, p.raw, nearest.n.raw)};
   } else {
-    return Vec<T>{_mm512_maskz_scalef_pd(0xFF, p.raw, n.raw)};
+    return Vec<T>{_mm512_maskz_scalef_pd(in_range.raw, p.raw, nearest.n.raw)};
   }
 #else
-  const auto bounded = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);
-  constexpr int kMantissaBits = std::numeric_limits<T>::digits - 1;
-  const auto magic = hn::Set(d, T{1.5} * static_cast<T>(std::int64_t{1} << kMantissaBits));
-  const auto n = hn::Sub(hn::Add(bounded, magic), magic);
-  const auto y = scale_exponent<T>(exp2_fraction<T>(hn::Sub(bounded, n)), n);
+  const hn::RebindToSigned<Tag<T>> di;
+  const auto exponent = hn::ShiftLeft<Nearest<T>::kMantissaBits>(hn::BitCast(di, nearest.shifted));
+  const auto y = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+  const auto lowest = hn::Set(d, static_cast<T>(std::numeric_limits<T>::min_exponent - 1));
   return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenZeroElse(hn::Lt(x, lowest), y));
 #endif
+}
+template <class T>
+HWY_INLINE Vec<T> exp2(Vec<T> x) {
+  const Nearest<T> nearest(x);
+  return exp2_of_parts<T>(x, nearest, hn::Sub(x, nearest.n));
+}
+
+// 2^(c x + a + b) for an a as large as c x and a b that is smaller than a's rounding. The sum is rounded where it
+// is small, after its integer was taken away: its rounding is a relative error of the power.
+template <class T>
+HWY_INLINE Vec<T> exp2_of_sum(Vec<T> x, Vec<T> c, Vec<T> a, Vec<T> b) {
+  const auto sum = hn::MulAdd(x, c, a);
+  const Nearest<T> nearest(sum);
+  return exp2_of_parts<T>(sum, nearest, hn::Add(hn::MulAdd(x, c, hn::Sub(a, nearest.n)), b));
 }
 
 // Highway's Tanh turns inf and NaN into something else.
@@ -146,6 +162,14 @@ struct Both {
 // within a panel, and half of the work is saved there.
 struct Halves {
   Index lower, both, upper;
+
+  Index size() const { return lower + both + upper; }
+  // The rows [begin, end) of these.
+  Halves part(Index begin, Index end) const {
+    const Index both_begin = std::clamp(lower, begin, end),
+                upper_begin = std::clamp(lower + both, begin, end);
+    return {both_begin - begin, upper_begin - both_begin, end - upper_begin};
+  }
 };
 
 template <class T, Index M>
@@ -260,14 +284,20 @@ HWY_INLINE void multiply_in_parts(const Halves& rows, Index inner, Index part, N
   if (rows.upper > 0) some(Upper(), rows.lower + rows.both, rows.upper);
 }
 
-// c (rows, panel) += a · b.
+// c (rows, panel) += a · b. Of a long inner dimension 64 terms are summed at a time, starting at zero, and added
+// to c: the error of a sum of n terms in parts of m grows with sqrt(n (m + n / m)) instead of n.
 template <class T, class A>
 HWY_INLINE void multiply_add(T* c, Index rows, const Halves& inner, const A& a, const T* b) {
+  constexpr Index kPart = 64;
   const Tag<T> d;
-  multiply<T>(rows, inner, a, b, [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-    T* row = panel_row(c, m);
-    store_row(c, m, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
-  });
+  for (Index begin = 0; begin < inner.size(); begin += kPart) {
+    const Halves part = inner.part(begin, std::min(begin + kPart, inner.size()));
+    multiply<T>(rows, part, a.from_inner(begin), panel_row(b, begin),
+                [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                  T* row = panel_row(c, m);
+                  store_row(c, m, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
+                });
+  }
 }
 
 // x as the products read it: where it lies, or in `memory` if it is stored in fewer bits.

@@ -255,7 +255,7 @@ struct KeyLanes {
     const Tag<T> d;
     const auto c = hn::Set(d, to_log2(problem));
     for_each_vector(p, {0, at.rows()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
-      return exp2<T>(hn::Add(hn::MulAdd(x, c, hn::Set(d, neg_lse[i])), hn::Set(d, neg_lse_rest[i])));
+      return exp2_of_sum<T>(x, c, hn::Set(d, neg_lse[i]), hn::Set(d, neg_lse_rest[i]));
     });
   }
 

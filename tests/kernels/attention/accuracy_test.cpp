@@ -1,4 +1,8 @@
+#include <initializer_list>
+#include <utility>
+
 #include "tests/kernels/attention/attention_case.h"
+#include "tests/kernels/simd_targets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -9,79 +13,104 @@ struct Lengths {
   Index q, k;
 };
 
-double relative_error(const std::vector<float>& x, const std::vector<double>& exact) {
-  double largest = 0, size = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(x[i]) - exact[i]));
-    size = std::max(size, std::abs(exact[i]));
+// The root of the mean square of all errors of a tensor, over several draws of the inputs.
+class ErrorSum {
+ public:
+  void add(const std::vector<float>& x, const std::vector<double>& exact) {
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double error = static_cast<double>(x[i]) - exact[i];
+      squares_ += error * error;
+    }
+    count_ += static_cast<double>(x.size());
   }
-  return largest / size;
-}
+  double rms() const { return std::sqrt(squares_ / count_); }
 
-// The errors of one kernel in f32, relative to the largest element of each tensor.
+ private:
+  double squares_ = 0, count_ = 0;
+};
+
+// The errors of one kernel in f32.
 struct Errors {
-  double out = 0, dq = 0, dk = 0, dv = 0;
+  ErrorSum out, dq, dk, dv;
 
-  void raise_to(const AttentionResult<float>& r, const AttentionResult<double>& exact) {
-    out = std::max(out, relative_error(r.out, exact.out));
-    dq = std::max(dq, relative_error(r.dq, exact.dq));
-    dk = std::max(dk, relative_error(r.dk, exact.dk));
-    dv = std::max(dv, relative_error(r.dv, exact.dv));
+  void add(const AttentionResult<float>& r, const AttentionResult<double>& exact) {
+    out.add(r.out, exact.out);
+    dq.add(r.dq, exact.dq);
+    dk.add(r.dk, exact.dk);
+    dv.add(r.dv, exact.dv);
   }
 };
 
+// The largest ratios seen, of flash's error to naive's.
 struct Ratios {
   double value = 0, gradient = 0;
 
   void check(const Errors& flash, const Errors& naive) {
-    CHECK(flash.out <= 2 * naive.out);
-    CHECK(flash.dq <= 3 * naive.dq);
-    CHECK(flash.dk <= 3 * naive.dk);
-    CHECK(flash.dv <= 3 * naive.dv);
-    value = std::max(value, flash.out / naive.out);
-    gradient = std::max({gradient, flash.dq / naive.dq, flash.dk / naive.dk, flash.dv / naive.dv});
+    CHECK(flash.out.rms() <= 1.25 * naive.out.rms());
+    CHECK(flash.dq.rms() <= 1.75 * naive.dq.rms());
+    CHECK(flash.dk.rms() <= 1.75 * naive.dk.rms());
+    CHECK(flash.dv.rms() <= 1.75 * naive.dv.rms());
+    value = std::max(value, flash.out.rms() / naive.out.rms());
+    gradient = std::max({gradient, flash.dq.rms() / naive.dq.rms(), flash.dk.rms() / naive.dk.rms(),
+                         flash.dv.rms() / naive.dv.rms()});
   }
 };
 
-// Holds the error of flash against that of naive for each head size, full and causal. How well a single query
-// comes out is luck, so the worst of some draws is compared. The truth is naive in f64, since plain loops
-// would take minutes: other tests hold it against them to 1e-12, and the errors that count here begin at
-// 1e-8.
-void check_errors(const Lengths& t, Index heads, int draws) {
-  Ratios worst;
-  for (const Index d : {32, 40, 59, 64, 80, 96, 111, 128, 256}) {
-    Errors naive[2], flash[2];
-    for (int draw = 0; draw < draws; ++draw) {
-      AttentionCase c = random_case({1, t.q, t.k, heads, 1, d, d}, {}, static_cast<std::uint64_t>(10 * draw));
-      for (const bool causal : {false, true}) {
-        c.options.causal = causal;
-        const auto exact = run<double>(Kernel::naive, c);
-        naive[causal].raise_to(run<float>(Kernel::naive, c), exact);
-        flash[causal].raise_to(run<float>(Kernel::flash, c), exact);
-      }
-    }
+struct Draw {
+  AttentionCase c;
+  AttentionResult<double> exact;
+};
+
+// Holds the error of flash against that of naive on every SIMD target, for each head size, full and causal.
+//
+// Root mean squares are compared, not the largest errors: the largest error of naive is that of one element, and
+// how well that one comes out is luck, which differs from one OpenBLAS core to the next by a factor of 3 while
+// the root mean squares differ by a tenth. That no single element is far off is checked by the tests that hold
+// every element against plain loops.
+//
+// The truth is naive in f64, since plain loops would take minutes: other tests hold it against them to 1e-12, and
+// the errors that count here begin at 1e-8.
+void check_errors(const Lengths& t, Index heads, int draws, std::initializer_list<Index> head_sizes) {
+  for (const Index d : head_sizes) {
     for (const bool causal : {false, true}) {
-      CAPTURE(t.q);
-      CAPTURE(t.k);
-      CAPTURE(d);
-      CAPTURE(causal);
-      worst.check(flash[causal], naive[causal]);
+      std::vector<Draw> drawn;
+      for (int n = 0; n < draws; ++n) {
+        const AttentionSizes sizes = {.tq = t.q, .tk = t.k, .hq = heads, .d = d, .dv = d};
+        AttentionCase c = random_case(sizes, {.causal = causal}, static_cast<std::uint64_t>(10 * n));
+        auto exact = run<double>(Kernel::naive, c);
+        drawn.push_back({std::move(c), std::move(exact)});
+      }
+      on_each_target([&] {
+        CAPTURE(t.q);
+        CAPTURE(t.k);
+        CAPTURE(d);
+        CAPTURE(causal);
+        Errors naive, flash;
+        for (const Draw& draw : drawn) {
+          naive.add(run<float>(Kernel::naive, draw.c), draw.exact);
+          flash.add(run<float>(Kernel::flash, draw.c), draw.exact);
+        }
+        Ratios worst;
+        worst.check(flash, naive);
+        MESSAGE(t.q, " x ", t.k, " D ", d, ": error of flash over error of naive: ", worst.value,
+                " for values, ", worst.gradient, " for gradients");
+      });
     }
   }
-  MESSAGE(t.q, " x ", t.k, ": error of flash over error of naive: ", worst.value, " for values, ",
-          worst.gradient, " for gradients");
 }
 
 }  // namespace
 
-TEST_CASE("attention: in f32 the error of flash is at most twice that of naive, thrice for gradients") {
-  check_errors({113, 203}, 2, 1);
-  check_errors({1, 239}, 2, 32);
-  check_errors({3, 799}, 2, 12);
+TEST_CASE(
+    "attention: in f32 the error of flash is at most 1.25 times that of naive, 1.75 times for gradients") {
+  const std::initializer_list<Index> head_sizes = {32, 40, 59, 64, 80, 96, 111, 128, 256};
+  check_errors({113, 203}, 2, 1, head_sizes);
+  check_errors({1, 239}, 2, 16, head_sizes);
+  check_errors({3, 799}, 2, 8, head_sizes);
 }
 
-// CTest runs this as a test of its own, where no sanitizer slows it down.
-TEST_CASE("attention: ... and so it is for lengths of a thousand" * doctest::skip()) {
-  check_errors({1023, 1024}, 1, 1);
-  check_errors({1024, 1023}, 1, 1);
+// CTest runs this as a test of its own, where no sanitizer slows it down, and with several OpenBLAS cores.
+TEST_CASE("attention: the error of flash stays that small for lengths of a thousand" * doctest::skip()) {
+  check_errors({1023, 1024}, 1, 2, {32, 59, 64, 111, 256});
+  check_errors({1024, 1023}, 1, 2, {32, 59, 64, 111, 256});
 }
