@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tilegrad/autograd/tape.h"
 
@@ -48,17 +49,30 @@ KvCache::KvCache(Index context, Index kv_heads, Index head_size, Dtype dtype)
     : keys(Tensor::empty({context, kv_heads, head_size}, dtype)),
       values(Tensor::empty({context, kv_heads, head_size}, dtype)) {}
 
-Attention::Attention(const AttentionConfig& c, double std, double std_residual, Dtype dtype, RandomKey seed)
-    : config(c) {
-  check(c.heads > 0 && c.width % c.heads == 0, "attention: heads {} does not divide width {}", c.heads,
-        c.width);
-  check(c.kv_heads > 0 && c.heads % c.kv_heads == 0, "attention: kv_heads {} does not divide heads {}",
-        c.kv_heads, c.heads);
-  const Index kv_width = c.kv_heads * c.head_size();
-  query = Linear(c.width, c.width, c.bias, std, dtype, seed.fold(0));
-  key = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(1));
-  value = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(2));
-  output = Linear(c.width, c.width, c.bias, std_residual, dtype, seed.fold(3));
+void AttentionConfig::validate(Index width) const {
+  check(heads >= 1, "attention: heads is {}, must be at least 1", heads);
+  check(kv_heads >= 1, "attention: kv_heads is {}, must be at least 1", kv_heads);
+  check(width % heads == 0, "attention: heads {} does not divide width {}", heads, width);
+  check(heads % kv_heads == 0, "attention: kv_heads {} does not divide heads {}", kv_heads, heads);
+  check(positions != Positions::rope || width / heads % 2 == 0,
+        "attention: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
+  static constexpr Index kLargestWindow = std::numeric_limits<std::int32_t>::max();  // as token positions
+  const Index left = window.value_or(0);
+  check(left >= 0, "attention: window is {}, must not be negative", left);
+  check(left <= kLargestWindow, "attention: window is {}, must be at most {}", left, kLargestWindow);
+  const double cap = softcap.value_or(1);
+  check(std::isfinite(cap) && cap > 0, "attention: softcap is {}, must be positive", cap);
+}
+
+Attention::Attention(const AttentionConfig& c, Index width, bool bias, double dropout_probability, double std,
+                     double std_residual, Dtype dtype, RandomKey key_of_weights)
+    : config(c), dropout(dropout_probability) {
+  c.validate(width);
+  const Index kv_width = width / c.heads * c.kv_heads;
+  query = Linear(width, width, bias, std, dtype, key_of_weights.fold(0));
+  key = Linear(width, kv_width, bias, std, dtype, key_of_weights.fold(1));
+  value = Linear(width, kv_width, bias, std, dtype, key_of_weights.fold(2));
+  output = Linear(width, width, bias, std_residual, dtype, key_of_weights.fold(3));
   if (c.sinks) {
     const memory::CategoryScope scope(memory::Category::parameters);
     sinks = Parameter(Tensor::zeros({c.heads}, dtype));
@@ -69,7 +83,7 @@ Var Attention::attend(const Var& q, const Var& k, const Var& v, const Mode& mode
   const AttentionOptions options = {.causal = true,
                                     .window = {.left = config.window},
                                     .softcap = config.softcap,
-                                    .dropout = mode.training ? config.dropout : 0,
+                                    .dropout = mode.training ? dropout : 0,
                                     .dropout_key = mode.key};
   AttentionExtras extras = {.sinks = sinks};
   if (config.positions == Positions::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());

@@ -20,19 +20,18 @@ struct Mode {
 /// that fall with the distance (Press et al., "Train Short, Test Long", 2022).
 enum class Positions { learned, rope, alibi };
 
+/// The settings of attention, for one layer and for a model, whose layers all have the same.
 struct AttentionConfig {
-  Index width = 0;     // C
   Index heads = 0;     // Hq, divides C
   Index kv_heads = 0;  // Hkv, divides Hq: Hq is MHA, 1 is MQA, anything between GQA
-  bool bias = false;
   AttentionKernel kernel = AttentionKernel::flash;
   Positions positions = Positions::learned;
   std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
   std::optional<double> softcap = {};  ///< bounds the scores smoothly
   bool sinks = false;                  ///< a learnable logit for each query head, which no value belongs to
-  double dropout = 0;                  ///< of the attention probabilities, when training
 
-  Index head_size() const { return width / heads; }  // D
+  /// Throws Error with one line on the first setting that makes no sense in a model of this width.
+  void validate(Index width) const;
 };
 
 /// Keys and values of the positions that one layer has seen, for decoding one sequence.
@@ -48,15 +47,17 @@ struct KvCache {
 /// Causal self-attention with Hq query heads that share Hkv key/value heads.
 struct Attention {
   AttentionConfig config;
-  Linear query;     // (Hq D, C)
-  Linear key;       // (Hkv D, C)
-  Linear value;     // (Hkv D, C)
-  Linear output;    // (C, Hq D)
-  Parameter sinks;  // (Hq), starts at 0; undefined without config.sinks
+  double dropout = 0;  // of the attention probabilities, when training
+  Linear query;        // (Hq D, C)
+  Linear key;          // (Hkv D, C)
+  Linear value;        // (Hkv D, C)
+  Linear output;       // (C, Hq D)
+  Parameter sinks;     // (Hq), starts at 0; undefined without config.sinks
 
   Attention() = default;
-  /// Throws if the heads do not divide the width or the kv_heads do not divide the heads.
-  Attention(const AttentionConfig& config, double std, double std_residual, Dtype dtype, RandomKey seed);
+  /// Throws as config.validate(width) does.
+  Attention(const AttentionConfig& config, Index width, bool bias, double dropout, double std,
+            double std_residual, Dtype dtype, RandomKey key);
   Var operator()(const Var& x, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
   /// The next T positions of one sequence, x (1, T, C): appends their keys and values to the cache and
   /// attends to all of it. Throws if the cache is full, or if a gradient would have to pass through it.

@@ -29,10 +29,12 @@ bool is_kv(std::string_view name) {
 }  // namespace
 
 void pool_kv_heads(Transformer& to, Transformer& from) {
-  check(from.config.kv_heads % to.config.kv_heads == 0,
-        "pool_kv_heads: kv_heads {} does not divide kv_heads {}", to.config.kv_heads, from.config.kv_heads);
-  check(from.config.heads == to.config.heads, "pool_kv_heads: the models have {} and {} heads",
-        to.config.heads, from.config.heads);
+  check(from.config.attention.kv_heads % to.config.attention.kv_heads == 0,
+        "pool_kv_heads: kv_heads {} does not divide kv_heads {}", to.config.attention.kv_heads,
+        from.config.attention.kv_heads);
+  check(from.config.attention.heads == to.config.attention.heads,
+        "pool_kv_heads: the models have {} and {} heads", to.config.attention.heads,
+        from.config.attention.heads);
   const auto targets = parameters(to), sources = parameters(from);
   check(targets.size() == sources.size(), "pool_kv_heads: the models have {} and {} parameters",
         targets.size(), sources.size());
@@ -44,7 +46,7 @@ void pool_kv_heads(Transformer& to, Transformer& from) {
               (kv || target.shape() == source.shape()),
           "pool_kv_heads: {} {} does not match {} {}", targets[i].name, target.shape(), sources[i].name,
           source.shape());
-    pool_rows(target, source, kv ? to.config.kv_heads : 1, kv ? from.config.kv_heads : 1);
+    pool_rows(target, source, kv ? to.config.attention.kv_heads : 1, kv ? from.config.attention.kv_heads : 1);
   }
 }
 

@@ -14,19 +14,6 @@ namespace {
 enum Place : std::uint64_t { kTokens = 0, kPositions = 1, kHead = 2, kBlocks = 3 };
 enum BlockPlace : std::uint64_t { kAttention = 0, kMlp = 1, kAfterAttention = 2, kAfterMlp = 3 };
 
-AttentionConfig attention_config(const TransformerConfig& c) {
-  return {.width = c.width,
-          .heads = c.heads,
-          .kv_heads = c.kv_heads,
-          .bias = c.bias,
-          .kernel = c.attention,
-          .positions = c.positions,
-          .window = c.window,
-          .softcap = c.softcap,
-          .sinks = c.sinks,
-          .dropout = c.dropout};
-}
-
 double residual_std(const TransformerConfig& c) {
   return c.init.scale_residual ? c.init.linear / std::sqrt(2.0 * static_cast<double>(c.layers))
                                : c.init.linear;
@@ -74,19 +61,9 @@ void TransformerConfig::validate() const {
   positive("vocabulary", vocabulary);
   positive("context", context);
   positive("layers", layers);
-  positive("heads", heads);
-  positive("kv_heads", kv_heads);
   positive("width", width);
   check(hidden >= 0, "transformer: hidden is {}, must not be negative", hidden);
-  check(width % heads == 0, "transformer: heads {} does not divide width {}", heads, width);
-  check(heads % kv_heads == 0, "transformer: kv_heads {} does not divide heads {}", kv_heads, heads);
-  check(positions != Positions::rope || width / heads % 2 == 0,
-        "transformer: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
-  const Index left = window.value_or(0);
-  check(left >= 0, "transformer: window is {}, must not be negative", left);
-  check(left <= kLargest, "transformer: window is {}, must be at most {}", left, kLargest);
-  const double cap = softcap.value_or(1);
-  check(std::isfinite(cap) && cap > 0, "transformer: softcap is {}, must be positive", cap);
+  attention.validate(width);
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "transformer: parameters are {}, must be f32 or f64",
         dtype);
   check(dropout >= 0 && dropout < 1, "transformer: dropout is {}, not in [0, 1)", dropout);
@@ -102,28 +79,31 @@ Index TransformerConfig::hidden_size() const {
 
 Index TransformerConfig::parameter_count() const {
   validate();
-  const Index f = hidden_size(), kv_width = width / heads * kv_heads;
+  const Index f = hidden_size(), kv_width = head_size() * attention.kv_heads;
   const Index norm_size = norm == NormKind::layernorm ? multiply(2, width) : width;
   const Index mlp_matrices = mlp == MlpKind::swiglu ? 3 : 2;
   const Index attention_biases = bias ? add_all({width, kv_width, kv_width, width}) : 0;
   const Index mlp_biases = bias ? add_all({multiply(mlp_matrices - 1, f), width}) : 0;
-  const Index block = add_all(
-      {multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
-       sinks ? heads : 0, multiply(mlp_matrices, multiply(width, f)), mlp_biases, multiply(2, norm_size)});
-  return add_all({multiply(vocabulary, width), positions == Positions::learned ? multiply(context, width) : 0,
+  const Index block =
+      add_all({multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
+               attention.sinks ? attention.heads : 0, multiply(mlp_matrices, multiply(width, f)), mlp_biases,
+               multiply(2, norm_size)});
+  return add_all({multiply(vocabulary, width),
+                  attention.positions == Positions::learned ? multiply(context, width) : 0,
                   multiply(layers, block), norm_size, tie ? 0 : multiply(vocabulary, width)});
 }
 
 Index TransformerConfig::kv_bytes_per_token() const {
   validate();
-  return multiply(multiply(2 * layers, kv_heads * (width / heads)), bytes_of(dtype));
+  return multiply(multiply(2 * layers, attention.kv_heads * head_size()), bytes_of(dtype));
 }
 
 Block::Block(const TransformerConfig& c, RandomKey key)
     : dropout(c.dropout),
       recompute(c.recompute),
       norm_attention(c.norm, c.width, c.dtype),
-      attention(attention_config(c), c.init.linear, residual_std(c), c.dtype, key.fold(kAttention)),
+      attention(c.attention, c.width, c.bias, c.dropout, c.init.linear, residual_std(c), c.dtype,
+                key.fold(kAttention)),
       norm_mlp(c.norm, c.width, c.dtype),
       mlp(c.mlp, c.width, c.hidden_size(), c.bias, c.init.linear, residual_std(c), c.dtype, key.fold(kMlp)) {}
 
@@ -161,7 +141,7 @@ Transformer::Transformer(const TransformerConfig& c, RandomKey key)
   check(bytes <= memory::limit(), "transformer: {} of parameters do not fit into {}", format_bytes(bytes),
         format_bytes(memory::limit()));
   tokens = Embedding(c.vocabulary, c.width, c.init.embedding, c.dtype, key.fold(kTokens));
-  if (c.positions == Positions::learned) {
+  if (c.attention.positions == Positions::learned) {
     positions = Embedding(c.context, c.width, c.init.embedding, c.dtype, key.fold(kPositions));
   }
   for (Index layer = 0; layer < c.layers; ++layer) {
@@ -176,7 +156,7 @@ Var Transformer::embed_at(const Tensor& ids, Index first) const {
   check(first + ids.dim(1) <= config.context, "transformer: {} tokens do not fit into a context of {}",
         first + ids.dim(1), config.context);
   const Var x = tokens(ids);
-  if (config.positions != Positions::learned) return x;
+  if (config.attention.positions != Positions::learned) return x;
   return add(x, positions(position_ids(ids.dim(0), ids.dim(1), first)));
 }
 
@@ -216,7 +196,7 @@ Var Transformer::operator()(const Tensor& ids, const Mode& mode) const {
 std::vector<KvCache> Transformer::make_caches() const {
   std::vector<KvCache> caches;
   for (Index layer = 0; layer < config.layers; ++layer) {
-    caches.emplace_back(config.context, config.kv_heads, config.width / config.heads, config.dtype);
+    caches.emplace_back(config.context, config.attention.kv_heads, config.head_size(), config.dtype);
   }
   return caches;
 }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "tilegrad/autograd/checkpoint_plan.h"
@@ -19,20 +18,14 @@ struct TransformerConfig {
   Index vocabulary = 0;  // V
   Index context = 0;     // longest T
   Index layers = 0;      // L
-  Index heads = 0;       // Hq
-  Index kv_heads = 0;    // Hkv
   Index width = 0;       // C
-  Index hidden = 0;      // F; 0: 4 C, or 8 C / 3 rounded up to a multiple of 8 for swiglu
+  AttentionConfig attention = {};
+  Index hidden = 0;  // F; 0: 4 C, or 8 C / 3 rounded up to a multiple of 8 for swiglu
   MlpKind mlp = MlpKind::gelu;
   NormKind norm = NormKind::layernorm;
-  Positions positions = Positions::learned;
-  bool bias = false;  ///< of the linear layers
-  bool tie = true;    ///< the head uses the token embedding's matrix
-  double dropout = 0;
-  AttentionKernel attention = AttentionKernel::flash;
-  std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
-  std::optional<double> softcap = {};  ///< bounds the scores of attention smoothly
-  bool sinks = false;                  ///< one more learnable logit for each query head, in every layer
+  bool bias = false;   ///< of the linear layers
+  bool tie = true;     ///< the head uses the token embedding's matrix
+  double dropout = 0;  ///< of embeddings, attention probabilities, and what each half of a block adds
   /// Into how many checkpointed segments the blocks are divided; 0 keeps all activations, `layers`
   /// checkpoints every block.
   Index segments = 0;
@@ -42,6 +35,7 @@ struct TransformerConfig {
 
   /// Throws Error with one line on the first setting that makes no sense.
   void validate() const;
+  Index head_size() const { return width / attention.heads; }  // D
   /// `hidden` with its default filled in.
   Index hidden_size() const;
   /// Number of parameter elements, without building the model. Throws if it overflows or validate() does.

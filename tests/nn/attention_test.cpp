@@ -8,7 +8,10 @@ using namespace tilegrad::test;
 namespace {
 
 nn::Attention make(Index kv_heads, nn::Positions positions = nn::Positions::rope) {
-  return {{.width = 16, .heads = 4, .kv_heads = kv_heads, .bias = true, .positions = positions},
+  return {{.heads = 4, .kv_heads = kv_heads, .positions = positions},
+          16,
+          true,
+          0,
           0.3,
           0.3,
           Dtype::f64,

@@ -7,8 +7,8 @@ namespace {
 
 nn::Transformer make(Index kv_heads, Index heads = 4) {
   nn::TransformerConfig config = tiny_config();
-  config.heads = heads;
-  config.kv_heads = kv_heads;
+  config.attention.heads = heads;
+  config.attention.kv_heads = kv_heads;
   config.bias = true;
   return {config, RandomKey{static_cast<std::uint64_t>(kv_heads)}};
 }
@@ -51,10 +51,10 @@ TEST_CASE("pool_kv_heads: heads that are equal within their group can be pooled 
 
 TEST_CASE("pool_kv_heads: sinks belong to query heads and are copied") {
   nn::TransformerConfig config = tiny_config();
-  config.sinks = true;
-  config.kv_heads = 4;
+  config.attention.sinks = true;
+  config.attention.kv_heads = 4;
   nn::Transformer from(config, RandomKey{1});
-  config.kv_heads = 1;
+  config.attention.kv_heads = 1;
   nn::Transformer to(config, RandomKey{2});
   from.blocks[1].attention.sinks.value() = Tensor::from<double>({4}, {1, -2, 3, -4});
   nn::pool_kv_heads(to, from);

@@ -20,9 +20,8 @@ inline nn::TransformerConfig tiny_config() {
   return {.vocabulary = 11,
           .context = 8,
           .layers = 2,
-          .heads = 4,
-          .kv_heads = 2,
           .width = 16,
+          .attention = {.heads = 4, .kv_heads = 2},
           .init = {.embedding = 0.5, .linear = 0.3},
           .dtype = Dtype::f64};
 }

@@ -12,8 +12,8 @@ namespace {
 
 nn::TransformerConfig with_kv_heads(Index kv_heads, nn::Positions positions = nn::Positions::learned) {
   nn::TransformerConfig config = tiny_config();
-  config.kv_heads = kv_heads;
-  config.positions = positions;
+  config.attention.kv_heads = kv_heads;
+  config.attention.positions = positions;
   return config;
 }
 
@@ -28,7 +28,7 @@ TEST_CASE("transformer: naive and flash attention give the same logits and gradi
     CAPTURE(kv_heads);
     nn::TransformerConfig config = with_kv_heads(kv_heads);
     nn::Transformer flash(config, RandomKey{1});
-    config.attention = AttentionKernel::naive;
+    config.attention.kernel = AttentionKernel::naive;
     nn::Transformer naive(config, RandomKey{1});
     const Tensor ids = random_tokens(3, 8, config.vocabulary);
     CHECK(distance(flash(ids, {}).value(), naive(ids, {}).value()) < 1e-12);
@@ -40,7 +40,7 @@ TEST_CASE("transformer: naive and flash attention give the same logits and gradi
 TEST_CASE("transformer: the gradient matches finite differences, with dropout and checkpoints on") {
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     nn::TransformerConfig config = with_kv_heads(2, nn::Positions::rope);
-    config.attention = kernel;
+    config.attention.kernel = kernel;
     config.mlp = nn::MlpKind::swiglu;
     config.dropout = 0.2;
     config.segments = 1;
@@ -105,7 +105,7 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
     nn::TransformerConfig config = tiny_config();
     config.layers = 5;
     config.dropout = 0.3;
-    config.attention = kernel;
+    config.attention.kernel = kernel;
     config.dtype = Dtype::f32;
     const Tensor ids = random_tokens(3, 8, config.vocabulary);
     const nn::Mode mode = {.training = true, .key = {9}};

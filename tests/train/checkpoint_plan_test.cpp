@@ -80,8 +80,9 @@ std::vector<nn::TransformerConfig> policy_configs() {
       config.norm = norm;
       config.mlp = mlp;
       config.bias = mlp == nn::MlpKind::relu;
-      config.positions = mlp == nn::MlpKind::swiglu ? nn::Positions::rope : nn::Positions::learned;
-      config.attention = norm == nn::NormKind::rmsnorm ? AttentionKernel::naive : AttentionKernel::flash;
+      config.attention.positions = mlp == nn::MlpKind::swiglu ? nn::Positions::rope : nn::Positions::learned;
+      config.attention.kernel =
+          norm == nn::NormKind::rmsnorm ? AttentionKernel::naive : AttentionKernel::flash;
       config.dropout = 0.1;
       configs.push_back(config);
     }

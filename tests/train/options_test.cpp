@@ -47,7 +47,7 @@ TEST_CASE("options: the command line wins over the file, the file over the prese
   CHECK(config.model.tie);
   CHECK(config.kv_init == KvInit::pooled);
   CHECK(config.batch == 7);
-  CHECK(config.model.heads == 3);
+  CHECK(config.model.attention.heads == 3);
 }
 
 TEST_CASE("options: the task may come from the file, and still brings its preset") {
@@ -61,13 +61,13 @@ TEST_CASE("options: the task may come from the file, and still brings its preset
 
 TEST_CASE("options: what follows from another setting follows it unless it is given") {
   const RunConfig config = resolve({"--heads", "6", "--lr", "0.01", "--steps", "50", "--length", "9"});
-  CHECK(config.model.kv_heads == 6);
+  CHECK(config.model.attention.kv_heads == 6);
   CHECK(config.min_lr == doctest::Approx(0.001));
   CHECK(config.warmup == 5);
   CHECK(config.eval_every == 5);
   CHECK(config.model.context == 17);
   const RunConfig given = resolve({"--heads", "6", "--kv-heads", "2", "--warmup", "20", "--context", "40"});
-  CHECK(given.model.kv_heads == 2);
+  CHECK(given.model.attention.kv_heads == 2);
   CHECK(given.warmup == 20);
   CHECK(given.model.context == 40);
 }
@@ -78,14 +78,15 @@ TEST_CASE("options: a flag can be taken back") {
 }
 
 TEST_CASE("options: what attention may have is off unless it is given") {
-  const nn::TransformerConfig plain = resolve({}).model;
+  const nn::AttentionConfig plain = resolve({}).model.attention;
   CHECK_FALSE(plain.window);
   CHECK_FALSE(plain.softcap);
   CHECK_FALSE(plain.sinks);
   const TemporaryFolder folder;
   write_file(folder / "a.toml", "softcap=1.5\nwindow=3\n");
-  const nn::TransformerConfig given =
-      resolve({"--config", folder / "a.toml", "--window", "0", "--sinks", "--positions", "alibi"}).model;
+  const nn::AttentionConfig given =
+      resolve({"--config", folder / "a.toml", "--window", "0", "--sinks", "--positions", "alibi"})
+          .model.attention;
   CHECK(given.window == 0);
   CHECK(given.softcap == 1.5);
   CHECK(given.sinks);
@@ -109,10 +110,10 @@ TEST_CASE("config: JSON and back is the same config, for every preset") {
     config.out = "somewhere";
     config.seed = ~std::uint64_t{0};
     config.lr = 1.0 / 3;
-    config.model.window = 7;
-    config.model.softcap = 1.0 / 7;
-    config.model.sinks = true;
-    config.model.positions = nn::Positions::alibi;
+    config.model.attention.window = 7;
+    config.model.attention.softcap = 1.0 / 7;
+    config.model.attention.sinks = true;
+    config.model.attention.positions = nn::Positions::alibi;
     const std::string text = to_json(config).dump();
     CHECK(to_json(config_from_json(text, "test")).dump() == text);
   }
@@ -131,9 +132,9 @@ TEST_CASE("config: a file from before window, softcap and sinks means a run with
   CHECK(json["sinks"] == false);
   for (const char* key : {"window", "softcap", "sinks"}) json.erase(key);
   const nn::TransformerConfig model = config_from_json(json.dump(), "test").model;
-  CHECK_FALSE(model.window);
-  CHECK_FALSE(model.softcap);
-  CHECK_FALSE(model.sinks);
+  CHECK_FALSE(model.attention.window);
+  CHECK_FALSE(model.attention.softcap);
+  CHECK_FALSE(model.attention.sinks);
 }
 
 TEST_CASE("config: a missing key or a wrong type is an error that names it") {

@@ -161,11 +161,11 @@ std::string describe_peak(const StepReport& report) {
 }
 
 // The kernel and what makes this attention another function than the plain one.
-std::string describe_attention(const nn::TransformerConfig& m) {
-  std::string text = fmt::format("{}, {} positions", name_of(m.attention), name_of(m.positions));
-  if (m.window) text += fmt::format(", window {}", *m.window);
-  if (m.softcap) text += fmt::format(", softcap {}", *m.softcap);
-  if (m.sinks) text += ", sinks";
+std::string describe_attention(const nn::AttentionConfig& a) {
+  std::string text = fmt::format("{}, {} positions", name_of(a.kernel), name_of(a.positions));
+  if (a.window) text += fmt::format(", window {}", *a.window);
+  if (a.softcap) text += fmt::format(", softcap {}", *a.softcap);
+  if (a.sinks) text += ", sinks";
   return text;
 }
 
@@ -178,8 +178,9 @@ void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) 
   out << fmt::format("{}: {} of {} steps{}\n", c.data_name(), trainer.position().step, c.steps,
                      outcome.interrupted ? ", interrupted" : "");
   line("model", fmt::format("{} layers, {} heads, {} key/value heads, width {}, {} parameters", m.layers,
-                            m.heads, m.kv_heads, m.width, nn::count(nn::parameters(trainer.model()))));
-  line("attention", describe_attention(m));
+                            m.attention.heads, m.attention.kv_heads, m.width,
+                            nn::count(nn::parameters(trainer.model()))));
+  line("attention", describe_attention(m.attention));
   if (outcome.evaluation) {
     const Evaluation& e = *outcome.evaluation;
     line("loss", fmt::format("train {:.4f}, validation {:.4f}", outcome.train_loss, e.loss));

@@ -89,12 +89,12 @@ Json to_json(const CheckpointLab& lab) {
 }
 
 nn::TransformerConfig model_of(const Json& task) {
+  const auto heads = task.at("heads").get<Index>();
   nn::TransformerConfig config = {.vocabulary = kVocabulary,
                                   .context = task.at("seq").get<Index>(),
                                   .layers = task.at("layers").get<Index>(),
-                                  .heads = task.at("heads").get<Index>(),
-                                  .kv_heads = task.at("heads").get<Index>(),
-                                  .width = task.at("d").get<Index>()};
+                                  .width = task.at("d").get<Index>(),
+                                  .attention = {.heads = heads, .kv_heads = heads}};
   const auto policy = task.at("policy").get<std::string>();
   if (!policy.empty()) config.recompute = value_of<nn::Recompute>("checkpoint", policy);
   return config;

@@ -85,32 +85,32 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"hidden", kModel, "size inside the mlp; 0: 4 x width (8/3 x for swiglu)"}, c.model.hidden...);
   f(Setting{"mlp", kModel, "activation of the mlp"}, c.model.mlp...);
   f(Setting{"norm", kModel, "normalisation"}, c.model.norm...);
-  f(Setting{"positions", kModel, "how a token knows its place"}, c.model.positions...);
+  f(Setting{"positions", kModel, "how a token knows its place"}, c.model.attention.positions...);
   f(Setting{"dropout", kModel, "probability of dropping an activation"}, c.model.dropout...);
   f(Setting{"bias", kModel, "linear layers have a bias"}, c.model.bias...);
   f(Setting{"tie", kModel, "the head shares the token embedding's matrix"}, c.model.tie...);
   f(Setting{"init", kModel, "how weights start: N(0, .02) or N(0, 1) and N(0, .07)"}, c.init...);
   f(Setting{"dtype", kModel, "element type of weights and activations"}, c.model.dtype...);
 
-  f(Setting{"attention", kAttention, "kernel"}, c.model.attention...);
-  f(Setting{"heads", kAttention, "query heads"}, c.model.heads...);
+  f(Setting{"attention", kAttention, "kernel"}, c.model.attention.kernel...);
+  f(Setting{"heads", kAttention, "query heads"}, c.model.attention.heads...);
   f(Setting{"kv-heads", kAttention, "key/value heads: as many as heads is MHA, 1 is MQA, between is GQA"},
-    c.model.kv_heads...);
+    c.model.attention.kv_heads...);
   f(Setting{.name = "window",
             .group = kAttention,
             .help = "keys that a query sees before its own position; all unless given",
             .newer = true},
-    c.model.window...);
+    c.model.attention.window...);
   f(Setting{.name = "softcap",
             .group = kAttention,
             .help = "bound scores smoothly: X tanh(score / X); no bound unless given",
             .newer = true},
-    c.model.softcap...);
+    c.model.attention.softcap...);
   f(Setting{.name = "sinks",
             .group = kAttention,
             .help = "a learnable logit for each query head, for attention to nothing",
             .newer = true},
-    c.model.sinks...);
+    c.model.attention.sinks...);
   f(Setting{"kv-init", kAttention, "start of shared key/value heads: pooled from those of MHA, or fresh"},
     c.kv_init...);
 

@@ -42,9 +42,9 @@ nn::Transformer build_model(const RunConfig& config, Index vocabulary) {
   check_fits(model_config);
   const RandomKey key = RandomKey{config.seed}.fold(kWeights);
   nn::Transformer model(model_config, key);
-  if (config.kv_init == KvInit::pooled && model_config.kv_heads < model_config.heads) {
+  if (config.kv_init == KvInit::pooled && model_config.attention.kv_heads < model_config.attention.heads) {
     nn::TransformerConfig full = model_config;
-    full.kv_heads = full.heads;
+    full.attention.kv_heads = full.attention.heads;
     nn::Transformer all_heads(full, key);
     nn::pool_kv_heads(model, all_heads);
   }
