@@ -67,8 +67,6 @@ void TransformerConfig::validate() const {
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "transformer: parameters are {}, must be f32 or f64",
         dtype);
   check(dropout >= 0 && dropout < 1, "transformer: dropout is {}, not in [0, 1)", dropout);
-  check(segments >= 0 && segments <= layers, "transformer: segments is {}, not between 0 and layers {}",
-        segments, layers);
 }
 
 Index TransformerConfig::hidden_size() const {
@@ -134,8 +132,7 @@ Var Block::operator()(const Var& x, KvCache& cache) const {
   return add(h, mlp(norm_mlp(h)));
 }
 
-Transformer::Transformer(const TransformerConfig& c, RandomKey key)
-    : config(c), schedule(even_segments(c.layers, c.segments)) {
+Transformer::Transformer(const TransformerConfig& c, RandomKey key) : config(c) {
   c.validate();
   const Index bytes = multiply(c.parameter_count(), bytes_of(c.dtype));
   check(bytes <= memory::limit(), "transformer: {} of parameters do not fit into {}", format_bytes(bytes),

@@ -26,9 +26,6 @@ struct TransformerConfig {
   bool bias = false;   ///< of the linear layers
   bool tie = true;     ///< the head uses the token embedding's matrix
   double dropout = 0;  ///< of embeddings, attention probabilities, and what each half of a block adds
-  /// Into how many checkpointed segments the blocks are divided; 0 keeps all activations, `layers`
-  /// checkpoints every block.
-  Index segments = 0;
   Recompute recompute = Recompute::nothing;
   Init init = {};
   Dtype dtype = Dtype::f32;
@@ -79,7 +76,7 @@ struct Transformer {
   std::vector<Block> blocks;
   Norm norm;
   Linear head;        // (V, C), undefined if tied
-  Schedule schedule;  ///< which blocks are checkpointed together; config.segments even parts at first
+  Schedule schedule;  ///< which blocks are checkpointed together; none at first
 
   Transformer(const TransformerConfig& config, RandomKey key);
   /// tokens i32 (B, T), T ≤ context -> logits (B, T, V).

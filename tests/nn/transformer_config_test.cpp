@@ -39,7 +39,6 @@ TEST_CASE("transformer: a setting that makes no sense is named with its value") 
   CHECK(message([](C& c) { c.attention.softcap = 0; }) == "attention: softcap is 0, must be positive");
   CHECK(message([](C& c) { c.attention.softcap = std::nan(""); }) ==
         "attention: softcap is nan, must be positive");
-  CHECK(message([](C& c) { c.segments = 3; }) == "transformer: segments is 3, not between 0 and layers 2");
   CHECK(message([](C& c) { c.dtype = Dtype::bf16; }) ==
         "transformer: parameters are bf16, must be f32 or f64");
   CHECK(message([](C& c) {

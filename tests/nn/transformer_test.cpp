@@ -43,8 +43,8 @@ TEST_CASE("transformer: the gradient matches finite differences, with dropout an
     config.attention.kernel = kernel;
     config.mlp = nn::MlpKind::swiglu;
     config.dropout = 0.2;
-    config.segments = 1;
     nn::Transformer model(config, RandomKey{1});
+    model.schedule = even_segments(config.layers, 1);
     const nn::Mode mode = {.training = true, .key = {9}};
     const Tensor ids = random_tokens(2, 5, config.vocabulary);
     const Tensor targets = random_tokens(2, 5, config.vocabulary, 6);
@@ -117,8 +117,8 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
         CAPTURE(static_cast<int>(kernel));
         CAPTURE(threads);
         CAPTURE(segments);
-        config.segments = segments;
         nn::Transformer model(config, RandomKey{1});
+        model.schedule = even_segments(config.layers, segments);
         check_same_bits(run(model, ids, mode), expected);
       }
     }
@@ -130,8 +130,8 @@ TEST_CASE("transformer: checkpoints lower the peak of memory") {
   config.layers = 6;
   const Tensor ids = random_tokens(16, 8, config.vocabulary);
   const auto peak = [&](Index segments) {
-    config.segments = segments;
     nn::Transformer model(config, RandomKey{1});
+    model.schedule = even_segments(config.layers, segments);
     memory::reset_peak();
     const Index before = memory::usage().live;
     run(model, ids, {.training = true});
@@ -230,9 +230,9 @@ TEST_CASE("transformer: after a step only parameters and gradients stay in memor
     return live(category) - before[static_cast<std::size_t>(category)];
   };
   for (const Index segments : {0, 2}) {
-    nn::TransformerConfig config = tiny_config();
-    config.segments = segments;
+    const nn::TransformerConfig config = tiny_config();
     nn::Transformer model(config, RandomKey{1});
+    model.schedule = even_segments(config.layers, segments);
     CHECK(grown(memory::Category::parameters) >= config.parameter_count() * 8);
     {
       Tape tape;

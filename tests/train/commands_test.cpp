@@ -60,8 +60,8 @@ TEST_CASE("compare: the names of variants") {
   REQUIRE(variants.size() == 5);
   CHECK(variants[0].config.model.attention.kernel == AttentionKernel::naive);
   CHECK(variants[1].config.model.attention.kernel == AttentionKernel::flash);
-  CHECK(variants[1].config.checkpoint == "none");
-  CHECK(variants[2].config.checkpoint == "block");
+  CHECK(to_string(variants[1].config.checkpoint) == "none");
+  CHECK(to_string(variants[2].config.checkpoint) == "block");
   CHECK(variants[2].config.out == "x/mha-flash-ckpt");
   CHECK(kv_heads("mha") == 4);
   CHECK(kv_heads("gqa") == 2);

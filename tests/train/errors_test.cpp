@@ -50,9 +50,9 @@ TEST_CASE("errors: a model that makes no sense") {
   check_error(with("--layers", "1000000000000000000"), kFailure, "layers is 1000000000000000000");
   check_error(with("--width", "3000000000"), kFailure, "width is 3000000000");
   check_error(with("--checkpoint", "9"), kFailure, "checkpoint: 9 segments of 3 layers");
-  check_error(with("--checkpoint", "sometimes"), kFailure, "`sometimes` is not none, block");
-  check_error(with("--checkpoint", "budget:lots"), kFailure, "`lots` is not a number of bytes");
-  check_error(with("--checkpoint", "budget:0"), kFailure, "`0` is not a number of bytes");
+  check_error(with("--checkpoint", "sometimes"), kWrongCommandLine, "`sometimes` is not none, block");
+  check_error(with("--checkpoint", "budget:lots"), kWrongCommandLine, "`lots` is not a number of bytes");
+  check_error(with("--checkpoint", "budget:0"), kWrongCommandLine, "`0` is not a number of bytes");
   check_error(with("--checkpoint", "budget:1KiB"), kFailure,
               "a budget of 1.0 KiB (1024 bytes) is below the minimum");
   check_error(with("--dropout", "1"), kFailure, "dropout is 1");

@@ -164,15 +164,85 @@ TEST_CASE("config: a missing key or a wrong type is an error that names it") {
                        Error);
 }
 
-TEST_CASE("config: checkpoint is none, block or a number of segments") {
-  RunConfig config = task_preset(data::TaskKind::sort);
-  const auto segments = [&](const std::string& checkpoint) {
-    config.checkpoint = checkpoint;
-    return config.model_for(4).segments;
-  };
-  CHECK(segments("none") == 0);
-  CHECK(segments("block") == 3);
-  CHECK(segments("2") == 2);
-  CHECK_THROWS_WITH_AS(segments("4"), "checkpoint: 4 segments of 3 layers", Error);
-  for (const char* wrong : {"0", "-1", "all", "2x", ""}) CHECK_THROWS_AS(segments(wrong), Error);
+TEST_CASE("checkpoint policy: every spelling is read back as it was, in the shortest way to write it") {
+  for (const char* text : {"none", "attention", "mlp", "elementwise", "block", "1", "12", "budget:64MiB",
+                           "budget:1.5MiB", "budget:100000", "budget:3GiB"}) {
+    CHECK(to_string(parse_checkpoint_policy(text)) == text);
+  }
+  CHECK(to_string(parse_checkpoint_policy("budget:65536")) == "budget:64KiB");
+  CHECK(parse_checkpoint_policy("budget:64 KiB") == CheckpointPolicy(MemoryBudget{65536}));
+  CHECK(CheckpointPolicy() == parse_checkpoint_policy("none"));
+  for (const char* wrong : {"0", "-1", "all", "2x", "", "nothing", "budget:", "budget:-1MiB"}) {
+    CAPTURE(wrong);
+    CHECK_THROWS_AS(parse_checkpoint_policy(wrong), Error);
+  }
+}
+
+TEST_CASE(
+    "checkpoint policy: it decides the schedule or the part of every block, never more segments than "
+    "layers") {
+  CHECK(schedule_of(parse_checkpoint_policy("none"), 3).empty());
+  CHECK(schedule_of(EveryBlock{}, 3) == Schedule{{0, 1}, {1, 2}, {2, 3}});
+  CHECK(schedule_of(Segments{2}, 4) == Schedule{{0, 2}, {2, 4}});
+  CHECK(schedule_of(MemoryBudget{1000}, 3).empty());
+  CHECK_THROWS_WITH_AS(schedule_of(Segments{4}, 3), "checkpoint: 4 segments of 3 layers", Error);
+  CHECK(recompute_of(nn::Recompute::mlp) == nn::Recompute::mlp);
+  CHECK(recompute_of(EveryBlock{}) == nn::Recompute::nothing);
+}
+
+TEST_CASE("config: a config.json of an earlier program means the same run, and is written as it was") {
+  const std::string text = R"({
+  "task": "recall",
+  "text": "",
+  "length": 32,
+  "symbols": 32,
+  "pairs": 4,
+  "filler": true,
+  "layers": 2,
+  "width": 16,
+  "context": 32,
+  "hidden": 0,
+  "mlp": "gelu",
+  "norm": "layernorm",
+  "positions": "alibi",
+  "dropout": 0.0,
+  "bias": false,
+  "tie": false,
+  "init": "associative",
+  "dtype": "f32",
+  "attention": "naive",
+  "heads": 4,
+  "kv_heads": 2,
+  "window": 7,
+  "softcap": 30.0,
+  "sinks": true,
+  "kv_init": "fresh",
+  "checkpoint": "2",
+  "lr": 0.003,
+  "min_lr": 0.00030000000000000003,
+  "warmup": 1,
+  "weight_decay": 0.0,
+  "beta1": 0.9,
+  "beta2": 0.95,
+  "clip": 1.0,
+  "steps": 12,
+  "batch": 4,
+  "eval_every": 1,
+  "save_every": 500,
+  "seed": 1,
+  "threads": 0,
+  "detect_anomaly": false,
+  "out": "runs/old"
+})";
+  const RunConfig config = config_from_json(text, "test");
+  const nn::AttentionConfig& attention = config.model.attention;
+  CHECK(attention.heads == 4);
+  CHECK(attention.kv_heads == 2);
+  CHECK(attention.kernel == AttentionKernel::naive);
+  CHECK(attention.positions == nn::Positions::alibi);
+  CHECK(attention.window == 7);
+  CHECK(attention.softcap == 30);
+  CHECK(attention.sinks);
+  CHECK(config.checkpoint == CheckpointPolicy(Segments{2}));
+  CHECK(to_json(config).dump(2) == text);
 }

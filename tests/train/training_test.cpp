@@ -101,7 +101,7 @@ TEST_CASE("train: a budget of memory is kept to, and changes no loss") {
   config.model.layers = 6;
   config.batch = 32;
   const auto first_step = [&](const std::string& checkpoint) {
-    config.checkpoint = checkpoint;
+    config.checkpoint = parse_checkpoint_policy(checkpoint);
     Trainer trainer(config);
     return trainer.step();
   };

@@ -72,8 +72,9 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
         "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive or -flash, then perhaps -ckpt",
         name);
   c.model.attention.kv_heads = heads->second;
-  if (!checkpointed) c.checkpoint = "none";
-  if (checkpointed && c.checkpoint == "none") c.checkpoint = "block";
+  const CheckpointPolicy none;
+  if (!checkpointed) c.checkpoint = none;
+  if (checkpointed && c.checkpoint == none) c.checkpoint = EveryBlock{};
   c.out = (fs::path(base.out) / name).string();
   return variant;
 }

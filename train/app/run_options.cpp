@@ -14,6 +14,15 @@ namespace {
 
 std::string option_name(std::string_view setting) { return "--" + std::string(setting); }
 
+// A text that is no policy is a wrong command line.
+CheckpointPolicy policy_of_option(const std::string& text) {
+  try {
+    return parse_checkpoint_policy(text);
+  } catch (const Error& error) {
+    throw CLI::ValidationError(error.what());
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -24,6 +33,9 @@ void RunOptions::add(const Setting& setting, T& field) {
     option = command_.add_flag(name + ",!--no-" + std::string(setting.name), field, help);
   } else if constexpr (std::is_enum_v<T>) {
     option = add_choice<T>(command_, name, field, help);
+  } else if constexpr (std::is_same_v<T, CheckpointPolicy>) {
+    option = command_.add_option_function<std::string>(
+        name, [&field](const std::string& text) { field = policy_of_option(text); }, help);
   } else {
     option = command_.add_option(name, field, help);
   }

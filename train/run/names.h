@@ -50,7 +50,8 @@ template <>
 inline constexpr Named<Align> kNames<Align>[] = {{Align::bottom_right, "bottom_right"},
                                                  {Align::top_left, "top_left"}};
 template <>
-inline constexpr Named<nn::Recompute> kNames<nn::Recompute>[] = {{nn::Recompute::attention, "attention"},
+inline constexpr Named<nn::Recompute> kNames<nn::Recompute>[] = {{nn::Recompute::nothing, "none"},
+                                                                 {nn::Recompute::attention, "attention"},
                                                                  {nn::Recompute::mlp, "mlp"},
                                                                  {nn::Recompute::elementwise, "elementwise"}};
 template <>

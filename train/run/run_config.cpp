@@ -6,8 +6,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "tilegrad/train/run/checkpoint_policy.h"
-
 namespace tilegrad::train {
 
 namespace {
@@ -44,6 +42,8 @@ ordered_json json_of(const T& value) {
   }
 }
 
+ordered_json json_of(const CheckpointPolicy& policy) { return to_string(policy); }
+
 // What was not given is null.
 template <class T>
 ordered_json json_of(const std::optional<T>& value) {
@@ -71,6 +71,12 @@ void read_value(const ordered_json& value, T& field, const std::string& what) {
   }
 }
 
+void read_value(const ordered_json& value, CheckpointPolicy& field, const std::string& what) {
+  std::string text;
+  read_value(value, text, what);
+  field = parse_checkpoint_policy(text);
+}
+
 template <class T>
 void read_value(const ordered_json& value, std::optional<T>& field, const std::string& what) {
   field.reset();
@@ -94,11 +100,8 @@ nn::TransformerConfig RunConfig::model_for(Index data_vocabulary) const {
   nn::TransformerConfig result = model;
   result.vocabulary = data_vocabulary;
   result.init = init_of(init);
-  result.segments = 0;
+  result.recompute = recompute_of(checkpoint);
   result.validate();
-  const CheckpointSetting setting = parse_checkpoint(checkpoint, model.layers);
-  result.segments = setting.segments;
-  result.recompute = setting.recompute;
   return result;
 }
 
@@ -106,6 +109,7 @@ void RunConfig::validate() const {
   const auto at_least = [](std::string_view what, Index value, Index least) {
     check(value >= least, "{}: is {}, must be at least {}", what, value, least);
   };
+  train::validate(checkpoint, model.layers);
   at_least("steps", steps, 1);
   at_least("batch", batch, 1);
   at_least("eval-every", eval_every, 1);

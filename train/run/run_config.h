@@ -8,6 +8,7 @@
 #include "tilegrad/data/task.h"
 #include "tilegrad/nn/adamw.h"
 #include "tilegrad/nn/transformer.h"
+#include "tilegrad/train/run/checkpoint_policy.h"
 #include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
@@ -19,11 +20,11 @@ struct RunConfig {
   data::TaskOptions task = data::TaskOptions::defaults(data::TaskKind::sort);
   std::string text;
 
-  // The model. Its vocabulary comes from the data, its init, segments and policy from the settings below.
+  // The model. Its vocabulary comes from the data, its init and what it recomputes from the settings below.
   nn::TransformerConfig model;
   InitKind init = InitKind::gpt2;
   KvInit kv_init = KvInit::fresh;
-  std::string checkpoint = "none";  // train/checkpoint_setting.h
+  CheckpointPolicy checkpoint;
 
   nn::AdamW::Config adamw;
   double lr = 1e-3;
@@ -47,11 +48,10 @@ struct RunConfig {
   bool is_text() const { return !text.empty(); }
   /// The name of the task, or "text".
   std::string_view data_name() const { return is_text() ? "text" : name_of(task.kind); }
-  /// `model` with vocabulary, init, segments and policy filled in; a schedule for a budget is the trainer's
-  /// to plan. Throws if `checkpoint` makes no sense.
+  /// `model` with what it takes from elsewhere filled in. Throws if it makes no sense.
   nn::TransformerConfig model_for(Index data_vocabulary) const;
-  /// Throws Error with one line on the first setting of the optimiser or the run that makes no sense; the
-  /// model and the data check theirs.
+  /// Throws Error with one line on the first setting of checkpoints, the optimiser or the run that makes no
+  /// sense; the model and the data check theirs.
   void validate() const;
 };
 

@@ -9,7 +9,6 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/format.h"
 #include "tilegrad/kernels/parallel.h"
-#include "tilegrad/train/run/checkpoint_policy.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/stage_costs.h"
 
@@ -100,13 +99,12 @@ Trainer::Trainer(const RunConfig& config)
       model_(build_model(config_, data_->vocabulary())),
       optimizer_(nn::parameters(model_), config_.adamw) {
   if (config_.threads > 0) kernels::set_threads(static_cast<int>(std::min<Index>(config_.threads, 1024)));
-  keep_to_budget();
+  model_.schedule = schedule_of(config_.checkpoint, config_.model.layers);
+  if (const auto* budget = std::get_if<MemoryBudget>(&config_.checkpoint)) plan_for_budget(budget->bytes);
 }
 
 // Measures the stages on the first batch; all others have its shape.
-void Trainer::keep_to_budget() {
-  const Index budget = parse_checkpoint(config_.checkpoint, config_.model.layers).budget;
-  if (budget == 0) return;
+void Trainer::plan_for_budget(Index budget) {
   const data::Batch batch = data_->train(0, config_.batch);
   const nn::Mode mode = {.training = true, .key = RandomKey{config_.seed}};
   model_.schedule =

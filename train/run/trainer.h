@@ -71,7 +71,7 @@ class Trainer {
   void set_position(const Position& position);
 
  private:
-  void keep_to_budget();
+  void plan_for_budget(Index bytes);
   Var forward(const data::Batch& batch, const nn::Mode& mode) const;  // (B, T) -> logits (B, T, V)
 
   RunConfig config_;
