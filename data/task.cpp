@@ -85,8 +85,8 @@ Task::Task(const TaskOptions& options, RandomKey key) : options_(options), key_(
 }
 
 Example Task::draw(RandomStream& random, bool held_out) const {
-  constexpr int kMostTries = 10000;
-  for (int i = 0; i < kMostTries; ++i) {
+  constexpr int kMaxTries = 10000;
+  for (int i = 0; i < kMaxTries; ++i) {
     Example example = make_example(options_, random);
     if (is_held_out(example) == held_out) return example;
   }
@@ -128,7 +128,14 @@ std::vector<std::int32_t> Task::encode(const std::string& text) const {
 std::string Task::decode(std::int32_t token) const {
   check(token >= 0 && token < vocabulary(), "{}: token {} is not in [0, {})", task_name(options_.kind), token,
         vocabulary());
-  return names_[static_cast<std::size_t>(token)] + " ";
+  return names_[token] + " ";
+}
+
+std::vector<std::int32_t> Task::default_prompt() const {
+  const Batch example = validation(0, 1);
+  const auto asked = std::find_if(example.targets.begin(), example.targets.end(),
+                                  [](std::int32_t target) { return target != kIgnored; });
+  return {example.tokens.begin(), example.tokens.begin() + (asked - example.targets.begin()) + 1};
 }
 
 }  // namespace tilegrad::data

@@ -32,7 +32,11 @@ std::vector<std::int32_t> ByteVocabulary::encode(const std::string& text) const 
 
 std::string ByteVocabulary::decode(std::int32_t token) const {
   check(token >= 0 && token < std::ssize(bytes_), "text: token {} is not in [0, {})", token, bytes_.size());
-  return std::string(1, bytes_[static_cast<std::size_t>(token)]);
+  return std::string(1, bytes_[token]);
+}
+
+std::vector<std::int32_t> ByteVocabulary::default_prompt() const {
+  return {std::max(0, token_of_byte_['\n'])};
 }
 
 Text::Text(const std::string& text, Index context, RandomKey key)

@@ -106,8 +106,4 @@ struct Transformer {
   Var run_blocks(Var x, Index begin, Index end, const Schedule& segments, const Mode& mode) const;
 };
 
-/// Copies the weights of `from` into `to`, a model that differs only in having fewer key/value heads: each
-/// key and value head of `to` becomes the mean of the heads that it replaces (Ainslie et al., "GQA", 2023).
-void pool_kv_heads(Transformer& to, Transformer& from);
-
 }  // namespace tilegrad::nn

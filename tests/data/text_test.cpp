@@ -24,7 +24,7 @@ std::string numbers(std::size_t bytes) {
 
 std::string shown(const Text& text, const std::vector<std::int32_t>& tokens, Index begin, Index n) {
   std::string out;
-  for (Index i = begin; i < begin + n; ++i) out += text.decode(tokens[static_cast<std::size_t>(i)]);
+  for (Index i = begin; i < begin + n; ++i) out += text.byte_vocabulary().decode(tokens[i]);
   return out;
 }
 

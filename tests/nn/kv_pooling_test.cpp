@@ -1,3 +1,5 @@
+#include "tilegrad/nn/kv_pooling.h"
+
 #include "tests/nn/tiny.h"
 
 using namespace tilegrad;

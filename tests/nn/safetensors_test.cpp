@@ -6,6 +6,7 @@
 #include "tests/nn/tiny.h"
 #include "tests/temporary_folder.h"
 #include "tilegrad/base/file.h"
+#include "tilegrad/nn/weights.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;

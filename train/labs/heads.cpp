@@ -7,6 +7,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/format.h"
 #include "tilegrad/nn/generate.h"
+#include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/labs/probes.h"
 #include "tilegrad/train/measure/tensor_difference.h"

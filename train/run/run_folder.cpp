@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "tilegrad/base/file.h"
-#include "tilegrad/nn/safetensors.h"
+#include "tilegrad/nn/weights.h"
 
 namespace tilegrad::train {
 
@@ -17,13 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kWeightPrefix = "weights.";
-
-void copy_elements(Tensor& to, const Tensor& from) {
-  with_float_type("state", to.dtype(), [&]<class T>() {
-    const auto source = from.view<T>();
-    std::copy(source.begin(), source.end(), to.mut<T>().begin());
-  });
-}
 
 // A number that was written into the metadata of a file.
 template <class T>
@@ -120,7 +113,8 @@ void RunFolder::load_state(Trainer& trainer) const {
     }
     nn::load_parameters(weights, nn::parameters(trainer.model()));
     for (const auto& moment : trainer.optimizer().state()) {
-      copy_elements(*moment.tensor, content.at(moment.name, moment.tensor->shape(), moment.tensor->dtype()));
+      nn::copy_elements(*moment.tensor,
+                        content.at(moment.name, moment.tensor->shape(), moment.tensor->dtype()));
     }
     trainer.set_position(position);
   });

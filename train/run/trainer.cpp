@@ -9,6 +9,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/format.h"
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/stage_costs.h"
 
