@@ -54,7 +54,7 @@ void AttentionConfig::validate(Index width) const {
   check(kv_heads >= 1, "attention: kv_heads is {}, must be at least 1", kv_heads);
   check(width % heads == 0, "attention: heads {} does not divide width {}", heads, width);
   check(heads % kv_heads == 0, "attention: kv_heads {} does not divide heads {}", kv_heads, heads);
-  check(positions != Positions::rope || width / heads % 2 == 0,
+  check(positions != PositionEncoding::rope || width / heads % 2 == 0,
         "attention: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
   static constexpr Index kLargestWindow = std::numeric_limits<std::int32_t>::max();  // as token positions
   const Index left = window.value_or(0);
@@ -79,14 +79,14 @@ Attention::Attention(const AttentionConfig& c, Index width, bool bias, double dr
   }
 }
 
-Var Attention::attend(const Var& q, const Var& k, const Var& v, const Mode& mode) const {
+Var Attention::attend(const Var& q, const Var& k, const Var& v, const ForwardOptions& forward) const {
   const AttentionOptions options = {.causal = true,
                                     .window = {.left = config.window},
                                     .softcap = config.softcap,
-                                    .dropout = mode.training ? dropout : 0,
-                                    .dropout_key = mode.key};
+                                    .dropout = forward.training ? dropout : 0,
+                                    .dropout_key = forward.key};
   AttentionExtras extras = {.sinks = sinks};
-  if (config.positions == Positions::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());
+  if (config.positions == PositionEncoding::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());
   return output(join_heads(attention(q, k, v, config.kernel, options, extras)));
 }
 
@@ -94,16 +94,16 @@ Attention::Projections Attention::project(const Var& x, Index first_position) co
   Projections p = {.q = split_heads(query(x), config.heads),
                    .k = split_heads(key(x), config.kv_heads),
                    .v = split_heads(value(x), config.kv_heads)};
-  if (config.positions == Positions::rope) {
+  if (config.positions == PositionEncoding::rope) {
     p.q = rope(p.q, first_position);
     p.k = rope(p.k, first_position);
   }
   return p;
 }
 
-Var Attention::operator()(const Var& x, const Mode& mode) const {
+Var Attention::operator()(const Var& x, const ForwardOptions& forward) const {
   const auto [q, k, v] = project(x, 0);
-  return attend(q, k, v, mode);
+  return attend(q, k, v, forward);
 }
 
 Var Attention::operator()(const Var& x, KvCache& cache) const {

@@ -52,8 +52,8 @@ struct Block {
 
   Block() = default;
   Block(const TransformerConfig& config, RandomKey key);
-  Var operator()(const Var& x, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
-  Var operator()(const Var& x, KvCache& cache) const;    // (1, T, C) -> (1, T, C)
+  Var operator()(const Var& x, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
+  Var operator()(const Var& x, KvCache& cache) const;                 // (1, T, C) -> (1, T, C)
   void visit(auto&& f) {
     f("norm_attention", norm_attention);
     f("attention", attention);
@@ -62,17 +62,18 @@ struct Block {
   }
 
  private:
-  Var attend(const Var& x, const Mode& mode) const;     // x + attention(norm(x)), (B, T, C) -> (B, T, C)
-  Var transform(const Var& h, const Mode& mode) const;  // h + mlp(norm(h)), (B, T, C) -> (B, T, C)
-  Keep keep_of_cheap_steps() const;
+  // x + attention(norm(x)) and h + mlp(norm(h)), (B, T, C) -> (B, T, C)
+  Var attention_half(const Var& x, const ForwardOptions& forward) const;
+  Var mlp_half(const Var& h, const ForwardOptions& forward) const;
+  SavePolicy save_policy_of_cheap_steps() const;
 };
 
 /// A decoder-only transformer. Weights depend on config and key alone; every parameter has a key of its own,
 /// folded from its place, so that MHA, GQA and MQA models of one key agree in all they share.
 struct Transformer {
   TransformerConfig config;
-  Embedding tokens;     // (V, C)
-  Embedding positions;  // (context, C), learned positions only
+  Embedding token_embedding;     // (V, C)
+  Embedding position_embedding;  // (context, C), learned positions only
   std::vector<Block> blocks;
   Norm norm;
   Linear head;        // (V, C), undefined if tied
@@ -80,12 +81,12 @@ struct Transformer {
 
   Transformer(const TransformerConfig& config, RandomKey key);
   /// tokens i32 (B, T), T ≤ context -> logits (B, T, V).
-  Var operator()(const Tensor& tokens, const Mode& mode) const;
+  Var operator()(const Tensor& tokens, const ForwardOptions& forward) const;
 
   /// The parts that make up the whole: logits(block L − 1 (... block 0 (embed(tokens)))).
-  Var embed(const Tensor& tokens, const Mode& mode) const;           // (B, T) -> (B, T, C)
-  Var run_block(const Var& x, Index layer, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
-  Var logits(const Var& x) const;                                    // (B, T, C) -> (B, T, V)
+  Var embed(const Tensor& tokens, const ForwardOptions& forward) const;           // (B, T) -> (B, T, C)
+  Var run_block(const Var& x, Index layer, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
+  Var logits(const Var& x) const;                                                 // (B, T, C) -> (B, T, V)
 
   /// One cache a layer, for decoding one sequence of at most `context` tokens.
   std::vector<KvCache> make_caches() const;
@@ -93,8 +94,8 @@ struct Transformer {
   Var operator()(const Tensor& tokens, std::vector<KvCache>& caches) const;
 
   void visit(auto&& f) {
-    f("tokens", tokens);
-    f("positions", positions);
+    f("tokens", token_embedding);
+    f("positions", position_embedding);
     f("blocks", blocks);
     f("norm", norm);
     f("head", head);
@@ -103,7 +104,8 @@ struct Transformer {
  private:
   Var embed_at(const Tensor& tokens, Index first_position) const;  // (B, T) -> (B, T, C)
   // Blocks [begin, end) with these segments checkpointed. (B, T, C) -> (B, T, C)
-  Var run_blocks(Var x, Index begin, Index end, const Schedule& segments, const Mode& mode) const;
+  Var run_blocks(Var x, Index begin, Index end, const Schedule& segments,
+                 const ForwardOptions& forward) const;
 };
 
 }  // namespace tilegrad::nn

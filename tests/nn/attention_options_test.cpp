@@ -42,8 +42,8 @@ std::vector<nn::TransformerConfig> kinds_of_attention() {
   add([](C& c) { c.attention.window = 5; });
   add([](C& c) { c.attention.sinks = true; });
   add([](C& c) { c.attention.softcap = 0.5; });
-  add([](C& c) { c.attention.positions = nn::Positions::alibi; });
-  for (const auto positions : {nn::Positions::rope, nn::Positions::alibi}) {
+  add([](C& c) { c.attention.positions = nn::PositionEncoding::alibi; });
+  for (const auto positions : {nn::PositionEncoding::rope, nn::PositionEncoding::alibi}) {
     add([&](C& c) {
       c.attention.positions = positions;
       c.attention.window = 5;
@@ -102,7 +102,7 @@ TEST_CASE("attention options: each of them changes the logits, and naive and fla
   const Tensor ids = random_tokens(2, 40, 11);
   for (nn::TransformerConfig config : kinds_of_attention()) {
     nn::TransformerConfig without = long_config();
-    without.attention.positions = config.attention.positions == nn::Positions::rope
+    without.attention.positions = config.attention.positions == nn::PositionEncoding::rope
                                       ? config.attention.positions
                                       : without.attention.positions;
     const Tensor logits = make(config)(ids, {}).value();
@@ -114,7 +114,7 @@ TEST_CASE("attention options: each of them changes the logits, and naive and fla
 
 TEST_CASE("attention options: the gradient matches finite differences, that of the sinks too") {
   const Tensor ids = random_tokens(2, 5, 11), targets = random_tokens(2, 5, 11, 6);
-  const nn::Mode mode = {.training = true, .key = {9}};
+  const nn::ForwardOptions mode = {.training = true, .key = {9}};
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     nn::TransformerConfig config = kinds_of_attention().back();
     config.attention.kernel = kernel;
@@ -172,8 +172,8 @@ TEST_CASE("attention options: sinks start at 0, and one that is very low is none
 }
 
 TEST_CASE("attention options: ALiBi lowers each score by the distance times 2^(-8 (h + 1) / Hq)") {
-  const nn::Attention layer({.heads = 4, .kv_heads = 4, .positions = nn::Positions::alibi}, 16, false, 0, 0.3,
-                            0.3, Dtype::f64, RandomKey{3});
+  const nn::Attention layer({.heads = 4, .kv_heads = 4, .positions = nn::PositionEncoding::alibi}, 16, false,
+                            0, 0.3, 0.3, Dtype::f64, RandomKey{3});
   constexpr Index kTime = 6;
   constexpr std::array<double, 4> kSlopes = {1.0 / 4, 1.0 / 16, 1.0 / 64, 1.0 / 256};
   Tensor bias = Tensor::empty({1, 4, kTime, kTime}, Dtype::f64);
@@ -193,7 +193,7 @@ TEST_CASE(
     "attention options: a model with ALiBi has no vectors for positions, one with sinks a logit a head") {
   nn::TransformerConfig config = long_config();
   const Index learned = config.parameter_count();
-  config.attention.positions = nn::Positions::alibi;
+  config.attention.positions = nn::PositionEncoding::alibi;
   config.attention.sinks = true;
   nn::Transformer model(config, RandomKey{1});
   CHECK(config.parameter_count() == learned - 40 * 16 + 2 * 4);

@@ -7,7 +7,7 @@ using namespace tilegrad::test;
 
 namespace {
 
-nn::Attention make(Index kv_heads, nn::Positions positions = nn::Positions::rope) {
+nn::Attention make(Index kv_heads, nn::PositionEncoding positions = nn::PositionEncoding::rope) {
   return {{.heads = 4, .kv_heads = kv_heads, .positions = positions},
           16,
           true,

@@ -30,9 +30,9 @@ TEST_CASE("pool_kv_heads: a head becomes the mean of those that it replaces, all
     }
   }
   CHECK(to.blocks[0].attention.key.bias.value().at(7) == 3);
-  CHECK(distance(to.tokens.weight.value(), from.tokens.weight.value()) == 0);
+  CHECK(distance(to.token_embedding.weight.value(), from.token_embedding.weight.value()) == 0);
   CHECK(distance(to.blocks[1].mlp.down.weight.value(), from.blocks[1].mlp.down.weight.value()) == 0);
-  CHECK(!to.tokens.weight.value().shares_storage_with(from.tokens.weight.value()));
+  CHECK(!to.token_embedding.weight.value().shares_storage_with(from.token_embedding.weight.value()));
 }
 
 TEST_CASE("pool_kv_heads: heads that are equal within their group can be pooled without a change") {

@@ -51,7 +51,7 @@ struct Run {
 };
 
 /// Loss and all gradients of one batch of next-token prediction; the model's gradients are cleared.
-inline Run run(nn::Transformer& model, const Tensor& ids, const nn::Mode& mode) {
+inline Run run(nn::Transformer& model, const Tensor& ids, const nn::ForwardOptions& mode) {
   Run result;
   {
     Tape tape;

@@ -42,7 +42,7 @@ TEST_CASE("transformer: a setting that makes no sense is named with its value") 
   CHECK(message([](C& c) { c.dtype = Dtype::bf16; }) ==
         "transformer: parameters are bf16, must be f32 or f64");
   CHECK(message([](C& c) {
-          c.attention.positions = nn::Positions::rope;
+          c.attention.positions = nn::PositionEncoding::rope;
           c.width = 20;
         }) == "attention: rotary positions need an even head size, 20 / 4 is 5");
 }

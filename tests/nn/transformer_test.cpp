@@ -10,7 +10,8 @@ using namespace tilegrad::test;
 
 namespace {
 
-nn::TransformerConfig with_kv_heads(Index kv_heads, nn::Positions positions = nn::Positions::learned) {
+nn::TransformerConfig with_kv_heads(Index kv_heads,
+                                    nn::PositionEncoding positions = nn::PositionEncoding::learned) {
   nn::TransformerConfig config = tiny_config();
   config.attention.kv_heads = kv_heads;
   config.attention.positions = positions;
@@ -39,13 +40,13 @@ TEST_CASE("transformer: naive and flash attention give the same logits and gradi
 
 TEST_CASE("transformer: the gradient matches finite differences, with dropout and checkpoints on") {
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
-    nn::TransformerConfig config = with_kv_heads(2, nn::Positions::rope);
+    nn::TransformerConfig config = with_kv_heads(2, nn::PositionEncoding::rope);
     config.attention.kernel = kernel;
     config.mlp = nn::MlpKind::swiglu;
     config.dropout = 0.2;
     nn::Transformer model(config, RandomKey{1});
     model.schedule = even_segments(config.layers, 1);
-    const nn::Mode mode = {.training = true, .key = {9}};
+    const nn::ForwardOptions mode = {.training = true, .key = {9}};
     const Tensor ids = random_tokens(2, 5, config.vocabulary);
     const Tensor targets = random_tokens(2, 5, config.vocabulary, 6);
     const Run result = run(model, ids, mode);
@@ -74,7 +75,7 @@ TEST_CASE("transformer: the logits at a position do not depend on later tokens")
 }
 
 TEST_CASE("transformer: decoding with a cache gives the logits of the whole forward") {
-  for (const auto positions : {nn::Positions::learned, nn::Positions::rope}) {
+  for (const auto positions : {nn::PositionEncoding::learned, nn::PositionEncoding::rope}) {
     for (const Index kv_heads : {4, 2, 1}) {
       for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
         CAPTURE(kv_heads);
@@ -108,7 +109,7 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
     config.attention.kernel = kernel;
     config.dtype = Dtype::f32;
     const Tensor ids = random_tokens(3, 8, config.vocabulary);
-    const nn::Mode mode = {.training = true, .key = {9}};
+    const nn::ForwardOptions mode = {.training = true, .key = {9}};
     nn::Transformer plain(config, RandomKey{1});
     const Run expected = run(plain, ids, mode);
     for (const int threads : {1, 2}) {
@@ -150,8 +151,8 @@ TEST_CASE("transformer: every layer and place draws a dropout mask of its own") 
   nn::Transformer model(config, RandomKey{1});
   // Each dropout sees one decimal digit, and the head copies: the digits of the logits are the masks.
   double digit = 0.5;
-  set_all(model.tokens.weight, digit);
-  set_all(model.positions.weight, 0);
+  set_all(model.token_embedding.weight, digit);
+  set_all(model.position_embedding.weight, 0);
   for (nn::Block& block : model.blocks) {
     for (nn::Linear* last : {&block.attention.output, &block.mlp.down}) {
       set_all(last->weight, 0);

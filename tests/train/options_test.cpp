@@ -90,7 +90,7 @@ TEST_CASE("options: what attention may have is off unless it is given") {
   CHECK(given.window == 0);
   CHECK(given.softcap == 1.5);
   CHECK(given.sinks);
-  CHECK(given.positions == nn::Positions::alibi);
+  CHECK(given.positions == nn::PositionEncoding::alibi);
 }
 
 TEST_CASE("options: a config file with an unknown setting or a bad value is an error that names it") {
@@ -113,7 +113,7 @@ TEST_CASE("config: JSON and back is the same config, for every preset") {
     config.model.attention.window = 7;
     config.model.attention.softcap = 1.0 / 7;
     config.model.attention.sinks = true;
-    config.model.attention.positions = nn::Positions::alibi;
+    config.model.attention.positions = nn::PositionEncoding::alibi;
     const std::string text = to_json(config).dump();
     CHECK(to_json(config_from_json(text, "test")).dump() == text);
   }
@@ -239,7 +239,7 @@ TEST_CASE("config: a config.json of an earlier program means the same run, and i
   CHECK(attention.heads == 4);
   CHECK(attention.kv_heads == 2);
   CHECK(attention.kernel == AttentionKernel::naive);
-  CHECK(attention.positions == nn::Positions::alibi);
+  CHECK(attention.positions == nn::PositionEncoding::alibi);
   CHECK(attention.window == 7);
   CHECK(attention.softcap == 30);
   CHECK(attention.sinks);

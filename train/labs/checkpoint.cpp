@@ -112,7 +112,7 @@ struct Bench {
     return random_tokens(task.at("batch").get<Index>(), task.at("seq").get<Index>(), part);
   }
 
-  nn::Mode mode() const { return {.training = true, .key = key.fold(3)}; }
+  nn::ForwardOptions mode() const { return {.training = true, .key = key.fold(3)}; }
 
   // Loss and gradients of one step; the gradients are left in the model.
   double step() {

@@ -67,7 +67,7 @@ RunConfig toy_config(const Json& task, Index kv_heads) {
 }
 
 void train_until(Trainer& trainer, Index step) {
-  while (trainer.position().step < step) trainer.step();
+  while (trainer.state().step < step) trainer.step();
 }
 
 }  // namespace
@@ -144,7 +144,7 @@ Json probe_conversion(const Json& task) {
   train_until(mha, steps);
   Trainer converted(toy_config(task, task.at("kv_heads").get<Index>()));
   nn::pool_kv_heads(converted.model(), mha.model());
-  converted.set_position(mha.position());
+  converted.set_state(mha.state());
   Json losses = Json::array({mha.evaluate().loss, converted.evaluate().loss});
   for (const Index percent : {1, 5, 10}) {
     train_until(converted, steps + (steps * percent + 99) / 100);

@@ -61,7 +61,7 @@ RunConfig text_preset() {
   config.model.width = 128;
   config.model.context = 64;
   // With learned positions the same setting ends at about 1.89, as it does in PyTorch; with these it is 1.77.
-  config.model.attention.positions = nn::Positions::rope;
+  config.model.attention.positions = nn::PositionEncoding::rope;
   config.model.tie = true;
   config.init = InitKind::gpt2;
   config.adamw = {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1, .clip = 1};

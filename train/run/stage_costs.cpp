@@ -85,8 +85,9 @@ StageCost measure(const Stage& stage, const Tensor& x) {
   return cost;
 }
 
-StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x, const nn::Mode& mode) {
-  const Stage block = [&](const Var& in) { return model.run_block(in, layer, mode); };
+StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x,
+                        const nn::ForwardOptions& forward) {
+  const Stage block = [&](const Var& in) { return model.run_block(in, layer, forward); };
   const auto own = parameters(model.blocks[static_cast<std::size_t>(layer)]);
   StageCost cost = measure(block, x);
   zero_grad(own);  // so that the second walk makes them anew
@@ -97,20 +98,20 @@ StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x, co
 }  // namespace
 
 ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Tensor& targets,
-                         const nn::Mode& mode) {
+                         const nn::ForwardOptions& forward) {
   zero_grad(parameters(model));
   ChainCost chain = {.held = live()};
-  const Stage embed = [&](const Var&) { return model.embed(tokens, mode); };
+  const Stage embed = [&](const Var&) { return model.embed(tokens, forward); };
   const Stage head = [&](const Var& x) { return cross_entropy(model.logits(x), targets); };
-  std::vector<Tensor> inputs = {model.embed(tokens, mode).value()};
+  std::vector<Tensor> inputs = {model.embed(tokens, forward).value()};
   for (Index layer = 0; layer < model.config.layers; ++layer) {
-    inputs.push_back(model.run_block(inputs.back(), layer, mode).value());
+    inputs.push_back(model.run_block(inputs.back(), layer, forward).value());
   }
   // From the back, as the gradients of a step come into being; a tied head shares its own with the embedding.
   chain.behind = measure(head, inputs.back());
   for (Index layer = model.config.layers; layer-- > 0;) {
     inputs.pop_back();
-    chain.blocks.insert(chain.blocks.begin(), measure_block(model, layer, inputs.back(), mode));
+    chain.blocks.insert(chain.blocks.begin(), measure_block(model, layer, inputs.back(), forward));
   }
   chain.before = measure(embed, tokens);
   zero_grad(parameters(model));

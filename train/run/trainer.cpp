@@ -107,24 +107,24 @@ Trainer::Trainer(const RunConfig& config)
 // Measures the stages on the first batch; all others have its shape.
 void Trainer::plan_for_budget(Index budget) {
   const data::Batch batch = data_->train(0, config_.batch);
-  const nn::Mode mode = {.training = true, .key = RandomKey{config_.seed}};
+  const nn::ForwardOptions options = {.training = true, .key = RandomKey{config_.seed}};
   model_.schedule =
-      plan_checkpoints(measure_stages(model_, tokens_of(batch), targets_of(batch), mode), budget);
+      plan_checkpoints(measure_stages(model_, tokens_of(batch), targets_of(batch), options), budget);
 }
 
-void Trainer::set_position(const Position& position) {
-  position_ = position;
-  optimizer_.set_steps(position.step);
+void Trainer::set_state(const TrainState& state) {
+  state_ = state;
+  optimizer_.set_steps(state.step);
 }
 
-Var Trainer::forward(const data::Batch& batch, const nn::Mode& mode) const {
-  return model_(tokens_of(batch), mode);
+Var Trainer::forward(const data::Batch& batch, const nn::ForwardOptions& options) const {
+  return model_(tokens_of(batch), options);
 }
 
 StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
   const auto start = Clock::now();
   memory::reset_peak();
-  const Index step = position_.step;
+  const Index step = state_.step;
   std::optional<Profiler::Call> profiled;
   if (profiler != nullptr) profiled.emplace(*profiler, step + 1);
   std::optional<MemoryRecorder> recorder;
@@ -132,13 +132,13 @@ StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
     recorder.emplace(*timeline, profiled ? profiled->memory_observer() : memory::Observer());
   }
   const data::Batch batch = data_->train(step, config_.batch);
-  const nn::Mode mode = {
+  const nn::ForwardOptions options = {
       .training = true, .key = RandomKey{config_.seed}.fold(kDropout).fold(static_cast<std::uint64_t>(step))};
 
   StepReport report;
   {
     Tape tape(Tape::Options{.detect_anomaly = config_.detect_anomaly});
-    const Var loss = cross_entropy(forward(batch, mode), targets_of(batch));
+    const Var loss = cross_entropy(forward(batch, options), targets_of(batch));
     report.loss = loss.value().item();
     tape.backward(loss);
   }
@@ -149,10 +149,10 @@ StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
   report.grad_norm = optimizer_.step(report.lr);
   nn::zero_grad(nn::parameters(model_));
 
-  position_.step = step + 1;
-  position_.loss_sum += report.loss;
-  ++position_.loss_count;
-  report.step = position_.step;
+  state_.step = step + 1;
+  state_.loss_sum += report.loss;
+  ++state_.loss_count;
+  report.step = state_.step;
   const memory::Usage usage = memory::usage();
   report.peak_bytes = usage.peak;
   report.at_peak = usage.at_peak;
@@ -179,9 +179,9 @@ Evaluation Trainer::evaluate(Index examples) const {
 }
 
 double Trainer::take_mean_loss() {
-  const double mean = position_.loss_sum / static_cast<double>(std::max<Index>(1, position_.loss_count));
-  position_.loss_sum = 0;
-  position_.loss_count = 0;
+  const double mean = state_.loss_sum / static_cast<double>(std::max<Index>(1, state_.loss_count));
+  state_.loss_sum = 0;
+  state_.loss_count = 0;
   return mean;
 }
 

@@ -34,7 +34,7 @@ struct Evaluation {
 
 /// Where a run stands, besides its weights and the optimiser's moments. The random numbers of a step come
 /// from the seed and the step alone, so there is no generator to save.
-struct Position {
+struct TrainState {
   Index step = 0;
   double loss_sum = 0;   ///< of the steps since the last evaluation
   Index loss_count = 0;  ///< their number
@@ -66,19 +66,20 @@ class Trainer {
   const RunConfig& config() const { return config_; }
   nn::Transformer& model() { return model_; }
   nn::AdamW& optimizer() { return optimizer_; }
-  const Position& position() const { return position_; }
+  const TrainState& state() const { return state_; }
   /// Goes on from there; weights and moments are the caller's to load.
-  void set_position(const Position& position);
+  void set_state(const TrainState& state);
 
  private:
   void plan_for_budget(Index bytes);
-  Var forward(const data::Batch& batch, const nn::Mode& mode) const;  // (B, T) -> logits (B, T, V)
+  // (B, T) -> logits (B, T, V)
+  Var forward(const data::Batch& batch, const nn::ForwardOptions& options) const;
 
   RunConfig config_;
   std::unique_ptr<data::Dataset> data_;
   nn::Transformer model_;
   nn::AdamW optimizer_;
-  Position position_;
+  TrainState state_;
 };
 
 }  // namespace tilegrad::train
