@@ -1,6 +1,7 @@
 #include "tilegrad/nn/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -17,19 +18,7 @@ Var split_heads(const Var& x, Index heads) {
 // (B, T, H, D) -> (B, T, H D)
 Var join_heads(const Var& x) { return reshape(x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)}); }
 
-// The slope of query head h is 2^(−8 (h + 1) / Hq), as in the paper: (Hq).
-Tensor alibi_slopes(Index heads, Dtype dtype) {
-  Tensor slopes = Tensor::empty({heads}, dtype);
-  with_float_type("alibi", dtype, [&]<class T>() {
-    T* out = slopes.mut<T>().data();
-    for (Index h = 0; h < heads; ++h) {
-      out[h] = static_cast<T>(std::exp2(-8.0 * static_cast<double>(h + 1) / static_cast<double>(heads)));
-    }
-  });
-  return slopes;
-}
-
-// Writes the T entries of one sequence, (1, T, Hkv, D), behind the cache's first `length`.
+// Writes the T entries of one sequence, (1, T, Hkv, D), after the cache's first `length`.
 void append(Tensor& cache, Index length, const Tensor& entries) {
   const Index row = cache.dim(1) * cache.dim(2);
   with_float_type("KvCache", cache.dtype(), [&]<class T>() {
@@ -44,6 +33,22 @@ Tensor filled(const Tensor& cache, Index length) {
 }
 
 }  // namespace
+
+Tensor alibi_slopes(Index heads, Dtype dtype) {
+  const auto power = static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(heads)));
+  // The number h + 1 of a head among all that would have one, and how many these are.
+  const auto slope = [](Index number, Index of) {
+    return std::exp2(-8.0 * static_cast<double>(number) / static_cast<double>(of));
+  };
+  Tensor slopes = Tensor::empty({heads}, dtype);
+  with_float_type("alibi", dtype, [&]<class T>() {
+    const auto out = slopes.mut<T>();
+    for (Index h = 0; h < heads; ++h) {
+      out[h] = static_cast<T>(h < power ? slope(h + 1, power) : slope(2 * (h - power) + 1, 2 * power));
+    }
+  });
+  return slopes;
+}
 
 KvCache::KvCache(Index context, Index kv_heads, Index head_size, Dtype dtype)
     : keys(Tensor::empty({context, kv_heads, head_size}, dtype)),

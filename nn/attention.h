@@ -34,6 +34,11 @@ struct AttentionConfig {
   void validate(Index width) const;
 };
 
+/// The slopes of ALiBi for query heads h = 0, 1, ..., by which scores fall with the distance: (Hq). If Hq is a
+/// power of two, 2^(−8 (h + 1) / Hq). Otherwise, as in the authors' code and in BLOOM and MPT, those of the
+/// nearest lower power of two P, then every second one of 2 P, from the first on.
+Tensor alibi_slopes(Index heads, Dtype dtype);
+
 /// Keys and values of the positions that one layer has seen, for decoding one sequence.
 struct KvCache {
   Tensor keys;    // (context, Hkv, D)

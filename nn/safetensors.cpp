@@ -209,8 +209,7 @@ Safetensors load_safetensors(const std::filesystem::path& path) {
   check_layout(entries, std::ssize(data), file);
   for (const Entry& entry : entries) {
     Tensor t = Tensor::empty(entry.shape, entry.dtype);
-    fill_bytes(t, data.substr(static_cast<std::size_t>(entry.begin),
-                              static_cast<std::size_t>(entry.end - entry.begin)));
+    fill_bytes(t, data.substr(entry.begin, static_cast<std::size_t>(entry.end - entry.begin)));
     result.tensors[entry.name] = t;
   }
   return result;

@@ -82,7 +82,7 @@ TEST_CASE("text: validation windows cover the last tenth once, without the incom
           content.substr(4500 + covered.size() - static_cast<std::size_t>(batch.batch * 30) + 1,
                          static_cast<std::size_t>(batch.batch * 30)));
   }
-  // 499 bytes have a byte behind them; 16 windows of 30 fit.
+  // 499 bytes have a byte after them; 16 windows of 30 fit.
   CHECK(windows == 16);
   CHECK(covered == content.substr(4500, 16 * 30));
 }

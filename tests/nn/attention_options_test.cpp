@@ -62,11 +62,10 @@ Tensor decode(const nn::Transformer& model, const Tensor& ids, Index chunk) {
   std::vector<nn::KvCache> caches = model.make_caches();
   for (Index begin = 0; begin < time; begin += chunk) {
     const Index count = std::min(chunk, time - begin);
-    const auto next =
-        ids.view<std::int32_t>().subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    const auto next = ids.view<std::int32_t>().subspan(begin, static_cast<std::size_t>(count));
     const Tensor logits = model(Tensor::from<std::int32_t>({1, count}, next), caches).value();
     for (Index i = 0; i < logits.size(); ++i) {
-      all.mut<double>()[static_cast<std::size_t>(begin * vocabulary + i)] = logits.at(i);
+      all.mut<double>()[begin * vocabulary + i] = logits.at(i);
     }
   }
   return all;
@@ -171,6 +170,23 @@ TEST_CASE("attention options: sinks start at 0, and one that is very low is none
   CHECK(distance(with(ids, {}).value(), without(ids, {}).value()) == 0);
 }
 
+TEST_CASE("attention options: ALiBi's slopes are those of BLOOM and MPT, also for 3, 6, 12 and 20 heads") {
+  const auto slopes = [](Index heads) {
+    const auto of = nn::alibi_slopes(heads, Dtype::f64);
+    std::vector<double> exponents;
+    for (Index h = 0; h < heads; ++h) exponents.push_back(std::round(1e9 * std::log2(of.at(h))) / 1e9);
+    return exponents;
+  };
+  using Exponents = std::vector<double>;
+  CHECK(slopes(1) == Exponents{-8});
+  CHECK(slopes(2) == Exponents{-4, -8});
+  CHECK(slopes(3) == Exponents{-4, -8, -2});
+  CHECK(slopes(6) == Exponents{-2, -4, -6, -8, -1, -3});
+  CHECK(slopes(12) == Exponents{-1, -2, -3, -4, -5, -6, -7, -8, -.5, -1.5, -2.5, -3.5});
+  CHECK(slopes(20) == Exponents{-.5,  -1, -1.5, -2, -2.5, -3, -3.5, -4,   -4.5,  -5,
+                                -5.5, -6, -6.5, -7, -7.5, -8, -.25, -.75, -1.25, -1.75});
+}
+
 TEST_CASE("attention options: ALiBi lowers each score by the distance times 2^(-8 (h + 1) / Hq)") {
   const nn::Attention layer({.heads = 4, .kv_heads = 4, .positions = nn::PositionEncoding::alibi}, 16, false,
                             0, 0.3, 0.3, Dtype::f64, RandomKey{3});
@@ -179,8 +195,7 @@ TEST_CASE("attention options: ALiBi lowers each score by the distance times 2^(-
   Tensor bias = Tensor::empty({1, 4, kTime, kTime}, Dtype::f64);
   for (Index i = 0; i < bias.size(); ++i) {
     const double distance = static_cast<double>(std::abs(i / kTime % kTime - i % kTime));
-    bias.mut<double>()[static_cast<std::size_t>(i)] =
-        -kSlopes[static_cast<std::size_t>(i / (kTime * kTime))] * distance;
+    bias.mut<double>()[i] = -kSlopes[i / (kTime * kTime)] * distance;
   }
   const Var x = Tensor::normal({2, kTime, 16}, Dtype::f64, RandomKey{4});
   const auto heads = [&](const nn::Linear& projection) { return reshape(projection(x), {2, kTime, 4, 4}); };

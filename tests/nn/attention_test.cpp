@@ -24,7 +24,7 @@ Tensor repeat_heads(const Tensor& t, Index heads, Index times) {
   Tensor out = Tensor::empty(t.shape().with(0, t.dim(0) * times), t.dtype());
   auto to = out.mut<double>();
   for (Index i = 0; i < out.size(); ++i) {
-    to[static_cast<std::size_t>(i)] = t.at(i / head / times * head + i % head);
+    to[i] = t.at(i / head / times * head + i % head);
   }
   return out;
 }

@@ -88,8 +88,7 @@ TEST_CASE("transformer: decoding with a cache gives the logits of the whole forw
         std::vector<nn::KvCache> caches = model.make_caches();
         Index done = 0;
         for (const Index chunk : {3, 1, 1, 2, 1}) {  // a prompt, then mostly one by one
-          const auto next = ids.view<std::int32_t>().subspan(static_cast<std::size_t>(done),
-                                                             static_cast<std::size_t>(chunk));
+          const auto next = ids.view<std::int32_t>().subspan(done, static_cast<std::size_t>(chunk));
           const Tensor logits = model(Tensor::from<std::int32_t>({1, chunk}, next), caches).value();
           for (Index i = 0; i < chunk * 11; ++i) {
             CHECK(std::abs(logits.at(i) - whole.at(done * 11 + i)) <= (dtype == Dtype::f32 ? 1e-5 : 1e-12));

@@ -31,7 +31,7 @@ class MetricsWriter {
   std::ofstream out_;
 };
 
-/// Drops all lines of steps after `step`, and a last line that was written by half. Throws if another line is
+/// Drops all lines of steps after `step`, and an incomplete last line. Throws if another line is
 /// not what it should be.
 void keep_metrics_until(const std::filesystem::path& file, Index step);
 
@@ -58,7 +58,7 @@ MetricsSummary summary_of(const Metrics& metrics);
 /// All complete lines; none if the file is missing. Throws Error "<file>: line 3 ..." if one is not what it
 /// should be.
 Metrics read_metrics(const std::filesystem::path& file);
-/// The same, but of a file that exists, and with damaged lines left out and told in `damage`.
+/// The same, but of a file that exists, and damaged lines are left out and reported in `damage`.
 Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& damage);
 
 }  // namespace tilegrad::train

@@ -26,8 +26,9 @@ Index peak_above(Index base, F&& f) {
 // The input as a leaf, if a gradient passes through it; tokens have none.
 Var input_of(const Tensor& x) { return x.dtype() == Dtype::i32 ? Var(x) : Var::leaf(x); }
 
-// The end of a stage's own tape. In a whole model the gradient of a stage's output belongs to the tape alone;
-// so it must be made by an op behind the stage and not be handed in, as the cotangent is.
+// The end of a stage's own tape. In the full model only the tape holds the gradient of a stage's output. To
+// measure the same, a scale-by-1 op is appended, so that backward creates that gradient instead of receiving it
+// from the caller.
 struct Ending {
   Tensor cotangent;
   Var root;
@@ -88,7 +89,7 @@ StageCost measure(const Stage& stage, const Tensor& x) {
 StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x,
                         const nn::ForwardOptions& forward) {
   const Stage block = [&](const Var& in) { return model.run_block(in, layer, forward); };
-  const auto own = parameters(model.blocks[static_cast<std::size_t>(layer)]);
+  const auto own = parameters(model.blocks[layer]);
   StageCost cost = measure(block, x);
   zero_grad(own);  // so that the second walk makes them anew
   cost.replay = walk_back([&](const Var& in) { return checkpoint(block, in); }, x, live(), nullptr);

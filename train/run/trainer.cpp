@@ -24,8 +24,8 @@ const RunConfig& validated(const RunConfig& config) {
   return config;
 }
 
-// Training needs every parameter four times, as value, gradient, and two moments, and a little memory beside
-// for what describes them.
+// Training needs every parameter four times, as value, gradient, and two moments, and a little memory in
+// addition for what describes them.
 void check_fits(const nn::TransformerConfig& model) {
   constexpr double kDescriptionsOfBlock = 16 << 10;
   const double bytes =

@@ -20,7 +20,7 @@ struct StepReport {
   double grad_norm = 0;  ///< before clipping
   double ms = 0;
   double tokens_per_s = 0;
-  Index live_bytes = 0;          ///< behind backward: parameters, gradients and optimiser state
+  Index live_bytes = 0;          ///< after backward: parameters, gradients and optimiser state
   Index peak_bytes = 0;          ///< the most that were live during the step
   memory::ByCategory at_peak{};  ///< what they were used for
 };
@@ -60,7 +60,7 @@ class Trainer {
   /// 0: all.
   Evaluation evaluate(Index examples = 0) const;
 
-  /// Mean loss of the steps since this was last asked, which is how progress on training data is told.
+  /// Mean loss of the steps since the last call: the progress on training data.
   double take_mean_loss();
 
   const RunConfig& config() const { return config_; }
