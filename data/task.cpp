@@ -54,6 +54,12 @@ void TaskOptions::validate() const {
   const std::string_view name = task_name(kind);
   check(length >= 1 && symbols >= 2, "{}: length {} and {} symbols, at least 1 and 2 are needed", name,
         length, symbols);
+  const auto bounded = [&](std::string_view what, Index value) {
+    check(value <= kMaxSize, "{}: {} {}, at most {} are possible", name, value, what, kMaxSize);
+  };
+  bounded("tokens", length);
+  bounded("symbols", symbols);
+  bounded("pairs", pairs);
   check(kind != TaskKind::add || symbols == 10, "add: numbers have 10 digits, not {}", symbols);
   check(kind != TaskKind::induction || length >= 4,
         "induction: length {} leaves no room, at least 4 are needed", length);

@@ -37,6 +37,8 @@ struct TaskOptions {
   Index pairs = 0;      ///< recall: key/value pairs at the start
   bool filler = false;  ///< recall: fill the gaps with one filler token instead of random values
 
+  static constexpr Index kMaxSize = 1 << 20;  ///< of each of them
+
   /// The published or customary sizes of a task.
   static TaskOptions defaults(TaskKind kind);
   /// Throws if the sizes make no sense together.

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "tilegrad/base/error.h"
-#include "tilegrad/base/file.h"
 
 namespace tilegrad::data {
 
@@ -51,15 +50,6 @@ Text::Text(const std::string& text, Index context, RandomKey key)
         "text: {} bytes are too few for a context of {}: a tenth of them, for validation, must be longer "
         "than that",
         text.size(), context);
-}
-
-Text Text::from_file(const std::filesystem::path& path, Index context, RandomKey key) {
-  const std::string text = read_file(path);
-  try {
-    return Text(text, context, key);
-  } catch (const Error& error) {
-    fail("{}: {}", path.string(), error.what());
-  }
 }
 
 Batch Text::train(Index step, Index batch) const {

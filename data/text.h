@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 
 #include "tilegrad/base/random.h"
@@ -33,8 +32,6 @@ class Text : public Dataset {
  public:
   /// Throws if the text is too short for one window in each part.
   Text(const std::string& text, Index context, RandomKey key);
-  /// Reads a file. Throws if it is missing, unreadable, empty or too short.
-  static Text from_file(const std::filesystem::path& path, Index context, RandomKey key);
 
   Index vocabulary() const override { return bytes_.vocabulary(); }
   Index context() const { return context_; }

@@ -110,15 +110,5 @@ TEST_CASE("text: the shortest text that will do does, one byte less is an error"
   CHECK_THROWS_WITH_AS(Text("", 4, kKey), "text: is empty", Error);
 }
 
-TEST_CASE("text: errors of a file name the file") {
-  const test::TemporaryFolder folder;
-  const std::string path = folder / "text";
-  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path + ": no such file").c_str(), Error);
-  write_file(path, "");
-  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path + ": text: is empty").c_str(), Error);
-  write_file(path, numbers(500));
-  CHECK(Text::from_file(path, 8, kKey).vocabulary() == 11);
-}
-
 }  // namespace
 }  // namespace tilegrad::data

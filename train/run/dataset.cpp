@@ -1,6 +1,7 @@
 #include "tilegrad/train/run/dataset.h"
 
 #include "tilegrad/base/file.h"
+#include "tilegrad/base/memory.h"
 #include "tilegrad/data/task.h"
 #include "tilegrad/data/text.h"
 
@@ -15,14 +16,21 @@ std::uint64_t fnv1a(std::string_view bytes) {
   return hash;
 }
 
+// Reads the text once, so that what is checked is what is learned, and a pipe is a text like any other.
 std::unique_ptr<data::Dataset> make_text(RunConfig& config, RandomKey key) {
-  auto text = std::make_unique<data::Text>(data::Text::from_file(config.text, config.model.context, key));
-  const std::uint64_t hash = fnv1a(read_file(config.text));
+  constexpr Index kBytesPerByte = 8;  // the text, its tokens, and room to build them
+  const std::string bytes = read_file(config.text, static_cast<std::size_t>(memory::limit() / kBytesPerByte));
+  const std::uint64_t hash = fnv1a(bytes);
   check(config.vocabulary.empty() || hash == config.text_hash,
         "{}: is not the text that this run was started with", config.text);
-  config.vocabulary = text->byte_vocabulary().bytes();
-  config.text_hash = hash;
-  return text;
+  try {
+    auto text = std::make_unique<data::Text>(bytes, config.model.context, key);
+    config.vocabulary = text->byte_vocabulary().bytes();
+    config.text_hash = hash;
+    return text;
+  } catch (const Error& error) {
+    fail("{}: {}", config.text, error.what());
+  }
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ void for_each_setting(F&& f, Configs&... c) {
   constexpr std::string_view kData = "Data", kModel = "Model", kAttention = "Attention", kMemory = "Memory";
   constexpr std::string_view kOptimiser = "Optimiser", kRun = "Run";
   f(Setting{"task", kData, "toy task to learn"}, c.task.kind...);
-  f(Setting{"text", kData, "file to learn instead, byte by byte"}, c.text...);
+  f(Setting{"text", kData, "file to learn instead, byte by byte", true}, c.text...);
   f(Setting{"length", kData, "symbols to copy, reverse or sort; digits to add; length of recall, induction"},
     c.task.length...);
   f(Setting{"symbols", kData, "different symbols; keys, and as many values, for recall"}, c.task.symbols...);
