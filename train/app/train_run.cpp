@@ -52,7 +52,8 @@ class TrainingRun {
   void prepare_folder() {
     if (control_.resume) {
       folder_.load_state(trainer_);
-      keep_metrics_until(folder_.metrics_file(), trainer_.state().step);
+      const std::string lost = keep_metrics_until(folder_.metrics_file(), trainer_.state().step);
+      if (!lost.empty()) spdlog::warn("{}", lost);
       folder_.write_config(trainer_.config());
     } else {
       folder_.start(trainer_.config());

@@ -31,9 +31,9 @@ class MetricsWriter {
   std::ofstream out_;
 };
 
-/// Drops all lines of steps after `step`, and an incomplete last line. Throws if another line is
-/// not what it should be.
-void keep_metrics_until(const std::filesystem::path& file, Index step);
+/// Drops all lines of steps after `step`, an incomplete last line, and damaged ones. Returns a sentence about what
+/// was missing or damaged, empty if nothing was.
+std::string keep_metrics_until(const std::filesystem::path& file, Index step);
 
 /// What is kept of the evaluations.
 struct EvaluationLine {
