@@ -63,6 +63,7 @@ void TransformerConfig::validate() const {
   positive("layers", layers);
   positive("width", width);
   check(hidden >= 0, "transformer: hidden is {}, must not be negative", hidden);
+  check(hidden <= kLargest, "transformer: hidden is {}, must be at most {}", hidden, kLargest);
   attention.validate(width);
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "transformer: parameters are {}, must be f32 or f64",
         dtype);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tilegrad/kernels/elementwise.h"
+
 namespace tilegrad::nn {
 
 void copy_elements(Tensor& to, const Tensor& from) {
@@ -9,6 +11,15 @@ void copy_elements(Tensor& to, const Tensor& from) {
     const auto source = from.view<T>();
     std::copy(source.begin(), source.end(), to.mut<T>().begin());
   });
+}
+
+void check_finite(const std::vector<NamedParameter>& parameters) {
+  for (const NamedParameter& p : parameters) {
+    const Tensor& value = p.parameter->value();
+    const bool finite = with_float_type("check_finite", value.dtype(),
+                                        [&]<class T>() { return kernels::all_finite<T>(value.view<T>()); });
+    check(finite, "parameter `{}` has elements that are NaN or infinite", p.name);
+  }
 }
 
 void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters) {

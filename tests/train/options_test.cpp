@@ -164,6 +164,25 @@ TEST_CASE("config: a missing key or a wrong type is an error that names it") {
                        Error);
 }
 
+TEST_CASE(
+    "config: a key that stands twice, what follows the object, and a number that does not fit are errors") {
+  const std::string text = to_json(task_preset(data::TaskKind::sort)).dump();
+  const auto fails = [](const std::string& changed, const std::string& line) {
+    CAPTURE(line);
+    CHECK_THROWS_WITH_AS(config_from_json(changed, "config.json"), doctest::Contains(line.c_str()), Error);
+  };
+  config_from_json(text, "config.json");
+  fails("{\"layers\":7," + text.substr(1), "config.json: `layers` stands there twice");
+  fails(text + std::string(1, '\0') + "garbage", "config.json: is not a JSON object");
+  fails(text + "}", "config.json: is not a JSON object");
+  auto json = to_json(task_preset(data::TaskKind::sort));
+  json["steps"] = ~std::uint64_t{0};
+  fails(json.dump(), "config.json: `steps` is 18446744073709551615, not between");
+  json["steps"] = 10;
+  json["seed"] = -1;
+  fails(json.dump(), "config.json: `seed` is -1, not between 0 and 18446744073709551615");
+}
+
 TEST_CASE("checkpoint policy: every spelling is read back as it was, in the shortest way to write it") {
   for (const char* text : {"none", "attention", "mlp", "elementwise", "block", "1", "12", "budget:64MiB",
                            "budget:1.5MiB", "budget:100000", "budget:3GiB"}) {

@@ -37,6 +37,7 @@ TrainState read_train_state(const nn::Safetensors& content, const RunConfig& con
                       .loss_count = metadata_number<Index>(content, "loss_count")};
   check(state.step >= 0 && state.loss_count >= 0 && std::isfinite(state.loss_sum),
         "step {}, loss_sum {}, loss_count {} cannot be", state.step, state.loss_sum, state.loss_count);
+  check(state.step <= config.steps, "is at step {}, the run is to end after {}", state.step, config.steps);
   const auto seed = metadata_number<std::uint64_t>(content, "seed");
   check(seed == config.seed, "belongs to a run with seed {}, config.json says {}", seed, config.seed);
   return state;
@@ -84,6 +85,11 @@ void RunFolder::save(Trainer& trainer) const {
   const TrainState& state = trainer.state();
   const std::string step = std::to_string(state.step);
   const auto parameters = nn::parameters(trainer.model());
+  try {
+    nn::check_finite(parameters);
+  } catch (const Error& error) {
+    fail("step {}: {}; not saved", step, error.what());
+  }
 
   nn::Safetensors content;
   for (const nn::NamedParameter& p : parameters) {

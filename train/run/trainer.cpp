@@ -37,9 +37,20 @@ void check_fits(const nn::TransformerConfig& model) {
         model.layers, model.width, bytes / (1 << 30), format_bytes(memory::limit()));
 }
 
+// The least that a batch needs: its tokens, their vectors, and their logits.
+void check_batch_fits(const nn::TransformerConfig& model, Index batch) {
+  const double bytes = static_cast<double>(batch) * static_cast<double>(model.context) *
+                       static_cast<double>(model.vocabulary + model.width) *
+                       static_cast<double>(bytes_of(model.dtype));
+  check(bytes <= static_cast<double>(memory::limit()),
+        "train: a batch of {} sequences of {} tokens needs at least {:.1f} GiB, there are {} of memory",
+        batch, model.context, bytes / (1 << 30), format_bytes(memory::limit()));
+}
+
 nn::Transformer build_model(const RunConfig& config, Index vocabulary) {
   const nn::TransformerConfig model_config = config.model_for(vocabulary);
   check_fits(model_config);
+  check_batch_fits(model_config, config.batch);
   const RandomKey key = RandomKey{config.seed}.fold(kWeights);
   nn::Transformer model(model_config, key);
   if (config.kv_init == KvInit::pooled && model_config.attention.kv_heads < model_config.attention.heads) {
