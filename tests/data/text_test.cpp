@@ -97,7 +97,7 @@ TEST_CASE("text: a batch follows from the seed and the step alone") {
 }
 
 TEST_CASE("text: the shortest text that will do does, one byte less is an error") {
-  // Behind the first 90 of 101 bytes are 11: one window of 10 and the byte that follows it.
+  // After the first 90 of 101 bytes come 11: one window of 10 and the byte that follows it.
   const Text shortest(numbers(101), 10, kKey);
   CHECK(shortest.validation_batches(1) == 1);
   CHECK(shortest.validation(0, 1).batch == 1);
