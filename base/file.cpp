@@ -43,7 +43,7 @@ bool write_all(int fd, std::string_view content) {
 
 }  // namespace
 
-std::string read_file(const std::filesystem::path& path) {
+std::string read_file(const std::filesystem::path& path, std::size_t max_bytes) {
   std::error_code ignored;
   check(std::filesystem::exists(path, ignored), "{}: no such file", path.string());
   check(!std::filesystem::is_directory(path, ignored), "{}: is a folder, not a file", path.string());
@@ -57,6 +57,7 @@ std::string read_file(const std::filesystem::path& path) {
     check(n >= 0, "{}: cannot be read: {}", path.string(), std::strerror(errno));
     if (n == 0) return content;
     content.append(piece.data(), static_cast<std::size_t>(n));
+    check(content.size() <= max_bytes, "{}: is longer than {} bytes", path.string(), max_bytes);
   }
 }
 

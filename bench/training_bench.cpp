@@ -23,9 +23,8 @@ void step(benchmark::State& state, Index layers, Index heads, Index width, Index
   const nn::TransformerConfig config = {.vocabulary = 65,
                                         .context = context,
                                         .layers = layers,
-                                        .heads = heads,
-                                        .kv_heads = heads,
-                                        .width = width};
+                                        .width = width,
+                                        .attention = {.heads = heads, .kv_heads = heads}};
   nn::Transformer model(config, RandomKey{1});
   const auto parameters = nn::parameters(model);
   nn::AdamW optimizer(parameters, {});

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "tilegrad/base/index.h"
@@ -26,7 +25,6 @@ class Dataset {
   virtual ~Dataset() = default;
 
   virtual Index vocabulary() const = 0;  // V: tokens lie in [0, V)
-  virtual Index context() const = 0;     // T of every batch
 
   /// The batch of one training step.
   virtual Batch train(Index step, Index batch) const = 0;
@@ -34,10 +32,6 @@ class Dataset {
   /// A held-out set of fixed batches, numbered from 0: never trained on, the same in every run of this seed.
   virtual Index validation_batches(Index batch) const = 0;
   virtual Batch validation(Index index, Index batch) const = 0;
-
-  /// What a model reads and writes, in the form that a person types and reads it.
-  virtual std::vector<std::int32_t> encode(const std::string& text) const = 0;
-  virtual std::string decode(std::int32_t token) const = 0;
 };
 
 }  // namespace tilegrad::data

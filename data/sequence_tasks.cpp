@@ -24,13 +24,13 @@ std::vector<std::int32_t> random_tokens(RandomStream& random, Index n, Index bel
 
 // The first n of the numbers 0 … of − 1 in random order.
 std::vector<Index> random_choice(RandomStream& random, Index n, Index of) {
-  std::vector<Index> all(static_cast<std::size_t>(of));
+  std::vector<Index> all(of);
   std::iota(all.begin(), all.end(), Index{0});
   for (Index i = 0; i < n; ++i) {
     const auto j = i + static_cast<Index>(random.below(static_cast<std::uint64_t>(of - i)));
-    std::swap(all[static_cast<std::size_t>(i)], all[static_cast<std::size_t>(j)]);
+    std::swap(all[i], all[j]);
   }
-  all.resize(static_cast<std::size_t>(n));
+  all.resize(n);
   return all;
 }
 
@@ -79,7 +79,7 @@ Example make_induction(const TaskOptions& o, RandomStream& random) {
   const std::int32_t special = token(o.symbols);
   auto tokens = random_tokens(random, o.length, o.symbols);
   const auto first =
-      static_cast<std::size_t>(random_token(random, o.length - 2));  // room for the symbol behind it
+      static_cast<std::size_t>(random_token(random, o.length - 2));  // room for the symbol after it
   tokens[first] = special;
   tokens.back() = special;
   return question_and_answer(tokens, {tokens[first + 1]});

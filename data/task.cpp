@@ -54,6 +54,12 @@ void TaskOptions::validate() const {
   const std::string_view name = task_name(kind);
   check(length >= 1 && symbols >= 2, "{}: length {} and {} symbols, at least 1 and 2 are needed", name,
         length, symbols);
+  const auto bounded = [&](std::string_view what, Index value) {
+    check(value <= kMaxSize, "{}: {} {}, at most {} are possible", name, value, what, kMaxSize);
+  };
+  bounded("tokens", length);
+  bounded("symbols", symbols);
+  bounded("pairs", pairs);
   check(kind != TaskKind::add || symbols == 10, "add: numbers have 10 digits, not {}", symbols);
   check(kind != TaskKind::induction || length >= 4,
         "induction: length {} leaves no room, at least 4 are needed", length);
@@ -85,8 +91,8 @@ Task::Task(const TaskOptions& options, RandomKey key) : options_(options), key_(
 }
 
 Example Task::draw(RandomStream& random, bool held_out) const {
-  constexpr int kMostTries = 10000;
-  for (int i = 0; i < kMostTries; ++i) {
+  constexpr int kMaxTries = 10000;
+  for (int i = 0; i < kMaxTries; ++i) {
     Example example = make_example(options_, random);
     if (is_held_out(example) == held_out) return example;
   }
@@ -128,7 +134,14 @@ std::vector<std::int32_t> Task::encode(const std::string& text) const {
 std::string Task::decode(std::int32_t token) const {
   check(token >= 0 && token < vocabulary(), "{}: token {} is not in [0, {})", task_name(options_.kind), token,
         vocabulary());
-  return names_[static_cast<std::size_t>(token)] + " ";
+  return names_[token] + " ";
+}
+
+std::vector<std::int32_t> Task::default_prompt() const {
+  const Batch example = validation(0, 1);
+  const auto asked = std::find_if(example.targets.begin(), example.targets.end(),
+                                  [](std::int32_t target) { return target != kIgnored; });
+  return {example.tokens.begin(), example.tokens.begin() + (asked - example.targets.begin()) + 1};
 }
 
 }  // namespace tilegrad::data

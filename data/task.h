@@ -6,11 +6,12 @@
 
 #include "tilegrad/base/random.h"
 #include "tilegrad/data/batch.h"
+#include "tilegrad/data/codec.h"
 
 namespace tilegrad::data {
 
 /// The toy tasks. Each example is one sequence; the model reads it and is asked for some of its tokens.
-///   copy       x₁ … xₙ | x₁ … xₙ          repeat the symbols behind the bar
+///   copy       x₁ … xₙ | x₁ … xₙ          repeat the symbols after the bar
 ///   reverse    x₁ … xₙ | xₙ … x₁          in reverse
 ///   sort       x₁ … xₙ y₁ … yₙ            in order (minGPT's setting has no bar)
 ///   add        a + b = c                  the sum of two numbers of n digits, last digit first
@@ -36,6 +37,8 @@ struct TaskOptions {
   Index pairs = 0;      ///< recall: key/value pairs at the start
   bool filler = false;  ///< recall: fill the gaps with one filler token instead of random values
 
+  static constexpr Index kMaxSize = 1 << 20;  ///< of each of them
+
   /// The published or customary sizes of a task.
   static TaskOptions defaults(TaskKind kind);
   /// Throws if the sizes make no sense together.
@@ -52,18 +55,20 @@ struct Example {
 
 /// Endless examples from a seed. A tenth of all possible examples is held out: whether one is follows from
 /// its own tokens, so that training never meets it, however long it lasts.
-class Task : public Dataset {
+class Task : public Dataset, public Codec {
  public:
   Task(const TaskOptions& options, RandomKey key);
 
   Index vocabulary() const override { return std::ssize(names_); }
-  Index context() const override { return options_.context(); }
+  Index context() const { return options_.context(); }
   Batch train(Index step, Index batch) const override;
   Index validation_batches(Index batch) const override;
   Batch validation(Index index, Index batch) const override;
   /// Symbols as they are shown, separated by spaces: "3 1 2", "k4 v7", "1 2 3 + 4 5 6 =".
   std::vector<std::int32_t> encode(const std::string& text) const override;
   std::string decode(std::int32_t token) const override;
+  /// The question of a held-out example.
+  std::vector<std::int32_t> default_prompt() const override;
 
   /// Number of examples in the held-out set.
   static constexpr Index kValidationExamples = 512;

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "tilegrad/base/error.h"
-#include "tilegrad/base/file.h"
 
 namespace tilegrad::data {
 
@@ -32,7 +31,11 @@ std::vector<std::int32_t> ByteVocabulary::encode(const std::string& text) const 
 
 std::string ByteVocabulary::decode(std::int32_t token) const {
   check(token >= 0 && token < std::ssize(bytes_), "text: token {} is not in [0, {})", token, bytes_.size());
-  return std::string(1, bytes_[static_cast<std::size_t>(token)]);
+  return std::string(1, bytes_[token]);
+}
+
+std::vector<std::int32_t> ByteVocabulary::default_prompt() const {
+  return {std::max(0, token_of_byte_['\n'])};
 }
 
 Text::Text(const std::string& text, Index context, RandomKey key)
@@ -47,15 +50,6 @@ Text::Text(const std::string& text, Index context, RandomKey key)
         "text: {} bytes are too few for a context of {}: a tenth of them, for validation, must be longer "
         "than that",
         text.size(), context);
-}
-
-Text Text::from_file(const std::filesystem::path& path, Index context, RandomKey key) {
-  const std::string text = read_file(path);
-  try {
-    return Text(text, context, key);
-  } catch (const Error& error) {
-    fail("{}: {}", path.string(), error.what());
-  }
 }
 
 Batch Text::train(Index step, Index batch) const {

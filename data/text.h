@@ -1,22 +1,24 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 
 #include "tilegrad/base/random.h"
 #include "tilegrad/data/batch.h"
+#include "tilegrad/data/codec.h"
 
 namespace tilegrad::data {
 
 /// The distinct bytes of a text, in order; token i stands for the i-th of them.
-class ByteVocabulary {
+class ByteVocabulary : public Codec {
  public:
   explicit ByteVocabulary(const std::string& text);
 
   const std::string& bytes() const { return bytes_; }
-  /// Throws, naming the byte, if the vocabulary lacks it.
-  std::vector<std::int32_t> encode(const std::string& text) const;
-  std::string decode(std::int32_t token) const;
+  Index vocabulary() const override { return std::ssize(bytes_); }
+  std::vector<std::int32_t> encode(const std::string& text) const override;
+  std::string decode(std::int32_t token) const override;
+  /// A line break, or the first byte.
+  std::vector<std::int32_t> default_prompt() const override;
 
  private:
   std::string bytes_;
@@ -30,16 +32,12 @@ class Text : public Dataset {
  public:
   /// Throws if the text is too short for one window in each part.
   Text(const std::string& text, Index context, RandomKey key);
-  /// Reads a file. Throws if it is missing, unreadable, empty or too short.
-  static Text from_file(const std::filesystem::path& path, Index context, RandomKey key);
 
-  Index vocabulary() const override { return std::ssize(bytes_.bytes()); }
-  Index context() const override { return context_; }
+  Index vocabulary() const override { return bytes_.vocabulary(); }
+  Index context() const { return context_; }
   Batch train(Index step, Index batch) const override;
   Index validation_batches(Index batch) const override;
   Batch validation(Index index, Index batch) const override;
-  std::vector<std::int32_t> encode(const std::string& text) const override { return bytes_.encode(text); }
-  std::string decode(std::int32_t token) const override { return bytes_.decode(token); }
 
   const ByteVocabulary& byte_vocabulary() const { return bytes_; }
 

@@ -9,7 +9,8 @@
 int main() {
   using namespace tilegrad;
   nn::Transformer model(
-      {.vocabulary = 16, .context = 16, .layers = 1, .heads = 4, .kv_heads = 2, .width = 32}, RandomKey{1});
+      {.vocabulary = 16, .context = 16, .layers = 1, .width = 32, .attention = {.heads = 4, .kv_heads = 2}},
+      RandomKey{1});
   nn::AdamW optimizer(nn::parameters(model), {});
   std::vector<std::int32_t> count(17);
   for (std::int32_t i = 0; i < 17; ++i) count[i] = i % 16;

@@ -6,8 +6,8 @@
 
 namespace tilegrad::nn {
 
-/// Adam with decoupled weight decay (Loshchilov and Hutter, 2019). Decay applies to matrices alone (rank ≥
-/// 2). The learning rate is given at each step, so that a schedule needs no state here.
+/// Adam with decoupled weight decay (Loshchilov and Hutter, 2019). Decay applies to matrices alone (rank ≥ 2).
+/// The learning rate is given at each step, so that a schedule needs no state here.
 class AdamW {
  public:
   struct Config {
@@ -26,8 +26,7 @@ class AdamW {
 
   Index steps() const { return steps_; }
 
-  /// The state as named tensors, "<parameter>.m" and "<parameter>.v", sharing memory; to save it and to load
-  /// it.
+  /// The state as named tensors, "<parameter>.m" and "<parameter>.v", sharing memory, to save it and to load it.
   struct NamedState {
     std::string name;
     Tensor* tensor;

@@ -1,7 +1,9 @@
 #include "tilegrad/nn/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 
 #include "tilegrad/autograd/tape.h"
 
@@ -16,19 +18,7 @@ Var split_heads(const Var& x, Index heads) {
 // (B, T, H, D) -> (B, T, H D)
 Var join_heads(const Var& x) { return reshape(x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)}); }
 
-// The slope of query head h is 2^(−8 (h + 1) / Hq), as in the paper: (Hq).
-Tensor alibi_slopes(Index heads, Dtype dtype) {
-  Tensor slopes = Tensor::empty({heads}, dtype);
-  with_float_type("alibi", dtype, [&]<class T>() {
-    T* out = slopes.mut<T>().data();
-    for (Index h = 0; h < heads; ++h) {
-      out[h] = static_cast<T>(std::exp2(-8.0 * static_cast<double>(h + 1) / static_cast<double>(heads)));
-    }
-  });
-  return slopes;
-}
-
-// Writes the T entries of one sequence, (1, T, Hkv, D), behind the cache's first `length`.
+// Writes the T entries of one sequence, (1, T, Hkv, D), after the cache's first `length`.
 void append(Tensor& cache, Index length, const Tensor& entries) {
   const Index row = cache.dim(1) * cache.dim(2);
   with_float_type("KvCache", cache.dtype(), [&]<class T>() {
@@ -44,35 +34,64 @@ Tensor filled(const Tensor& cache, Index length) {
 
 }  // namespace
 
+Tensor alibi_slopes(Index heads, Dtype dtype) {
+  const auto power = static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(heads)));
+  // The number h + 1 of a head among all that would have one, and how many these are.
+  const auto slope = [](Index number, Index of) {
+    return std::exp2(-8.0 * static_cast<double>(number) / static_cast<double>(of));
+  };
+  Tensor slopes = Tensor::empty({heads}, dtype);
+  with_float_type("alibi", dtype, [&]<class T>() {
+    const auto out = slopes.mut<T>();
+    for (Index h = 0; h < heads; ++h) {
+      out[h] = static_cast<T>(h < power ? slope(h + 1, power) : slope(2 * (h - power) + 1, 2 * power));
+    }
+  });
+  return slopes;
+}
+
 KvCache::KvCache(Index context, Index kv_heads, Index head_size, Dtype dtype)
     : keys(Tensor::empty({context, kv_heads, head_size}, dtype)),
       values(Tensor::empty({context, kv_heads, head_size}, dtype)) {}
 
-Attention::Attention(const AttentionConfig& c, double std, double std_residual, Dtype dtype, RandomKey seed)
-    : config(c) {
-  check(c.heads > 0 && c.width % c.heads == 0, "attention: heads {} does not divide width {}", c.heads,
-        c.width);
-  check(c.kv_heads > 0 && c.heads % c.kv_heads == 0, "attention: kv_heads {} does not divide heads {}",
-        c.kv_heads, c.heads);
-  const Index kv_width = c.kv_heads * c.head_size();
-  query = Linear(c.width, c.width, c.bias, std, dtype, seed.fold(0));
-  key = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(1));
-  value = Linear(c.width, kv_width, c.bias, std, dtype, seed.fold(2));
-  output = Linear(c.width, c.width, c.bias, std_residual, dtype, seed.fold(3));
+void AttentionConfig::validate(Index width) const {
+  check(heads >= 1, "attention: heads is {}, must be at least 1", heads);
+  check(kv_heads >= 1, "attention: kv_heads is {}, must be at least 1", kv_heads);
+  check(width % heads == 0, "attention: heads {} does not divide width {}", heads, width);
+  check(heads % kv_heads == 0, "attention: kv_heads {} does not divide heads {}", kv_heads, heads);
+  check(positions != PositionEncoding::rope || width / heads % 2 == 0,
+        "attention: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
+  static constexpr Index kLargestWindow = std::numeric_limits<std::int32_t>::max();  // as token positions
+  const Index left = window.value_or(0);
+  check(left >= 0, "attention: window is {}, must not be negative", left);
+  check(left <= kLargestWindow, "attention: window is {}, must be at most {}", left, kLargestWindow);
+  const double cap = softcap.value_or(1);
+  check(std::isfinite(cap) && cap > 0, "attention: softcap is {}, must be positive", cap);
+}
+
+Attention::Attention(const AttentionConfig& c, Index width, bool bias, double dropout_probability, double std,
+                     double std_residual, Dtype dtype, RandomKey key_of_weights)
+    : config(c), dropout(dropout_probability) {
+  c.validate(width);
+  const Index kv_width = width / c.heads * c.kv_heads;
+  query = Linear(width, width, bias, std, dtype, key_of_weights.fold(0));
+  key = Linear(width, kv_width, bias, std, dtype, key_of_weights.fold(1));
+  value = Linear(width, kv_width, bias, std, dtype, key_of_weights.fold(2));
+  output = Linear(width, width, bias, std_residual, dtype, key_of_weights.fold(3));
   if (c.sinks) {
     const memory::CategoryScope scope(memory::Category::parameters);
     sinks = Parameter(Tensor::zeros({c.heads}, dtype));
   }
 }
 
-Var Attention::attend(const Var& q, const Var& k, const Var& v, const Mode& mode) const {
+Var Attention::attend(const Var& q, const Var& k, const Var& v, const ForwardOptions& forward) const {
   const AttentionOptions options = {.causal = true,
                                     .window = {.left = config.window},
                                     .softcap = config.softcap,
-                                    .dropout = mode.training ? config.dropout : 0,
-                                    .dropout_key = mode.key};
+                                    .dropout = forward.training ? dropout : 0,
+                                    .dropout_key = forward.key};
   AttentionExtras extras = {.sinks = sinks};
-  if (config.positions == Positions::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());
+  if (config.positions == PositionEncoding::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());
   return output(join_heads(attention(q, k, v, config.kernel, options, extras)));
 }
 
@@ -80,16 +99,16 @@ Attention::Projections Attention::project(const Var& x, Index first_position) co
   Projections p = {.q = split_heads(query(x), config.heads),
                    .k = split_heads(key(x), config.kv_heads),
                    .v = split_heads(value(x), config.kv_heads)};
-  if (config.positions == Positions::rope) {
+  if (config.positions == PositionEncoding::rope) {
     p.q = rope(p.q, first_position);
     p.k = rope(p.k, first_position);
   }
   return p;
 }
 
-Var Attention::operator()(const Var& x, const Mode& mode) const {
+Var Attention::operator()(const Var& x, const ForwardOptions& forward) const {
   const auto [q, k, v] = project(x, 0);
-  return attend(q, k, v, mode);
+  return attend(q, k, v, forward);
 }
 
 Var Attention::operator()(const Var& x, KvCache& cache) const {

@@ -9,31 +9,35 @@ namespace tilegrad::nn {
 
 /// What differs between training and inference. The key decides every dropout mask: the same key, the same
 /// masks.
-struct Mode {
+struct ForwardOptions {
   bool training = false;
   RandomKey key = {};  ///< fold the step into it
 
-  Mode fold(std::uint64_t part) const { return {training, key.fold(part)}; }
+  ForwardOptions fold(std::uint64_t part) const { return {.training = training, .key = key.fold(part)}; }
 };
 
-/// How a token knows its place: by a vector for each position, by rotations of queries and keys, or by scores
-/// that fall with the distance (Press et al., "Train Short, Test Long", 2022).
-enum class Positions { learned, rope, alibi };
+/// How the model knows the order of tokens: by a learned vector for each position, by rotations of queries and
+/// keys, or by scores that fall with the distance (Press et al., "Train Short, Test Long", 2022).
+enum class PositionEncoding { learned, rope, alibi };
 
+/// The settings of attention, for one layer and for a model, whose layers all have the same.
 struct AttentionConfig {
-  Index width = 0;     // C
   Index heads = 0;     // Hq, divides C
   Index kv_heads = 0;  // Hkv, divides Hq: Hq is MHA, 1 is MQA, anything between GQA
-  bool bias = false;
   AttentionKernel kernel = AttentionKernel::flash;
-  Positions positions = Positions::learned;
+  PositionEncoding positions = PositionEncoding::learned;
   std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
   std::optional<double> softcap = {};  ///< bounds the scores smoothly
   bool sinks = false;                  ///< a learnable logit for each query head, which no value belongs to
-  double dropout = 0;                  ///< of the attention probabilities, when training
 
-  Index head_size() const { return width / heads; }  // D
+  /// Throws Error with one line on the first setting that makes no sense in a model of this width.
+  void validate(Index width) const;
 };
+
+/// The slopes of ALiBi for query heads h = 0, 1, ..., by which scores fall with the distance: (Hq). If Hq is a
+/// power of two, 2^(−8 (h + 1) / Hq). Otherwise, as in the authors' code and in BLOOM and MPT, those of the
+/// nearest lower power of two P, then every second one of 2 P, from the first on.
+Tensor alibi_slopes(Index heads, Dtype dtype);
 
 /// Keys and values of the positions that one layer has seen, for decoding one sequence.
 struct KvCache {
@@ -48,16 +52,18 @@ struct KvCache {
 /// Causal self-attention with Hq query heads that share Hkv key/value heads.
 struct Attention {
   AttentionConfig config;
-  Linear query;     // (Hq D, C)
-  Linear key;       // (Hkv D, C)
-  Linear value;     // (Hkv D, C)
-  Linear output;    // (C, Hq D)
-  Parameter sinks;  // (Hq), starts at 0; undefined without config.sinks
+  double dropout = 0;  // of the attention probabilities, when training
+  Linear query;        // (Hq D, C)
+  Linear key;          // (Hkv D, C)
+  Linear value;        // (Hkv D, C)
+  Linear output;       // (C, Hq D)
+  Parameter sinks;     // (Hq), starts at 0; undefined without config.sinks
 
   Attention() = default;
-  /// Throws if the heads do not divide the width or the kv_heads do not divide the heads.
-  Attention(const AttentionConfig& config, double std, double std_residual, Dtype dtype, RandomKey seed);
-  Var operator()(const Var& x, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
+  /// Throws as config.validate(width) does.
+  Attention(const AttentionConfig& config, Index width, bool bias, double dropout, double std,
+            double std_residual, Dtype dtype, RandomKey key);
+  Var operator()(const Var& x, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
   /// The next T positions of one sequence, x (1, T, C): appends their keys and values to the cache and
   /// attends to all of it. Throws if the cache is full, or if a gradient would have to pass through it.
   Var operator()(const Var& x, KvCache& cache) const;
@@ -77,7 +83,7 @@ struct Attention {
   Projections project(const Var& x, Index first_position) const;
   // The one place where the settings become what the op takes, in training and with a cache. The last query
   // sees the last key. q (B, Tq, Hq, D), k and v (B, Tk, Hkv, D) -> (B, Tq, C)
-  Var attend(const Var& q, const Var& k, const Var& v, const Mode& mode) const;
+  Var attend(const Var& q, const Var& k, const Var& v, const ForwardOptions& forward) const;
 };
 
 }  // namespace tilegrad::nn

@@ -15,16 +15,15 @@ std::int32_t choose(std::span<const double> logits, const SamplingOptions& optio
   std::vector<std::int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   // Equal logits keep their order, so that the choice is the same everywhere.
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int32_t a, std::int32_t b) { return logits[a] > logits[b]; });
   if (options.temperature == 0) return order[0];
   const std::size_t k =
       options.top_k > 0 ? std::min(order.size(), static_cast<std::size_t>(options.top_k)) : order.size();
-  const double largest = logits[static_cast<std::size_t>(order[0])];
+  const double largest = logits[order[0]];
   std::vector<double> weights;
   for (std::size_t i = 0; i < k; ++i) {
-    weights.push_back(std::exp((logits[static_cast<std::size_t>(order[i])] - largest) / options.temperature));
+    weights.push_back(std::exp((logits[order[i]] - largest) / options.temperature));
   }
   double rest = random.uniform() * std::accumulate(weights.begin(), weights.end(), 0.0);
   for (std::size_t i = 0; i < k; ++i) {
@@ -34,17 +33,17 @@ std::int32_t choose(std::span<const double> logits, const SamplingOptions& optio
   return order[k - 1];
 }
 
-// Runs tokens through the model and returns the logits behind the last one.
+// Runs tokens through the model and returns the logits after the last one.
 std::vector<double> next_logits(const Transformer& model, std::span<const std::int32_t> tokens,
                                 std::vector<KvCache>& caches) {
   const Tensor ids = Tensor::from<std::int32_t>({1, std::ssize(tokens)}, tokens);
   const Tensor logits = model(ids, caches).value();
   const Index vocabulary = logits.dim(2), first = logits.size() - vocabulary;
-  std::vector<double> last(static_cast<std::size_t>(vocabulary));
+  std::vector<double> last(vocabulary);
   for (Index i = 0; i < vocabulary; ++i) {
     const double logit = logits.at(first + i);
     check(!std::isnan(logit), "generate: the logit of token {} is NaN", i);
-    last[static_cast<std::size_t>(i)] = logit;
+    last[i] = logit;
   }
   return last;
 }
@@ -70,7 +69,7 @@ std::vector<std::int32_t> generate(const Transformer& model, std::span<const std
       caches = model.make_caches();
       cached = std::ssize(tokens) - std::max<Index>(1, context / 2);
     }
-    const auto fresh = std::span<const std::int32_t>(tokens).subspan(static_cast<std::size_t>(cached));
+    const auto fresh = std::span<const std::int32_t>(tokens).subspan(cached);
     const std::int32_t token = choose(next_logits(model, fresh, caches), options, random);
     cached = std::ssize(tokens);
     tokens.push_back(token);

@@ -52,11 +52,11 @@ Norm::Norm(NormKind norm_kind, Index width, Dtype dtype)
   if (kind == NormKind::layernorm) bias = constant({width}, 0, dtype);
 }
 
-Var Norm::operator()(const Var& x, Keep keep) const {
+Var Norm::operator()(const Var& x, SavePolicy save) const {
   const auto norm = [this](const Var& in) {
     return kind == NormKind::layernorm ? layernorm(in, weight, bias) : rmsnorm(in, weight);
   };
-  return keep == Keep::result ? norm(x) : recomputed(norm, x);
+  return save == SavePolicy::output ? norm(x) : recomputed(norm, x);
 }
 
 Mlp::Mlp(MlpKind mlp_kind, Index width, Index hidden, bool bias, double std, double std_residual, Dtype dtype,
@@ -67,12 +67,12 @@ Mlp::Mlp(MlpKind mlp_kind, Index width, Index hidden, bool bias, double std, dou
   if (kind == MlpKind::swiglu) gate = Linear(width, hidden, bias, std, dtype, key.fold(2));
 }
 
-Var Mlp::operator()(const Var& x, Keep keep) const {
+Var Mlp::operator()(const Var& x, SavePolicy save) const {
   std::vector<Var> in;
   if (kind == MlpKind::swiglu) in.push_back(gate(x));
   in.push_back(up(x));
   const auto act = [activation = kind](std::span<const Var> xs) { return activate(activation, xs); };
-  return down(keep == Keep::result ? act(in) : recomputed(act, in));
+  return down(save == SavePolicy::output ? act(in) : recomputed(act, in));
 }
 
 }  // namespace tilegrad::nn

@@ -37,9 +37,9 @@ struct Embedding {
   void visit(auto&& f) { f("weight", weight); }
 };
 
-/// Whether the result of a cheap step, a norm or an activation, is kept for backward, or computed again there
-/// from what went into it.
-enum class Keep { result, inputs };
+/// What a cheap step, a norm or an activation, saves for backward: its output, or the inputs from which
+/// backward computes the output again.
+enum class SavePolicy { output, inputs };
 
 enum class NormKind { layernorm, rmsnorm };
 
@@ -50,7 +50,7 @@ struct Norm {
 
   Norm() = default;
   Norm(NormKind kind, Index width, Dtype dtype);
-  Var operator()(const Var& x, Keep keep = Keep::result) const;  // (..., C) -> (..., C)
+  Var operator()(const Var& x, SavePolicy save = SavePolicy::output) const;  // (..., C) -> (..., C)
   void visit(auto&& f) {
     f("weight", weight);
     f("bias", bias);
@@ -69,8 +69,8 @@ struct Mlp {
   Mlp() = default;
   Mlp(MlpKind kind, Index width, Index hidden, bool bias, double std, double std_residual, Dtype dtype,
       RandomKey key);
-  /// `keep` is about the activation.
-  Var operator()(const Var& x, Keep keep = Keep::result) const;  // (..., C) -> (..., C)
+  /// `save` is about the activation.
+  Var operator()(const Var& x, SavePolicy save = SavePolicy::output) const;  // (..., C) -> (..., C)
   void visit(auto&& f) {
     f("gate", gate);
     f("up", up);

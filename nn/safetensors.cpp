@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
+#include <vector>
 
 #include "tilegrad/base/file.h"
 
@@ -165,7 +166,7 @@ void check_layout(std::vector<Entry>& entries, Index data_bytes, const std::stri
   }
   check(covered <= data_bytes, "{}: is truncated: the tensors need {} bytes of data, there are {}", file,
         covered, data_bytes);
-  check(covered == data_bytes, "{}: has {} bytes behind the last tensor", file, data_bytes - covered);
+  check(covered == data_bytes, "{}: has {} bytes after the last tensor", file, data_bytes - covered);
 }
 
 }  // namespace
@@ -208,8 +209,7 @@ Safetensors load_safetensors(const std::filesystem::path& path) {
   check_layout(entries, std::ssize(data), file);
   for (const Entry& entry : entries) {
     Tensor t = Tensor::empty(entry.shape, entry.dtype);
-    fill_bytes(t, data.substr(static_cast<std::size_t>(entry.begin),
-                              static_cast<std::size_t>(entry.end - entry.begin)));
+    fill_bytes(t, data.substr(entry.begin, static_cast<std::size_t>(entry.end - entry.begin)));
     result.tensors[entry.name] = t;
   }
   return result;
@@ -234,27 +234,6 @@ void save_safetensors(const std::filesystem::path& path, const Safetensors& cont
   file += text;
   for (const auto& [name, t] : content.tensors) file.append(bytes(t).data(), bytes(t).size());
   write_file(path, file);
-}
-
-void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters) {
-  for (const NamedParameter& p : parameters) content.tensors[p.name] = p.parameter->value();
-}
-
-void load_parameters(const Safetensors& content, const std::vector<NamedParameter>& parameters) {
-  // All are checked before the first is changed.
-  for (const NamedParameter& p : parameters) {
-    content.at(p.name, p.parameter->value().shape(), p.parameter->value().dtype());
-  }
-  for (const auto& [name, tensor] : content.tensors) {
-    const bool known = std::any_of(parameters.begin(), parameters.end(),
-                                   [&n = name](const NamedParameter& p) { return p.name == n; });
-    check(known, "tensor `{}` {} is not one of the model's {} parameters", name, tensor.shape(),
-          parameters.size());
-  }
-  for (const NamedParameter& p : parameters) {
-    const auto source = bytes(content.tensors.at(p.name));
-    fill_bytes(p.parameter->value(), std::string_view(source.data(), source.size()));
-  }
 }
 
 }  // namespace tilegrad::nn

@@ -3,14 +3,12 @@
 #include <filesystem>
 #include <map>
 #include <string>
-#include <vector>
 
 #include "tilegrad/autograd/tensor.h"
-#include "tilegrad/nn/module.h"
 
 /// The safetensors file format: 8 bytes little-endian header length, a JSON header
-/// {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ..., "__metadata__": {"key":
-/// "value"}}, then the tensors' bytes without gaps. Dtypes F32, F64, BF16, I32, BOOL (as u8).
+///   {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ..., "__metadata__": {"key": "value"}}
+/// then the tensors' bytes without gaps. Dtypes F32, F64, BF16, I32, BOOL (as u8).
 namespace tilegrad::nn {
 
 struct Safetensors {
@@ -22,14 +20,9 @@ struct Safetensors {
 };
 
 /// Trusts nothing in the file: a missing, truncated, oversized, overlapping, gapped or malformed one is an
-/// Error
-/// "<path>: what is wrong".
+/// Error "<path>: what is wrong".
 Safetensors load_safetensors(const std::filesystem::path& path);
 /// Replaces the file atomically.
 void save_safetensors(const std::filesystem::path& path, const Safetensors& content);
-
-/// Copies parameters into / out of a Safetensors by name. On load, names and shapes must match exactly.
-void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters);
-void load_parameters(const Safetensors& content, const std::vector<NamedParameter>& parameters);
 
 }  // namespace tilegrad::nn

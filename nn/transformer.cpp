@@ -14,19 +14,6 @@ namespace {
 enum Place : std::uint64_t { kTokens = 0, kPositions = 1, kHead = 2, kBlocks = 3 };
 enum BlockPlace : std::uint64_t { kAttention = 0, kMlp = 1, kAfterAttention = 2, kAfterMlp = 3 };
 
-AttentionConfig attention_config(const TransformerConfig& c) {
-  return {.width = c.width,
-          .heads = c.heads,
-          .kv_heads = c.kv_heads,
-          .bias = c.bias,
-          .kernel = c.attention,
-          .positions = c.positions,
-          .window = c.window,
-          .softcap = c.softcap,
-          .sinks = c.sinks,
-          .dropout = c.dropout};
-}
-
 double residual_std(const TransformerConfig& c) {
   return c.init.scale_residual ? c.init.linear / std::sqrt(2.0 * static_cast<double>(c.layers))
                                : c.init.linear;
@@ -53,19 +40,19 @@ Tensor position_ids(Index batch, Index time, Index first) {
   Tensor ids = Tensor::empty({batch, time}, Dtype::i32);
   auto out = ids.mut<std::int32_t>();
   for (Index i = 0; i < batch * time; ++i) {
-    out[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(first + i % time);
+    out[i] = static_cast<std::int32_t>(first + i % time);
   }
   return ids;
 }
 
-Var maybe_dropout(const Var& x, double p, const Mode& mode) {
-  return mode.training ? dropout(x, p, mode.key) : x;
+Var maybe_dropout(const Var& x, double p, const ForwardOptions& forward) {
+  return forward.training ? dropout(x, p, forward.key) : x;
 }
 
 }  // namespace
 
 void TransformerConfig::validate() const {
-  // Token and position ids are 32-bit.
+  // Tokens and positions are 32-bit.
   static constexpr Index kLargest = std::numeric_limits<std::int32_t>::max();
   const auto positive = [](std::string_view what, Index value) {
     check(value >= 1, "transformer: {} is {}, must be at least 1", what, value);
@@ -74,24 +61,13 @@ void TransformerConfig::validate() const {
   positive("vocabulary", vocabulary);
   positive("context", context);
   positive("layers", layers);
-  positive("heads", heads);
-  positive("kv_heads", kv_heads);
   positive("width", width);
   check(hidden >= 0, "transformer: hidden is {}, must not be negative", hidden);
-  check(width % heads == 0, "transformer: heads {} does not divide width {}", heads, width);
-  check(heads % kv_heads == 0, "transformer: kv_heads {} does not divide heads {}", kv_heads, heads);
-  check(positions != Positions::rope || width / heads % 2 == 0,
-        "transformer: rotary positions need an even head size, {} / {} is {}", width, heads, width / heads);
-  const Index left = window.value_or(0);
-  check(left >= 0, "transformer: window is {}, must not be negative", left);
-  check(left <= kLargest, "transformer: window is {}, must be at most {}", left, kLargest);
-  const double cap = softcap.value_or(1);
-  check(std::isfinite(cap) && cap > 0, "transformer: softcap is {}, must be positive", cap);
+  check(hidden <= kLargest, "transformer: hidden is {}, must be at most {}", hidden, kLargest);
+  attention.validate(width);
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "transformer: parameters are {}, must be f32 or f64",
         dtype);
   check(dropout >= 0 && dropout < 1, "transformer: dropout is {}, not in [0, 1)", dropout);
-  check(segments >= 0 && segments <= layers, "transformer: segments is {}, not between 0 and layers {}",
-        segments, layers);
 }
 
 Index TransformerConfig::hidden_size() const {
@@ -102,49 +78,52 @@ Index TransformerConfig::hidden_size() const {
 
 Index TransformerConfig::parameter_count() const {
   validate();
-  const Index f = hidden_size(), kv_width = width / heads * kv_heads;
+  const Index f = hidden_size(), kv_width = head_size() * attention.kv_heads;
   const Index norm_size = norm == NormKind::layernorm ? multiply(2, width) : width;
   const Index mlp_matrices = mlp == MlpKind::swiglu ? 3 : 2;
   const Index attention_biases = bias ? add_all({width, kv_width, kv_width, width}) : 0;
   const Index mlp_biases = bias ? add_all({multiply(mlp_matrices - 1, f), width}) : 0;
-  const Index block = add_all(
-      {multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
-       sinks ? heads : 0, multiply(mlp_matrices, multiply(width, f)), mlp_biases, multiply(2, norm_size)});
-  return add_all({multiply(vocabulary, width), positions == Positions::learned ? multiply(context, width) : 0,
+  const Index block =
+      add_all({multiply(2, multiply(width, width)), multiply(2, multiply(width, kv_width)), attention_biases,
+               attention.sinks ? attention.heads : 0, multiply(mlp_matrices, multiply(width, f)), mlp_biases,
+               multiply(2, norm_size)});
+  return add_all({multiply(vocabulary, width),
+                  attention.positions == PositionEncoding::learned ? multiply(context, width) : 0,
                   multiply(layers, block), norm_size, tie ? 0 : multiply(vocabulary, width)});
 }
 
 Index TransformerConfig::kv_bytes_per_token() const {
   validate();
-  return multiply(multiply(2 * layers, kv_heads * (width / heads)), bytes_of(dtype));
+  return multiply(multiply(2 * layers, attention.kv_heads * head_size()), bytes_of(dtype));
 }
 
 Block::Block(const TransformerConfig& c, RandomKey key)
     : dropout(c.dropout),
       recompute(c.recompute),
       norm_attention(c.norm, c.width, c.dtype),
-      attention(attention_config(c), c.init.linear, residual_std(c), c.dtype, key.fold(kAttention)),
+      attention(c.attention, c.width, c.bias, c.dropout, c.init.linear, residual_std(c), c.dtype,
+                key.fold(kAttention)),
       norm_mlp(c.norm, c.width, c.dtype),
       mlp(c.mlp, c.width, c.hidden_size(), c.bias, c.init.linear, residual_std(c), c.dtype, key.fold(kMlp)) {}
 
-Keep Block::keep_of_cheap_steps() const {
-  return recompute == Recompute::elementwise ? Keep::inputs : Keep::result;
+SavePolicy Block::save_policy_of_cheap_steps() const {
+  return recompute == Recompute::elementwise ? SavePolicy::inputs : SavePolicy::output;
 }
 
-Var Block::attend(const Var& x, const Mode& mode) const {
-  const Var attended = attention(norm_attention(x, keep_of_cheap_steps()), mode.fold(kAttention));
-  return add(x, maybe_dropout(attended, dropout, mode.fold(kAfterAttention)));
+Var Block::attention_half(const Var& x, const ForwardOptions& forward) const {
+  const Var attended = attention(norm_attention(x, save_policy_of_cheap_steps()), forward.fold(kAttention));
+  return add(x, maybe_dropout(attended, dropout, forward.fold(kAfterAttention)));
 }
 
-Var Block::transform(const Var& h, const Mode& mode) const {
-  const Keep keep = keep_of_cheap_steps();
-  return add(h, maybe_dropout(mlp(norm_mlp(h, keep), keep), dropout, mode.fold(kAfterMlp)));
+Var Block::mlp_half(const Var& h, const ForwardOptions& forward) const {
+  const SavePolicy save = save_policy_of_cheap_steps();
+  return add(h, maybe_dropout(mlp(norm_mlp(h, save), save), dropout, forward.fold(kAfterMlp)));
 }
 
 // A half is checkpointed with its residual sum, so that the gradients of both ways add up in the usual order.
-Var Block::operator()(const Var& x, const Mode& mode) const {
-  const auto first = [this, mode](const Var& in) { return attend(in, mode); };
-  const auto second = [this, mode](const Var& in) { return transform(in, mode); };
+Var Block::operator()(const Var& x, const ForwardOptions& forward) const {
+  const auto first = [this, forward](const Var& in) { return attention_half(in, forward); };
+  const auto second = [this, forward](const Var& in) { return mlp_half(in, forward); };
   const Var h = recompute == Recompute::attention ? checkpoint(first, x) : first(x);
   return recompute == Recompute::mlp ? checkpoint(second, h) : second(h);
 }
@@ -154,15 +133,14 @@ Var Block::operator()(const Var& x, KvCache& cache) const {
   return add(h, mlp(norm_mlp(h)));
 }
 
-Transformer::Transformer(const TransformerConfig& c, RandomKey key)
-    : config(c), schedule(even_segments(c.layers, c.segments)) {
+Transformer::Transformer(const TransformerConfig& c, RandomKey key) : config(c) {
   c.validate();
   const Index bytes = multiply(c.parameter_count(), bytes_of(c.dtype));
   check(bytes <= memory::limit(), "transformer: {} of parameters do not fit into {}", format_bytes(bytes),
         format_bytes(memory::limit()));
-  tokens = Embedding(c.vocabulary, c.width, c.init.embedding, c.dtype, key.fold(kTokens));
-  if (c.positions == Positions::learned) {
-    positions = Embedding(c.context, c.width, c.init.embedding, c.dtype, key.fold(kPositions));
+  token_embedding = Embedding(c.vocabulary, c.width, c.init.embedding, c.dtype, key.fold(kTokens));
+  if (c.attention.positions == PositionEncoding::learned) {
+    position_embedding = Embedding(c.context, c.width, c.init.embedding, c.dtype, key.fold(kPositions));
   }
   for (Index layer = 0; layer < c.layers; ++layer) {
     blocks.emplace_back(c, key.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
@@ -171,60 +149,60 @@ Transformer::Transformer(const TransformerConfig& c, RandomKey key)
   if (!c.tie) head = Linear(c.width, c.vocabulary, false, c.init.linear, c.dtype, key.fold(kHead));
 }
 
-Var Transformer::embed_at(const Tensor& ids, Index first) const {
-  check(ids.rank() == 2, "transformer: tokens are {}, not (B, T)", ids.shape());
-  check(first + ids.dim(1) <= config.context, "transformer: {} tokens do not fit into a context of {}",
-        first + ids.dim(1), config.context);
-  const Var x = tokens(ids);
-  if (config.positions != Positions::learned) return x;
-  return add(x, positions(position_ids(ids.dim(0), ids.dim(1), first)));
+Var Transformer::embed_at(const Tensor& tokens, Index first) const {
+  check(tokens.rank() == 2, "transformer: tokens are {}, not (B, T)", tokens.shape());
+  check(first + tokens.dim(1) <= config.context, "transformer: {} tokens do not fit into a context of {}",
+        first + tokens.dim(1), config.context);
+  const Var x = token_embedding(tokens);
+  if (config.attention.positions != PositionEncoding::learned) return x;
+  return add(x, position_embedding(position_ids(tokens.dim(0), tokens.dim(1), first)));
 }
 
 Var Transformer::logits(const Var& x) const {
   const Var h = norm(x);
-  return config.tie ? linear(h, tokens.weight) : head(h);
+  return config.tie ? linear(h, token_embedding.weight) : head(h);
 }
 
-Var Transformer::embed(const Tensor& ids, const Mode& mode) const {
-  return maybe_dropout(embed_at(ids, 0), config.dropout, mode.fold(kTokens));
+Var Transformer::embed(const Tensor& tokens, const ForwardOptions& forward) const {
+  return maybe_dropout(embed_at(tokens, 0), config.dropout, forward.fold(kTokens));
 }
 
-Var Transformer::run_block(const Var& x, Index layer, const Mode& mode) const {
-  return blocks[static_cast<std::size_t>(layer)](x,
-                                                 mode.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
+Var Transformer::run_block(const Var& x, Index layer, const ForwardOptions& forward) const {
+  return blocks[layer](x, forward.fold(kBlocks).fold(static_cast<std::uint64_t>(layer)));
 }
 
-Var Transformer::run_blocks(Var x, Index begin, Index end, const Schedule& segments, const Mode& mode) const {
+Var Transformer::run_blocks(Var x, Index begin, Index end, const Schedule& segments,
+                            const ForwardOptions& forward) const {
   auto segment = segments.begin();
   for (Index layer = begin; layer < end;) {
     if (segment == segments.end() || layer < segment->begin) {
-      x = run_block(x, layer++, mode);
+      x = run_block(x, layer++, forward);
       continue;
     }
-    x = checkpoint([this, part = *segment,
-                    mode](const Var& in) { return run_blocks(in, part.begin, part.end, part.inside, mode); },
+    x = checkpoint([this, part = *segment, forward](
+                       const Var& in) { return run_blocks(in, part.begin, part.end, part.inside, forward); },
                    x);
     layer = (segment++)->end;
   }
   return x;
 }
 
-Var Transformer::operator()(const Tensor& ids, const Mode& mode) const {
-  return logits(run_blocks(embed(ids, mode), 0, config.layers, schedule, mode));
+Var Transformer::operator()(const Tensor& tokens, const ForwardOptions& forward) const {
+  return logits(run_blocks(embed(tokens, forward), 0, config.layers, schedule, forward));
 }
 
 std::vector<KvCache> Transformer::make_caches() const {
   std::vector<KvCache> caches;
   for (Index layer = 0; layer < config.layers; ++layer) {
-    caches.emplace_back(config.context, config.kv_heads, config.width / config.heads, config.dtype);
+    caches.emplace_back(config.context, config.attention.kv_heads, config.head_size(), config.dtype);
   }
   return caches;
 }
 
-Var Transformer::operator()(const Tensor& ids, std::vector<KvCache>& caches) const {
+Var Transformer::operator()(const Tensor& tokens, std::vector<KvCache>& caches) const {
   check(std::ssize(caches) == config.layers, "transformer: {} caches for {} layers", caches.size(),
         config.layers);
-  Var x = embed_at(ids, caches[0].length);
+  Var x = embed_at(tokens, caches[0].length);
   for (std::size_t layer = 0; layer < blocks.size(); ++layer) x = blocks[layer](x, caches[layer]);
   return logits(x);
 }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "tilegrad/autograd/checkpoint_plan.h"
@@ -19,29 +18,21 @@ struct TransformerConfig {
   Index vocabulary = 0;  // V
   Index context = 0;     // longest T
   Index layers = 0;      // L
-  Index heads = 0;       // Hq
-  Index kv_heads = 0;    // Hkv
   Index width = 0;       // C
-  Index hidden = 0;      // F; 0: 4 C, or 8 C / 3 rounded up to a multiple of 8 for swiglu
+  AttentionConfig attention = {};
+  Index hidden = 0;  // F; 0: 4 C, or 8 C / 3 rounded up to a multiple of 8 for swiglu
   MlpKind mlp = MlpKind::gelu;
   NormKind norm = NormKind::layernorm;
-  Positions positions = Positions::learned;
-  bool bias = false;  ///< of the linear layers
-  bool tie = true;    ///< the head uses the token embedding's matrix
-  double dropout = 0;
-  AttentionKernel attention = AttentionKernel::flash;
-  std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
-  std::optional<double> softcap = {};  ///< bounds the scores of attention smoothly
-  bool sinks = false;                  ///< one more learnable logit for each query head, in every layer
-  /// Into how many checkpointed segments the blocks are divided; 0 keeps all activations, `layers`
-  /// checkpoints every block.
-  Index segments = 0;
+  bool bias = false;   ///< of the linear layers
+  bool tie = true;     ///< the head uses the token embedding's matrix
+  double dropout = 0;  ///< of embeddings, attention probabilities, and what each half of a block adds
   Recompute recompute = Recompute::nothing;
   Init init = {};
   Dtype dtype = Dtype::f32;
 
   /// Throws Error with one line on the first setting that makes no sense.
   void validate() const;
+  Index head_size() const { return width / attention.heads; }  // D
   /// `hidden` with its default filled in.
   Index hidden_size() const;
   /// Number of parameter elements, without building the model. Throws if it overflows or validate() does.
@@ -61,8 +52,8 @@ struct Block {
 
   Block() = default;
   Block(const TransformerConfig& config, RandomKey key);
-  Var operator()(const Var& x, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
-  Var operator()(const Var& x, KvCache& cache) const;    // (1, T, C) -> (1, T, C)
+  Var operator()(const Var& x, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
+  Var operator()(const Var& x, KvCache& cache) const;                 // (1, T, C) -> (1, T, C)
   void visit(auto&& f) {
     f("norm_attention", norm_attention);
     f("attention", attention);
@@ -71,30 +62,31 @@ struct Block {
   }
 
  private:
-  Var attend(const Var& x, const Mode& mode) const;     // x + attention(norm(x)), (B, T, C) -> (B, T, C)
-  Var transform(const Var& h, const Mode& mode) const;  // h + mlp(norm(h)), (B, T, C) -> (B, T, C)
-  Keep keep_of_cheap_steps() const;
+  // x + attention(norm(x)) and h + mlp(norm(h)), (B, T, C) -> (B, T, C)
+  Var attention_half(const Var& x, const ForwardOptions& forward) const;
+  Var mlp_half(const Var& h, const ForwardOptions& forward) const;
+  SavePolicy save_policy_of_cheap_steps() const;
 };
 
 /// A decoder-only transformer. Weights depend on config and key alone; every parameter has a key of its own,
 /// folded from its place, so that MHA, GQA and MQA models of one key agree in all they share.
 struct Transformer {
   TransformerConfig config;
-  Embedding tokens;     // (V, C)
-  Embedding positions;  // (context, C), learned positions only
+  Embedding token_embedding;     // (V, C)
+  Embedding position_embedding;  // (context, C), learned positions only
   std::vector<Block> blocks;
   Norm norm;
   Linear head;        // (V, C), undefined if tied
-  Schedule schedule;  ///< which blocks are checkpointed together; config.segments even parts at first
+  Schedule schedule;  ///< which blocks are checkpointed together; none at first
 
   Transformer(const TransformerConfig& config, RandomKey key);
   /// tokens i32 (B, T), T ≤ context -> logits (B, T, V).
-  Var operator()(const Tensor& tokens, const Mode& mode) const;
+  Var operator()(const Tensor& tokens, const ForwardOptions& forward) const;
 
   /// The parts that make up the whole: logits(block L − 1 (... block 0 (embed(tokens)))).
-  Var embed(const Tensor& tokens, const Mode& mode) const;           // (B, T) -> (B, T, C)
-  Var run_block(const Var& x, Index layer, const Mode& mode) const;  // (B, T, C) -> (B, T, C)
-  Var logits(const Var& x) const;                                    // (B, T, C) -> (B, T, V)
+  Var embed(const Tensor& tokens, const ForwardOptions& forward) const;           // (B, T) -> (B, T, C)
+  Var run_block(const Var& x, Index layer, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
+  Var logits(const Var& x) const;                                                 // (B, T, C) -> (B, T, V)
 
   /// One cache a layer, for decoding one sequence of at most `context` tokens.
   std::vector<KvCache> make_caches() const;
@@ -102,8 +94,8 @@ struct Transformer {
   Var operator()(const Tensor& tokens, std::vector<KvCache>& caches) const;
 
   void visit(auto&& f) {
-    f("tokens", tokens);
-    f("positions", positions);
+    f("tokens", token_embedding);
+    f("positions", position_embedding);
     f("blocks", blocks);
     f("norm", norm);
     f("head", head);
@@ -112,11 +104,8 @@ struct Transformer {
  private:
   Var embed_at(const Tensor& tokens, Index first_position) const;  // (B, T) -> (B, T, C)
   // Blocks [begin, end) with these segments checkpointed. (B, T, C) -> (B, T, C)
-  Var run_blocks(Var x, Index begin, Index end, const Schedule& segments, const Mode& mode) const;
+  Var run_blocks(Var x, Index begin, Index end, const Schedule& segments,
+                 const ForwardOptions& forward) const;
 };
-
-/// Copies the weights of `from` into `to`, a model that differs only in having fewer key/value heads: each
-/// key and value head of `to` becomes the mean of the heads that it replaces (Ainslie et al., "GQA", 2023).
-void pool_kv_heads(Transformer& to, Transformer& from);
 
 }  // namespace tilegrad::nn

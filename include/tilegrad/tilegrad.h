@@ -10,5 +10,6 @@
 #include "tilegrad/data/text.h"                 // IWYU pragma: export
 #include "tilegrad/nn/adamw.h"                  // IWYU pragma: export
 #include "tilegrad/nn/generate.h"               // IWYU pragma: export
-#include "tilegrad/nn/safetensors.h"            // IWYU pragma: export
+#include "tilegrad/nn/kv_pooling.h"             // IWYU pragma: export
 #include "tilegrad/nn/transformer.h"            // IWYU pragma: export
+#include "tilegrad/nn/weights.h"                // IWYU pragma: export

@@ -156,7 +156,7 @@ TEST_CASE("task: induction shows its special token exactly twice and asks once")
   CHECK(*places.rbegin() == 29);
 }
 
-TEST_CASE("task: recall asks each key once, behind the pairs, and the filler replaces the random values") {
+TEST_CASE("task: recall asks each key once, after the pairs, and the filler replaces the random values") {
   for (const bool filler : {false, true}) {
     auto options = TaskOptions::defaults(TaskKind::recall);
     options.filler = filler;

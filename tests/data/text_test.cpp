@@ -24,7 +24,7 @@ std::string numbers(std::size_t bytes) {
 
 std::string shown(const Text& text, const std::vector<std::int32_t>& tokens, Index begin, Index n) {
   std::string out;
-  for (Index i = begin; i < begin + n; ++i) out += text.decode(tokens[static_cast<std::size_t>(i)]);
+  for (Index i = begin; i < begin + n; ++i) out += text.byte_vocabulary().decode(tokens[i]);
   return out;
 }
 
@@ -82,7 +82,7 @@ TEST_CASE("text: validation windows cover the last tenth once, without the incom
           content.substr(4500 + covered.size() - static_cast<std::size_t>(batch.batch * 30) + 1,
                          static_cast<std::size_t>(batch.batch * 30)));
   }
-  // 499 bytes have a byte behind them; 16 windows of 30 fit.
+  // 499 bytes have a byte after them; 16 windows of 30 fit.
   CHECK(windows == 16);
   CHECK(covered == content.substr(4500, 16 * 30));
 }
@@ -97,7 +97,7 @@ TEST_CASE("text: a batch follows from the seed and the step alone") {
 }
 
 TEST_CASE("text: the shortest text that will do does, one byte less is an error") {
-  // Behind the first 90 of 101 bytes are 11: one window of 10 and the byte that follows it.
+  // After the first 90 of 101 bytes come 11: one window of 10 and the byte that follows it.
   const Text shortest(numbers(101), 10, kKey);
   CHECK(shortest.validation_batches(1) == 1);
   CHECK(shortest.validation(0, 1).batch == 1);
@@ -108,16 +108,6 @@ TEST_CASE("text: the shortest text that will do does, one byte less is an error"
       Error);
   CHECK_THROWS_WITH_AS(Text("abc", 0, kKey), "text: context is 0, must be at least 1", Error);
   CHECK_THROWS_WITH_AS(Text("", 4, kKey), "text: is empty", Error);
-}
-
-TEST_CASE("text: errors of a file name the file") {
-  const test::TemporaryFolder folder;
-  const std::string path = folder / "text";
-  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path + ": no such file").c_str(), Error);
-  write_file(path, "");
-  CHECK_THROWS_WITH_AS(Text::from_file(path, 8, kKey), (path + ": text: is empty").c_str(), Error);
-  write_file(path, numbers(500));
-  CHECK(Text::from_file(path, 8, kKey).vocabulary() == 11);
 }
 
 }  // namespace

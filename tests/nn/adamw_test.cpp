@@ -19,7 +19,7 @@ TEST_CASE("AdamW: a step is the formula of the paper") {
   nn::AdamW optimizer({{"w", &w}},
                       {.beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.2, .clip = 0});
   std::vector<double> m(15, 0.0), v(15, 0.0), expected(15);
-  for (Index i = 0; i < 15; ++i) expected[static_cast<std::size_t>(i)] = start.at(i);
+  for (Index i = 0; i < 15; ++i) expected[i] = start.at(i);
   for (int t = 1; t <= 3; ++t) {
     w.grad() = numbers({3, 5}, static_cast<std::uint64_t>(t) + 1);
     optimizer.step(0.1);

@@ -5,7 +5,7 @@
 #include "tests/nn/tiny.h"
 #include "tests/temporary_folder.h"
 #include "tilegrad/base/file.h"
-#include "tilegrad/nn/safetensors.h"
+#include "tilegrad/nn/weights.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -39,16 +39,16 @@ std::vector<nn::TransformerConfig> kinds_of_attention() {
   std::vector<nn::TransformerConfig> kinds;
   const auto add = [&](auto&& change) { change(kinds.emplace_back(long_config())); };
   using C = nn::TransformerConfig;
-  add([](C& c) { c.window = 5; });
-  add([](C& c) { c.sinks = true; });
-  add([](C& c) { c.softcap = 0.5; });
-  add([](C& c) { c.positions = nn::Positions::alibi; });
-  for (const auto positions : {nn::Positions::rope, nn::Positions::alibi}) {
+  add([](C& c) { c.attention.window = 5; });
+  add([](C& c) { c.attention.sinks = true; });
+  add([](C& c) { c.attention.softcap = 0.5; });
+  add([](C& c) { c.attention.positions = nn::PositionEncoding::alibi; });
+  for (const auto positions : {nn::PositionEncoding::rope, nn::PositionEncoding::alibi}) {
     add([&](C& c) {
-      c.positions = positions;
-      c.window = 5;
-      c.sinks = true;
-      c.softcap = 2;
+      c.attention.positions = positions;
+      c.attention.window = 5;
+      c.attention.sinks = true;
+      c.attention.softcap = 2;
     });
   }
   return kinds;
@@ -62,11 +62,10 @@ Tensor decode(const nn::Transformer& model, const Tensor& ids, Index chunk) {
   std::vector<nn::KvCache> caches = model.make_caches();
   for (Index begin = 0; begin < time; begin += chunk) {
     const Index count = std::min(chunk, time - begin);
-    const auto next =
-        ids.view<std::int32_t>().subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    const auto next = ids.view<std::int32_t>().subspan(begin, static_cast<std::size_t>(count));
     const Tensor logits = model(Tensor::from<std::int32_t>({1, count}, next), caches).value();
     for (Index i = 0; i < logits.size(); ++i) {
-      all.mut<double>()[static_cast<std::size_t>(begin * vocabulary + i)] = logits.at(i);
+      all.mut<double>()[begin * vocabulary + i] = logits.at(i);
     }
   }
   return all;
@@ -80,13 +79,13 @@ TEST_CASE("attention options: decoding with a cache gives the logits of the whol
     for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
       for (const Index kv_heads : {4, 2, 1}) {
         for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
-          config.attention = kernel;
-          config.kv_heads = kv_heads;
+          config.attention.kernel = kernel;
+          config.attention.kv_heads = kv_heads;
           config.dtype = dtype;
           const nn::Transformer model = make(config);
           const Tensor whole = model(ids, {}).value().cast(Dtype::f64).reshape({40, 11});
           for (const Index chunk : {1, 7, 40}) {
-            CAPTURE(static_cast<int>(config.positions));
+            CAPTURE(static_cast<int>(config.attention.positions));
             CAPTURE(static_cast<int>(kernel));
             CAPTURE(kv_heads);
             CAPTURE(chunk);
@@ -102,21 +101,23 @@ TEST_CASE("attention options: each of them changes the logits, and naive and fla
   const Tensor ids = random_tokens(2, 40, 11);
   for (nn::TransformerConfig config : kinds_of_attention()) {
     nn::TransformerConfig without = long_config();
-    without.positions = config.positions == nn::Positions::rope ? config.positions : without.positions;
+    without.attention.positions = config.attention.positions == nn::PositionEncoding::rope
+                                      ? config.attention.positions
+                                      : without.attention.positions;
     const Tensor logits = make(config)(ids, {}).value();
     CHECK(distance(logits, make(without)(ids, {}).value()) > 1e-3);
-    config.attention = AttentionKernel::naive;
+    config.attention.kernel = AttentionKernel::naive;
     CHECK(distance(logits, make(config)(ids, {}).value()) < 1e-12);
   }
 }
 
 TEST_CASE("attention options: the gradient matches finite differences, that of the sinks too") {
   const Tensor ids = random_tokens(2, 5, 11), targets = random_tokens(2, 5, 11, 6);
-  const nn::Mode mode = {.training = true, .key = {9}};
+  const nn::ForwardOptions mode = {.training = true, .key = {9}};
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     nn::TransformerConfig config = kinds_of_attention().back();
-    config.attention = kernel;
-    config.window = 2;
+    config.attention.kernel = kernel;
+    config.attention.window = 2;
     config.dropout = 0.2;
     config.recompute = nn::Recompute::attention;
     nn::Transformer model = make(config);
@@ -138,11 +139,11 @@ TEST_CASE("attention options: the gradient matches finite differences, that of t
 
 TEST_CASE("attention options: what lies further back than the windows of all layers is hidden") {
   nn::TransformerConfig config = long_config();
-  config.window = 3;
+  config.attention.window = 3;
   const Index reach = config.layers * 3;
   Tensor ids = random_tokens(1, 12, 11);
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
-    config.attention = kernel;
+    config.attention.kernel = kernel;
     const nn::Transformer model = make(config);
     const Tensor before = model(ids, {}).value();
     Tensor changed = ids.clone();
@@ -161,7 +162,7 @@ TEST_CASE("attention options: sinks start at 0, and one that is very low is none
   nn::TransformerConfig config = long_config();
   const Tensor ids = random_tokens(2, 9, 11);
   const nn::Transformer without(config, RandomKey{1});
-  config.sinks = true;
+  config.attention.sinks = true;
   nn::Transformer with(config, RandomKey{1});
   CHECK(distance(with.blocks[1].attention.sinks.value(), Tensor::zeros({4}, Dtype::f64)) == 0);
   CHECK(distance(with(ids, {}).value(), without(ids, {}).value()) > 1e-3);
@@ -169,16 +170,32 @@ TEST_CASE("attention options: sinks start at 0, and one that is very low is none
   CHECK(distance(with(ids, {}).value(), without(ids, {}).value()) == 0);
 }
 
+TEST_CASE("attention options: ALiBi's slopes are those of BLOOM and MPT, also for 3, 6, 12 and 20 heads") {
+  const auto slopes = [](Index heads) {
+    const auto of = nn::alibi_slopes(heads, Dtype::f64);
+    std::vector<double> exponents;
+    for (Index h = 0; h < heads; ++h) exponents.push_back(std::round(1e9 * std::log2(of.at(h))) / 1e9);
+    return exponents;
+  };
+  using Exponents = std::vector<double>;
+  CHECK(slopes(1) == Exponents{-8});
+  CHECK(slopes(2) == Exponents{-4, -8});
+  CHECK(slopes(3) == Exponents{-4, -8, -2});
+  CHECK(slopes(6) == Exponents{-2, -4, -6, -8, -1, -3});
+  CHECK(slopes(12) == Exponents{-1, -2, -3, -4, -5, -6, -7, -8, -.5, -1.5, -2.5, -3.5});
+  CHECK(slopes(20) == Exponents{-.5,  -1, -1.5, -2, -2.5, -3, -3.5, -4,   -4.5,  -5,
+                                -5.5, -6, -6.5, -7, -7.5, -8, -.25, -.75, -1.25, -1.75});
+}
+
 TEST_CASE("attention options: ALiBi lowers each score by the distance times 2^(-8 (h + 1) / Hq)") {
-  const nn::Attention layer({.width = 16, .heads = 4, .kv_heads = 4, .positions = nn::Positions::alibi}, 0.3,
-                            0.3, Dtype::f64, RandomKey{3});
+  const nn::Attention layer({.heads = 4, .kv_heads = 4, .positions = nn::PositionEncoding::alibi}, 16, false,
+                            0, 0.3, 0.3, Dtype::f64, RandomKey{3});
   constexpr Index kTime = 6;
   constexpr std::array<double, 4> kSlopes = {1.0 / 4, 1.0 / 16, 1.0 / 64, 1.0 / 256};
   Tensor bias = Tensor::empty({1, 4, kTime, kTime}, Dtype::f64);
   for (Index i = 0; i < bias.size(); ++i) {
     const double distance = static_cast<double>(std::abs(i / kTime % kTime - i % kTime));
-    bias.mut<double>()[static_cast<std::size_t>(i)] =
-        -kSlopes[static_cast<std::size_t>(i / (kTime * kTime))] * distance;
+    bias.mut<double>()[i] = -kSlopes[i / (kTime * kTime)] * distance;
   }
   const Var x = Tensor::normal({2, kTime, 16}, Dtype::f64, RandomKey{4});
   const auto heads = [&](const nn::Linear& projection) { return reshape(projection(x), {2, kTime, 4, 4}); };
@@ -191,8 +208,8 @@ TEST_CASE(
     "attention options: a model with ALiBi has no vectors for positions, one with sinks a logit a head") {
   nn::TransformerConfig config = long_config();
   const Index learned = config.parameter_count();
-  config.positions = nn::Positions::alibi;
-  config.sinks = true;
+  config.attention.positions = nn::PositionEncoding::alibi;
+  config.attention.sinks = true;
   nn::Transformer model(config, RandomKey{1});
   CHECK(config.parameter_count() == learned - 40 * 16 + 2 * 4);
   CHECK(nn::count(nn::parameters(model)) == config.parameter_count());
@@ -204,8 +221,8 @@ TEST_CASE("attention options: a step of decoding copies no cache") {
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     nn::TransformerConfig config = kinds_of_attention().back();
     config.context = 2000;
-    config.attention = kernel;
-    config.heads = config.kv_heads = 2;
+    config.attention.kernel = kernel;
+    config.attention.heads = config.attention.kv_heads = 2;
     const nn::Transformer model = make(config);
     std::vector<nn::KvCache> caches = model.make_caches();
     for (nn::KvCache& cache : caches) {
@@ -223,7 +240,7 @@ TEST_CASE("attention options: a step of decoding copies no cache") {
 
 TEST_CASE("attention options: with a window, a step of decoding depends on the cache within it alone") {
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
-    const nn::Attention layer({.width = 16, .heads = 4, .kv_heads = 2, .kernel = kernel, .window = 3}, 0.3,
+    const nn::Attention layer({.heads = 4, .kv_heads = 2, .kernel = kernel, .window = 3}, 16, false, 0, 0.3,
                               0.3, Dtype::f64, RandomKey{3});
     const Var past = Tensor::normal({1, 8, 16}, Dtype::f64, RandomKey{4});
     const Var next = Tensor::normal({1, 2, 16}, Dtype::f64, RandomKey{5});
@@ -253,7 +270,7 @@ TEST_CASE("attention options: a saved model with sinks gives the same logits whe
   CHECK(distance(loaded(ids, {}).value(), saved(ids, {}).value()) == 0);
 
   nn::TransformerConfig plain = config;
-  plain.sinks = false;
+  plain.attention.sinks = false;
   nn::Transformer without(plain, RandomKey{2});
   CHECK(message_of([&] { nn::load_parameters(read, nn::parameters(without)); }).find("sinks") !=
         std::string::npos);

@@ -7,8 +7,11 @@ using namespace tilegrad::test;
 
 namespace {
 
-nn::Attention make(Index kv_heads, nn::Positions positions = nn::Positions::rope) {
-  return {{.width = 16, .heads = 4, .kv_heads = kv_heads, .bias = true, .positions = positions},
+nn::Attention make(Index kv_heads, nn::PositionEncoding positions = nn::PositionEncoding::rope) {
+  return {{.heads = 4, .kv_heads = kv_heads, .positions = positions},
+          16,
+          true,
+          0,
           0.3,
           0.3,
           Dtype::f64,
@@ -21,7 +24,7 @@ Tensor repeat_heads(const Tensor& t, Index heads, Index times) {
   Tensor out = Tensor::empty(t.shape().with(0, t.dim(0) * times), t.dtype());
   auto to = out.mut<double>();
   for (Index i = 0; i < out.size(); ++i) {
-    to[static_cast<std::size_t>(i)] = t.at(i / head / times * head + i % head);
+    to[i] = t.at(i / head / times * head + i % head);
   }
   return out;
 }

@@ -17,7 +17,7 @@ const nn::Transformer& model() {
   return instance;
 }
 
-// Logits behind the last of `tokens`, by a forward over all of them.
+// Logits after the last of `tokens`, by a forward over all of them.
 std::vector<double> last_logits(std::span<const std::int32_t> tokens) {
   const Tensor logits = model()(Tensor::from<std::int32_t>({1, std::ssize(tokens)}, tokens), {}).value();
   std::vector<double> last;
@@ -61,7 +61,7 @@ TEST_CASE("generate: tokens are drawn from the softmax of the logits by temperat
     ++drawn[nn::generate(model(), prompt, 1, {.temperature = 2, .key = {key}})[0]];
   }
   for (std::int32_t token = 0; token < 11; ++token) {
-    const double expected = kDraws * p[static_cast<std::size_t>(token)] / total;
+    const double expected = kDraws * p[token] / total;
     CHECK(std::abs(drawn[token] - expected) <= 4 * std::sqrt(expected) + 1);
   }
 }
@@ -76,7 +76,7 @@ TEST_CASE("generate: top_k draws among the k likeliest") {
     ++drawn[nn::generate(model(), prompt, 1, {.temperature = 5, .top_k = 3, .key = {key}})[0]];
   }
   CHECK(drawn.size() == 3);
-  for (const auto& [token, times] : drawn) CHECK(unsorted[static_cast<std::size_t>(token)] >= logits[2]);
+  for (const auto& [token, times] : drawn) CHECK(unsorted[token] >= logits[2]);
   CHECK(nn::generate(model(), prompt, 6, {.temperature = 5, .top_k = 1}) ==
         nn::generate(model(), prompt, 6, {}));
 }

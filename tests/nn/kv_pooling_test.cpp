@@ -1,3 +1,5 @@
+#include "tilegrad/nn/kv_pooling.h"
+
 #include "tests/nn/tiny.h"
 
 using namespace tilegrad;
@@ -7,8 +9,8 @@ namespace {
 
 nn::Transformer make(Index kv_heads, Index heads = 4) {
   nn::TransformerConfig config = tiny_config();
-  config.heads = heads;
-  config.kv_heads = kv_heads;
+  config.attention.heads = heads;
+  config.attention.kv_heads = kv_heads;
   config.bias = true;
   return {config, RandomKey{static_cast<std::uint64_t>(kv_heads)}};
 }
@@ -28,9 +30,9 @@ TEST_CASE("pool_kv_heads: a head becomes the mean of those that it replaces, all
     }
   }
   CHECK(to.blocks[0].attention.key.bias.value().at(7) == 3);
-  CHECK(distance(to.tokens.weight.value(), from.tokens.weight.value()) == 0);
+  CHECK(distance(to.token_embedding.weight.value(), from.token_embedding.weight.value()) == 0);
   CHECK(distance(to.blocks[1].mlp.down.weight.value(), from.blocks[1].mlp.down.weight.value()) == 0);
-  CHECK(!to.tokens.weight.value().shares_storage_with(from.tokens.weight.value()));
+  CHECK(!to.token_embedding.weight.value().shares_storage_with(from.token_embedding.weight.value()));
 }
 
 TEST_CASE("pool_kv_heads: heads that are equal within their group can be pooled without a change") {
@@ -51,10 +53,10 @@ TEST_CASE("pool_kv_heads: heads that are equal within their group can be pooled 
 
 TEST_CASE("pool_kv_heads: sinks belong to query heads and are copied") {
   nn::TransformerConfig config = tiny_config();
-  config.sinks = true;
-  config.kv_heads = 4;
+  config.attention.sinks = true;
+  config.attention.kv_heads = 4;
   nn::Transformer from(config, RandomKey{1});
-  config.kv_heads = 1;
+  config.attention.kv_heads = 1;
   nn::Transformer to(config, RandomKey{2});
   from.blocks[1].attention.sinks.value() = Tensor::from<double>({4}, {1, -2, 3, -4});
   nn::pool_kv_heads(to, from);

@@ -12,13 +12,13 @@ std::vector<nn::TransformerConfig> kinds_of_models() {
   std::vector<nn::TransformerConfig> kinds;
   for (const auto mlp : {nn::MlpKind::gelu, nn::MlpKind::relu, nn::MlpKind::swiglu}) {
     for (const auto norm : {nn::NormKind::layernorm, nn::NormKind::rmsnorm}) {
-      for (const auto positions : {nn::Positions::learned, nn::Positions::rope}) {
+      for (const auto positions : {nn::PositionEncoding::learned, nn::PositionEncoding::rope}) {
         for (const bool flag : {false, true}) {
           nn::TransformerConfig c = tiny_config();
           c.mlp = mlp;
           c.norm = norm;
-          c.positions = positions;
-          c.bias = c.sinks = flag;
+          c.attention.positions = positions;
+          c.bias = c.attention.sinks = flag;
           c.tie = mlp == nn::MlpKind::gelu ? flag : !flag;
           kinds.push_back(c);
         }
@@ -74,8 +74,8 @@ TEST_CASE("module: no member is forgotten: counts agree, and every parameter get
       CAPTURE(parameters[i].name);
       REQUIRE(result.grads[i].defined());
       // A bias that all keys share moves all scores of a row alike, which softmax does not see.
-      const bool invisible =
-          config.positions == nn::Positions::learned && parameters[i].name.ends_with("attention.key.bias");
+      const bool invisible = config.attention.positions == nn::PositionEncoding::learned &&
+                             parameters[i].name.ends_with("attention.key.bias");
       CHECK((invisible || !all_zero(result.grads[i])));
     }
   }

@@ -6,6 +6,7 @@
 #include "tests/nn/tiny.h"
 #include "tests/temporary_folder.h"
 #include "tilegrad/base/file.h"
+#include "tilegrad/nn/weights.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -169,7 +170,7 @@ TEST_CASE("safetensors: data that overlaps, leaves gaps, is missing or left over
   CHECK(two(0, 12, 20) == "bytes 8 to 12 belong to no tensor");
   CHECK(two(4, 12, 20) == "bytes 0 to 4 belong to no tensor");
   CHECK(two(0, 8, 15) == "is truncated: the tensors need 16 bytes of data, there are 15");
-  CHECK(two(0, 8, 17) == "has 1 bytes behind the last tensor");
+  CHECK(two(0, 8, 17) == "has 1 bytes after the last tensor");
 }
 
 TEST_CASE("safetensors: a missing file is named") {

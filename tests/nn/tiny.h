@@ -20,9 +20,8 @@ inline nn::TransformerConfig tiny_config() {
   return {.vocabulary = 11,
           .context = 8,
           .layers = 2,
-          .heads = 4,
-          .kv_heads = 2,
           .width = 16,
+          .attention = {.heads = 4, .kv_heads = 2},
           .init = {.embedding = 0.5, .linear = 0.3},
           .dtype = Dtype::f64};
 }
@@ -30,7 +29,7 @@ inline nn::TransformerConfig tiny_config() {
 /// Random ids below `vocabulary`, i32 (B, T).
 inline Tensor random_tokens(Index batch, Index time, Index vocabulary, std::uint64_t seed = 5) {
   RandomStream stream(RandomKey{seed});
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(batch * time));
+  std::vector<std::int32_t> ids(batch * time);
   for (auto& id : ids) id = static_cast<std::int32_t>(stream.below(static_cast<std::uint64_t>(vocabulary)));
   return Tensor::from<std::int32_t>({batch, time}, ids);
 }
@@ -52,7 +51,7 @@ struct Run {
 };
 
 /// Loss and all gradients of one batch of next-token prediction; the model's gradients are cleared.
-inline Run run(nn::Transformer& model, const Tensor& ids, const nn::Mode& mode) {
+inline Run run(nn::Transformer& model, const Tensor& ids, const nn::ForwardOptions& mode) {
   Run result;
   {
     Tape tape;
@@ -78,7 +77,7 @@ inline void check_same_bits(const Run& a, const Run& b) {
 /// L'(w_i) ≈ (8 (L(w+h) − L(w−h)) − (L(w+2h) − L(w−2h))) / 12h, for element i of a parameter.
 inline double numeric_derivative(Parameter& p, Index i, const std::function<double()>& loss) {
   constexpr double h = 1e-3;
-  double& w = p.value().mut<double>()[static_cast<std::size_t>(i)];
+  double& w = p.value().mut<double>()[i];
   const double start = w;
   const auto at = [&](double steps) {
     w = start + steps * h;

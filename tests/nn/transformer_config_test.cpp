@@ -21,30 +21,30 @@ TEST_CASE("transformer: a setting that makes no sense is named with its value") 
   };
   using C = nn::TransformerConfig;
   CHECK(message([](C&) {}).empty());
-  CHECK(message([](C& c) { c.kv_heads = 3; }) == "transformer: kv_heads 3 does not divide heads 4");
-  CHECK(message([](C& c) { c.heads = 3; }) == "transformer: heads 3 does not divide width 16");
+  CHECK(message([](C& c) { c.attention.kv_heads = 3; }) == "attention: kv_heads 3 does not divide heads 4");
+  CHECK(message([](C& c) { c.attention.heads = 3; }) == "attention: heads 3 does not divide width 16");
   CHECK(message([](C& c) { c.vocabulary = 0; }) == "transformer: vocabulary is 0, must be at least 1");
   CHECK(message([](C& c) { c.context = 0; }) == "transformer: context is 0, must be at least 1");
   CHECK(message([](C& c) { c.layers = -1; }) == "transformer: layers is -1, must be at least 1");
-  CHECK(message([](C& c) { c.heads = 0; }) == "transformer: heads is 0, must be at least 1");
+  CHECK(message([](C& c) { c.attention.heads = 0; }) == "attention: heads is 0, must be at least 1");
   CHECK(message([](C& c) { c.width = 0; }) == "transformer: width is 0, must be at least 1");
   CHECK(message([](C& c) { c.context = Index{1} << 31; }) ==
         "transformer: context is 2147483648, must be at most 2147483647");
   CHECK(message([](C& c) { c.hidden = -8; }) == "transformer: hidden is -8, must not be negative");
   CHECK(message([](C& c) { c.dropout = 1; }) == "transformer: dropout is 1, not in [0, 1)");
   CHECK(message([](C& c) { c.dropout = std::nan(""); }) == "transformer: dropout is nan, not in [0, 1)");
-  CHECK(message([](C& c) { c.window = -1; }) == "transformer: window is -1, must not be negative");
-  CHECK(message([](C& c) { c.window = Index{1} << 31; }) ==
-        "transformer: window is 2147483648, must be at most 2147483647");
-  CHECK(message([](C& c) { c.softcap = 0; }) == "transformer: softcap is 0, must be positive");
-  CHECK(message([](C& c) { c.softcap = std::nan(""); }) == "transformer: softcap is nan, must be positive");
-  CHECK(message([](C& c) { c.segments = 3; }) == "transformer: segments is 3, not between 0 and layers 2");
+  CHECK(message([](C& c) { c.attention.window = -1; }) == "attention: window is -1, must not be negative");
+  CHECK(message([](C& c) { c.attention.window = Index{1} << 31; }) ==
+        "attention: window is 2147483648, must be at most 2147483647");
+  CHECK(message([](C& c) { c.attention.softcap = 0; }) == "attention: softcap is 0, must be positive");
+  CHECK(message([](C& c) { c.attention.softcap = std::nan(""); }) ==
+        "attention: softcap is nan, must be positive");
   CHECK(message([](C& c) { c.dtype = Dtype::bf16; }) ==
         "transformer: parameters are bf16, must be f32 or f64");
   CHECK(message([](C& c) {
-          c.positions = nn::Positions::rope;
+          c.attention.positions = nn::PositionEncoding::rope;
           c.width = 20;
-        }) == "transformer: rotary positions need an even head size, 20 / 4 is 5");
+        }) == "attention: rotary positions need an even head size, 20 / 4 is 5");
 }
 
 TEST_CASE("transformer: a model that does not fit is refused before it takes memory") {

@@ -10,10 +10,11 @@ using namespace tilegrad::test;
 
 namespace {
 
-nn::TransformerConfig with_kv_heads(Index kv_heads, nn::Positions positions = nn::Positions::learned) {
+nn::TransformerConfig with_kv_heads(Index kv_heads,
+                                    nn::PositionEncoding positions = nn::PositionEncoding::learned) {
   nn::TransformerConfig config = tiny_config();
-  config.kv_heads = kv_heads;
-  config.positions = positions;
+  config.attention.kv_heads = kv_heads;
+  config.attention.positions = positions;
   return config;
 }
 
@@ -28,7 +29,7 @@ TEST_CASE("transformer: naive and flash attention give the same logits and gradi
     CAPTURE(kv_heads);
     nn::TransformerConfig config = with_kv_heads(kv_heads);
     nn::Transformer flash(config, RandomKey{1});
-    config.attention = AttentionKernel::naive;
+    config.attention.kernel = AttentionKernel::naive;
     nn::Transformer naive(config, RandomKey{1});
     const Tensor ids = random_tokens(3, 8, config.vocabulary);
     CHECK(distance(flash(ids, {}).value(), naive(ids, {}).value()) < 1e-12);
@@ -39,13 +40,13 @@ TEST_CASE("transformer: naive and flash attention give the same logits and gradi
 
 TEST_CASE("transformer: the gradient matches finite differences, with dropout and checkpoints on") {
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
-    nn::TransformerConfig config = with_kv_heads(2, nn::Positions::rope);
-    config.attention = kernel;
+    nn::TransformerConfig config = with_kv_heads(2, nn::PositionEncoding::rope);
+    config.attention.kernel = kernel;
     config.mlp = nn::MlpKind::swiglu;
     config.dropout = 0.2;
-    config.segments = 1;
     nn::Transformer model(config, RandomKey{1});
-    const nn::Mode mode = {.training = true, .key = {9}};
+    model.schedule = even_segments(config.layers, 1);
+    const nn::ForwardOptions mode = {.training = true, .key = {9}};
     const Tensor ids = random_tokens(2, 5, config.vocabulary);
     const Tensor targets = random_tokens(2, 5, config.vocabulary, 6);
     const Run result = run(model, ids, mode);
@@ -74,7 +75,7 @@ TEST_CASE("transformer: the logits at a position do not depend on later tokens")
 }
 
 TEST_CASE("transformer: decoding with a cache gives the logits of the whole forward") {
-  for (const auto positions : {nn::Positions::learned, nn::Positions::rope}) {
+  for (const auto positions : {nn::PositionEncoding::learned, nn::PositionEncoding::rope}) {
     for (const Index kv_heads : {4, 2, 1}) {
       for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
         CAPTURE(kv_heads);
@@ -87,8 +88,7 @@ TEST_CASE("transformer: decoding with a cache gives the logits of the whole forw
         std::vector<nn::KvCache> caches = model.make_caches();
         Index done = 0;
         for (const Index chunk : {3, 1, 1, 2, 1}) {  // a prompt, then mostly one by one
-          const auto next = ids.view<std::int32_t>().subspan(static_cast<std::size_t>(done),
-                                                             static_cast<std::size_t>(chunk));
+          const auto next = ids.view<std::int32_t>().subspan(done, static_cast<std::size_t>(chunk));
           const Tensor logits = model(Tensor::from<std::int32_t>({1, chunk}, next), caches).value();
           for (Index i = 0; i < chunk * 11; ++i) {
             CHECK(std::abs(logits.at(i) - whole.at(done * 11 + i)) <= (dtype == Dtype::f32 ? 1e-5 : 1e-12));
@@ -105,10 +105,10 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
     nn::TransformerConfig config = tiny_config();
     config.layers = 5;
     config.dropout = 0.3;
-    config.attention = kernel;
+    config.attention.kernel = kernel;
     config.dtype = Dtype::f32;
     const Tensor ids = random_tokens(3, 8, config.vocabulary);
-    const nn::Mode mode = {.training = true, .key = {9}};
+    const nn::ForwardOptions mode = {.training = true, .key = {9}};
     nn::Transformer plain(config, RandomKey{1});
     const Run expected = run(plain, ids, mode);
     for (const int threads : {1, 2}) {
@@ -117,8 +117,8 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
         CAPTURE(static_cast<int>(kernel));
         CAPTURE(threads);
         CAPTURE(segments);
-        config.segments = segments;
         nn::Transformer model(config, RandomKey{1});
+        model.schedule = even_segments(config.layers, segments);
         check_same_bits(run(model, ids, mode), expected);
       }
     }
@@ -130,8 +130,8 @@ TEST_CASE("transformer: checkpoints lower the peak of memory") {
   config.layers = 6;
   const Tensor ids = random_tokens(16, 8, config.vocabulary);
   const auto peak = [&](Index segments) {
-    config.segments = segments;
     nn::Transformer model(config, RandomKey{1});
+    model.schedule = even_segments(config.layers, segments);
     memory::reset_peak();
     const Index before = memory::usage().live;
     run(model, ids, {.training = true});
@@ -150,8 +150,8 @@ TEST_CASE("transformer: every layer and place draws a dropout mask of its own") 
   nn::Transformer model(config, RandomKey{1});
   // Each dropout sees one decimal digit, and the head copies: the digits of the logits are the masks.
   double digit = 0.5;
-  set_all(model.tokens.weight, digit);
-  set_all(model.positions.weight, 0);
+  set_all(model.token_embedding.weight, digit);
+  set_all(model.position_embedding.weight, 0);
   for (nn::Block& block : model.blocks) {
     for (nn::Linear* last : {&block.attention.output, &block.mlp.down}) {
       set_all(last->weight, 0);
@@ -230,9 +230,9 @@ TEST_CASE("transformer: after a step only parameters and gradients stay in memor
     return live(category) - before[static_cast<std::size_t>(category)];
   };
   for (const Index segments : {0, 2}) {
-    nn::TransformerConfig config = tiny_config();
-    config.segments = segments;
+    const nn::TransformerConfig config = tiny_config();
     nn::Transformer model(config, RandomKey{1});
+    model.schedule = even_segments(config.layers, segments);
     CHECK(grown(memory::Category::parameters) >= config.parameter_count() * 8);
     {
       Tape tape;

@@ -56,7 +56,8 @@ std::vector<Schedule> all_schedules(Index begin, Index end, Segment inside = {-1
 }
 
 // How far one step raises the live bytes.
-Index measured_peak(nn::Transformer& model, const Tensor& ids, const Tensor& targets, const nn::Mode& mode) {
+Index measured_peak(nn::Transformer& model, const Tensor& ids, const Tensor& targets,
+                    const nn::ForwardOptions& mode) {
   const Index before = memory::usage().live;
   memory::reset_peak();
   {
@@ -80,8 +81,10 @@ std::vector<nn::TransformerConfig> policy_configs() {
       config.norm = norm;
       config.mlp = mlp;
       config.bias = mlp == nn::MlpKind::relu;
-      config.positions = mlp == nn::MlpKind::swiglu ? nn::Positions::rope : nn::Positions::learned;
-      config.attention = norm == nn::NormKind::rmsnorm ? AttentionKernel::naive : AttentionKernel::flash;
+      config.attention.positions =
+          mlp == nn::MlpKind::swiglu ? nn::PositionEncoding::rope : nn::PositionEncoding::learned;
+      config.attention.kernel =
+          norm == nn::NormKind::rmsnorm ? AttentionKernel::naive : AttentionKernel::flash;
       config.dropout = 0.1;
       configs.push_back(config);
     }
@@ -186,7 +189,7 @@ TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured 
   config.context = 48;
   config.dropout = 0.1;
   nn::Transformer model(config, RandomKey{1});
-  const nn::Mode mode = {.training = true, .key = {4}};
+  const nn::ForwardOptions mode = {.training = true, .key = {4}};
   const Tensor ids = random_tokens(2, 48, config.vocabulary);
   const Tensor targets = random_tokens(2, 48, config.vocabulary, 6);
   const Run expected = run(model, ids, mode);
@@ -210,7 +213,7 @@ TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured 
 
 TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the memory that is predicted") {
   for (const nn::TransformerConfig& plain_config : policy_configs()) {
-    const nn::Mode mode = {.training = true, .key = {4}};
+    const nn::ForwardOptions mode = {.training = true, .key = {4}};
     const Tensor ids = random_tokens(2, 48, plain_config.vocabulary);
     const Tensor targets = random_tokens(2, 48, plain_config.vocabulary, 6);
     nn::Transformer plain(plain_config, RandomKey{1});
@@ -233,7 +236,7 @@ TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the mem
 
 TEST_CASE("checkpoint policies: elementwise keeps neither norms nor activations, and repeats nothing else") {
   for (const nn::TransformerConfig& plain_config : policy_configs()) {
-    const nn::Mode mode = {.training = true, .key = {4}};
+    const nn::ForwardOptions mode = {.training = true, .key = {4}};
     const Tensor ids = random_tokens(2, 48, plain_config.vocabulary);
     nn::TransformerConfig config = plain_config;
     config.recompute = nn::Recompute::elementwise;

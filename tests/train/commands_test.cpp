@@ -15,8 +15,8 @@ namespace {
 
 RunConfig comparison_config(const std::string& out) {
   RunConfig config = tiny_config();
-  config.model.heads = 4;
-  config.model.kv_heads = 4;
+  config.model.attention.heads = 4;
+  config.model.attention.kv_heads = 4;
   config.model.width = 16;
   config.steps = 6;
   config.warmup = 1;
@@ -29,7 +29,7 @@ RunConfig comparison_config(const std::string& out) {
 Index kv_heads(const std::string& name, ComparisonOptions options = {}) {
   options.variants = {name};
   options.keep_all = true;
-  return make_variants(comparison_config("x"), options)[0].config.model.kv_heads;
+  return make_variants(comparison_config("x"), options)[0].config.model.attention.kv_heads;
 }
 
 }  // namespace
@@ -58,10 +58,10 @@ TEST_CASE("check: a wrong gradient and an op that throws are failures") {
 TEST_CASE("compare: the names of variants") {
   const auto variants = make_variants(comparison_config("x"), {});
   REQUIRE(variants.size() == 5);
-  CHECK(variants[0].config.model.attention == AttentionKernel::naive);
-  CHECK(variants[1].config.model.attention == AttentionKernel::flash);
-  CHECK(variants[1].config.checkpoint == "none");
-  CHECK(variants[2].config.checkpoint == "block");
+  CHECK(variants[0].config.model.attention.kernel == AttentionKernel::naive);
+  CHECK(variants[1].config.model.attention.kernel == AttentionKernel::flash);
+  CHECK(to_string(variants[1].config.checkpoint) == "none");
+  CHECK(to_string(variants[2].config.checkpoint) == "block");
   CHECK(variants[2].config.out == "x/mha-flash-ckpt");
   CHECK(kv_heads("mha") == 4);
   CHECK(kv_heads("gqa") == 2);
@@ -75,7 +75,7 @@ TEST_CASE("compare: the names of variants") {
 
 TEST_CASE("compare: gqa is left out where no number of heads lies between, unless it was asked for") {
   RunConfig config = comparison_config("x");
-  config.model.heads = 3;
+  config.model.attention.heads = 3;
   CHECK(make_variants(config, {}).size() == 4);
   CHECK_THROWS_AS(make_variants(config, {.keep_all = true}), Error);
 }

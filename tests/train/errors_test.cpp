@@ -1,7 +1,11 @@
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/limits.h"
 #include "tests/train/run_program.h"
@@ -50,9 +54,9 @@ TEST_CASE("errors: a model that makes no sense") {
   check_error(with("--layers", "1000000000000000000"), kFailure, "layers is 1000000000000000000");
   check_error(with("--width", "3000000000"), kFailure, "width is 3000000000");
   check_error(with("--checkpoint", "9"), kFailure, "checkpoint: 9 segments of 3 layers");
-  check_error(with("--checkpoint", "sometimes"), kFailure, "`sometimes` is not none, block");
-  check_error(with("--checkpoint", "budget:lots"), kFailure, "`lots` is not a number of bytes");
-  check_error(with("--checkpoint", "budget:0"), kFailure, "`0` is not a number of bytes");
+  check_error(with("--checkpoint", "sometimes"), kWrongCommandLine, "`sometimes` is not none, block");
+  check_error(with("--checkpoint", "budget:lots"), kWrongCommandLine, "`lots` is not a number of bytes");
+  check_error(with("--checkpoint", "budget:0"), kWrongCommandLine, "`0` is not a number of bytes");
   check_error(with("--checkpoint", "budget:1KiB"), kFailure,
               "a budget of 1.0 KiB (1024 bytes) is below the minimum");
   check_error(with("--dropout", "1"), kFailure, "dropout is 1");
@@ -157,11 +161,9 @@ TEST_CASE("resume: a damaged file of the run is told in one line") {
   damaged("/config.json", first_half, "config.json: is not a JSON object");
   damaged("/state.safetensors", first_half, "state.safetensors: is truncated");
   damaged(
-      "/state.safetensors", [](const std::string& s) { return s + "more"; }, "behind the last tensor");
+      "/state.safetensors", [](const std::string& s) { return s + "more"; }, "after the last tensor");
   damaged(
       "/state.safetensors", [](const std::string&) { return ""; }, "state.safetensors: is truncated");
-  damaged(
-      "/metrics.jsonl", [](const std::string& s) { return "nonsense\n" + s; }, "line 1 is not a JSON");
   // The state of another model.
   REQUIRE(run_program(tiny_training(folder / "wide", {"--width", "32", "--stop-after", "2"})).code ==
           kSuccess);
@@ -169,6 +171,105 @@ TEST_CASE("resume: a damaged file of the run is told in one line") {
       "/state.safetensors", [&](const std::string&) { return read_file(folder / "wide/state.safetensors"); },
       "is f32 (");
   CHECK(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
+}
+
+TEST_CASE(
+    "resume: damaged and empty lines of metrics.jsonl are dropped with a warning, a missing file is told") {
+  const TemporaryFolder folder;
+  const std::string metrics = folder / "run/metrics.jsonl";
+  REQUIRE(run_program(tiny_training(folder / "run", {"--stop-after", "4"})).code == kSuccess);
+  const std::string whole = read_file(metrics);
+  write_file(metrics, "nonsense\n\n{\"step\":18446744073709551615}\n" + whole);
+  const Output output = run_program({"train", "--resume", folder / "run", "--quiet", "--stop-after", "1"});
+  CHECK(output.code == kSuccess);
+  CHECK(output.err.find("metrics.jsonl: 3 damaged lines, the first is line 1; dropped") != std::string::npos);
+  CHECK(read_file(metrics).starts_with(whole));
+  CHECK(read_metrics(metrics).steps.size() == 5);
+  std::filesystem::remove(metrics);
+  const Output missing = run_program({"train", "--resume", folder / "run", "--quiet"});
+  CHECK(missing.code == kSuccess);
+  CHECK(missing.err.find("metrics.jsonl: is missing") != std::string::npos);
+}
+
+TEST_CASE("resume: fewer steps than were done are an error, and config.json stays as it was") {
+  const TemporaryFolder folder;
+  REQUIRE(run_program(tiny_training(folder / "run")).code == kSuccess);
+  const std::string config = read_file(folder / "run/config.json");
+  check_error({"train", "--resume", folder / "run", "--steps", "3", "--log-level", "off"}, kFailure,
+              "is at step 12, the run is to end after 3");
+  CHECK(read_file(folder / "run/config.json") == config);
+}
+
+TEST_CASE("errors: a number is decimal, and one that does not fit is an error") {
+  const TemporaryFolder folder;
+  const auto with = [&](const std::string& option, const std::string& value) {
+    return tiny_training(folder / "run", {option + "=" + value, "--stop-after", "1"});
+  };
+  const auto seed_of = [&](const std::string& value) {
+    REQUIRE(run_program(with("--seed", value)).code == kSuccess);
+    return nlohmann::json::parse(read_file(folder / "run/config.json"))["seed"].get<std::uint64_t>();
+  };
+  CHECK(seed_of("010") == 10);
+  CHECK(seed_of("008") == 8);
+  CHECK(seed_of("18446744073709551615") == ~std::uint64_t{0});
+  check_error(with("--seed", "18446744073709551616"), kWrongCommandLine, "`18446744073709551616`");
+  check_error(with("--seed", "-1"), kWrongCommandLine, "`-1` is not an integer between 0 and");
+  check_error(with("--steps", "100000000000000000000"), kWrongCommandLine, "`100000000000000000000`");
+  check_error(with("--window", "1e3"), kWrongCommandLine, "`1e3` is not an integer");
+  check_error(with("--layers", "0x2"), kWrongCommandLine, "`0x2` is not an integer");
+}
+
+TEST_CASE("errors: sizes that no machine has are told in one line, at once") {
+  const TemporaryFolder folder;
+  const auto with = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), {"train", "--out", folder / "run"});
+    return options;
+  };
+  const std::string max = "9223372036854775807";
+  check_error(with({"--task", "copy", "--batch", "2147483648"}), kFailure, "a batch of 2147483648 sequences");
+  check_error(with({"--task", "copy", "--batch", max}), kFailure, "batch: is 9223372036854775807");
+  check_error(with({"--task", "copy", "--symbols", "2147483647"}), kFailure, "copy: 2147483647 symbols");
+  check_error(with({"--task", "add", "--length", "6148914691236517205"}), kFailure,
+              "add: 6148914691236517205 tokens");
+  check_error(with({"--task", "recall", "--pairs", max, "--symbols", max}), kFailure, "recall: ");
+  check_error(with({"--task", "sort", "--steps", max}), kFailure, "steps: is 9223372036854775807");
+  check_error(with({"--task", "sort", "--warmup", max}), kFailure, "warmup: is 9223372036854775807");
+  check_error(with({"--task", "sort", "--hidden", max}), kFailure, "hidden is 9223372036854775807");
+  check_error(with({"--task", "sort", "--context", max}), kFailure, "context is 9223372036854775807");
+  CHECK_FALSE(std::filesystem::exists(folder / "run"));
+}
+
+TEST_CASE("errors: weights that are not finite are not saved, and end the run with an error") {
+  const TemporaryFolder folder;
+  check_error(
+      tiny_training(folder / "run", {"--lr", "1e308", "--warmup", "0", "--steps", "1", "--log-level", "off"}),
+      kFailure, "has elements that are NaN or infinite; not saved");
+  CHECK_FALSE(std::filesystem::exists(folder / "run/model.safetensors"));
+}
+
+TEST_CASE("train: a text is read once, so that a pipe is one, and an endless text is an error") {
+  const TemporaryFolder folder;
+  const std::string fifo = folder / "pipe";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "abcdefgh\n";
+  std::thread writer([&] { std::ofstream(fifo) << text; });
+  const auto learning = [&](const std::string& from, const std::string& out) {
+    return std::vector<std::string>{"train", "--text",       from, "--layers",  "1", "--width",
+                                    "8",     "--heads",      "1",  "--context", "8", "--steps",
+                                    "4",     "--stop-after", "2",  "--out",     out, "--quiet"};
+  };
+  const Output piped = run_program(learning(fifo, folder / "piped"));
+  writer.join();
+  CHECK(piped.code == kSuccess);
+  write_file(folder / "text", text);
+  REQUIRE(run_program(learning(folder / "text", folder / "read")).code == kSuccess);
+  CHECK(read_file(folder / "piped/model.safetensors") == read_file(folder / "read/model.safetensors"));
+  // The run can go on with the same text in another place.
+  CHECK(run_program({"train", "--resume", folder / "piped", "--text", folder / "text", "--quiet"}).code ==
+        kSuccess);
+  const test::MemoryLimit limit(Index{64} << 20);
+  check_error(learning("/dev/zero", folder / "endless"), kFailure, "/dev/zero: is longer than");
 }
 
 TEST_CASE("resume: another text than the one learned from is refused") {

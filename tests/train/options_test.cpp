@@ -47,7 +47,7 @@ TEST_CASE("options: the command line wins over the file, the file over the prese
   CHECK(config.model.tie);
   CHECK(config.kv_init == KvInit::pooled);
   CHECK(config.batch == 7);
-  CHECK(config.model.heads == 3);
+  CHECK(config.model.attention.heads == 3);
 }
 
 TEST_CASE("options: the task may come from the file, and still brings its preset") {
@@ -61,13 +61,13 @@ TEST_CASE("options: the task may come from the file, and still brings its preset
 
 TEST_CASE("options: what follows from another setting follows it unless it is given") {
   const RunConfig config = resolve({"--heads", "6", "--lr", "0.01", "--steps", "50", "--length", "9"});
-  CHECK(config.model.kv_heads == 6);
+  CHECK(config.model.attention.kv_heads == 6);
   CHECK(config.min_lr == doctest::Approx(0.001));
   CHECK(config.warmup == 5);
   CHECK(config.eval_every == 5);
   CHECK(config.model.context == 17);
   const RunConfig given = resolve({"--heads", "6", "--kv-heads", "2", "--warmup", "20", "--context", "40"});
-  CHECK(given.model.kv_heads == 2);
+  CHECK(given.model.attention.kv_heads == 2);
   CHECK(given.warmup == 20);
   CHECK(given.model.context == 40);
 }
@@ -78,18 +78,19 @@ TEST_CASE("options: a flag can be taken back") {
 }
 
 TEST_CASE("options: what attention may have is off unless it is given") {
-  const nn::TransformerConfig plain = resolve({}).model;
+  const nn::AttentionConfig plain = resolve({}).model.attention;
   CHECK_FALSE(plain.window);
   CHECK_FALSE(plain.softcap);
   CHECK_FALSE(plain.sinks);
   const TemporaryFolder folder;
   write_file(folder / "a.toml", "softcap=1.5\nwindow=3\n");
-  const nn::TransformerConfig given =
-      resolve({"--config", folder / "a.toml", "--window", "0", "--sinks", "--positions", "alibi"}).model;
+  const nn::AttentionConfig given =
+      resolve({"--config", folder / "a.toml", "--window", "0", "--sinks", "--positions", "alibi"})
+          .model.attention;
   CHECK(given.window == 0);
   CHECK(given.softcap == 1.5);
   CHECK(given.sinks);
-  CHECK(given.positions == nn::Positions::alibi);
+  CHECK(given.positions == nn::PositionEncoding::alibi);
 }
 
 TEST_CASE("options: a config file with an unknown setting or a bad value is an error that names it") {
@@ -109,10 +110,10 @@ TEST_CASE("config: JSON and back is the same config, for every preset") {
     config.out = "somewhere";
     config.seed = ~std::uint64_t{0};
     config.lr = 1.0 / 3;
-    config.model.window = 7;
-    config.model.softcap = 1.0 / 7;
-    config.model.sinks = true;
-    config.model.positions = nn::Positions::alibi;
+    config.model.attention.window = 7;
+    config.model.attention.softcap = 1.0 / 7;
+    config.model.attention.sinks = true;
+    config.model.attention.positions = nn::PositionEncoding::alibi;
     const std::string text = to_json(config).dump();
     CHECK(to_json(config_from_json(text, "test")).dump() == text);
   }
@@ -131,9 +132,9 @@ TEST_CASE("config: a file from before window, softcap and sinks means a run with
   CHECK(json["sinks"] == false);
   for (const char* key : {"window", "softcap", "sinks"}) json.erase(key);
   const nn::TransformerConfig model = config_from_json(json.dump(), "test").model;
-  CHECK_FALSE(model.window);
-  CHECK_FALSE(model.softcap);
-  CHECK_FALSE(model.sinks);
+  CHECK_FALSE(model.attention.window);
+  CHECK_FALSE(model.attention.softcap);
+  CHECK_FALSE(model.attention.sinks);
 }
 
 TEST_CASE("config: a missing key or a wrong type is an error that names it") {
@@ -163,15 +164,104 @@ TEST_CASE("config: a missing key or a wrong type is an error that names it") {
                        Error);
 }
 
-TEST_CASE("config: checkpoint is none, block or a number of segments") {
-  RunConfig config = task_preset(data::TaskKind::sort);
-  const auto segments = [&](const std::string& checkpoint) {
-    config.checkpoint = checkpoint;
-    return config.model_for(4).segments;
+TEST_CASE(
+    "config: a key that stands twice, what follows the object, and a number that does not fit are errors") {
+  const std::string text = to_json(task_preset(data::TaskKind::sort)).dump();
+  const auto fails = [](const std::string& changed, const std::string& line) {
+    CAPTURE(line);
+    CHECK_THROWS_WITH_AS(config_from_json(changed, "config.json"), doctest::Contains(line.c_str()), Error);
   };
-  CHECK(segments("none") == 0);
-  CHECK(segments("block") == 3);
-  CHECK(segments("2") == 2);
-  CHECK_THROWS_WITH_AS(segments("4"), "checkpoint: 4 segments of 3 layers", Error);
-  for (const char* wrong : {"0", "-1", "all", "2x", ""}) CHECK_THROWS_AS(segments(wrong), Error);
+  config_from_json(text, "config.json");
+  fails("{\"layers\":7," + text.substr(1), "config.json: `layers` stands there twice");
+  fails(text + std::string(1, '\0') + "garbage", "config.json: is not a JSON object");
+  fails(text + "}", "config.json: is not a JSON object");
+  auto json = to_json(task_preset(data::TaskKind::sort));
+  json["steps"] = ~std::uint64_t{0};
+  fails(json.dump(), "config.json: `steps` is 18446744073709551615, not between");
+  json["steps"] = 10;
+  json["seed"] = -1;
+  fails(json.dump(), "config.json: `seed` is -1, not between 0 and 18446744073709551615");
+}
+
+TEST_CASE("checkpoint policy: every spelling is read back as it was, in the shortest way to write it") {
+  for (const char* text : {"none", "attention", "mlp", "elementwise", "block", "1", "12", "budget:64MiB",
+                           "budget:1.5MiB", "budget:100000", "budget:3GiB"}) {
+    CHECK(to_string(parse_checkpoint_policy(text)) == text);
+  }
+  CHECK(to_string(parse_checkpoint_policy("budget:65536")) == "budget:64KiB");
+  CHECK(parse_checkpoint_policy("budget:64 KiB") == CheckpointPolicy(MemoryBudget{65536}));
+  CHECK(CheckpointPolicy() == parse_checkpoint_policy("none"));
+  for (const char* wrong : {"0", "-1", "all", "2x", "", "nothing", "budget:", "budget:-1MiB"}) {
+    CAPTURE(wrong);
+    CHECK_THROWS_AS(parse_checkpoint_policy(wrong), Error);
+  }
+}
+
+TEST_CASE(
+    "checkpoint policy: it decides the schedule or the part of every block, never more segments than "
+    "layers") {
+  CHECK(schedule_of(parse_checkpoint_policy("none"), 3).empty());
+  CHECK(schedule_of(EveryBlock{}, 3) == Schedule{{0, 1}, {1, 2}, {2, 3}});
+  CHECK(schedule_of(Segments{2}, 4) == Schedule{{0, 2}, {2, 4}});
+  CHECK(schedule_of(MemoryBudget{1000}, 3).empty());
+  CHECK_THROWS_WITH_AS(schedule_of(Segments{4}, 3), "checkpoint: 4 segments of 3 layers", Error);
+  CHECK(recompute_of(nn::Recompute::mlp) == nn::Recompute::mlp);
+  CHECK(recompute_of(EveryBlock{}) == nn::Recompute::nothing);
+}
+
+TEST_CASE("config: a config.json of an earlier program means the same run, and is written as it was") {
+  const std::string text = R"({
+  "task": "recall",
+  "text": "",
+  "length": 32,
+  "symbols": 32,
+  "pairs": 4,
+  "filler": true,
+  "layers": 2,
+  "width": 16,
+  "context": 32,
+  "hidden": 0,
+  "mlp": "gelu",
+  "norm": "layernorm",
+  "positions": "alibi",
+  "dropout": 0.0,
+  "bias": false,
+  "tie": false,
+  "init": "associative",
+  "dtype": "f32",
+  "attention": "naive",
+  "heads": 4,
+  "kv_heads": 2,
+  "window": 7,
+  "softcap": 30.0,
+  "sinks": true,
+  "kv_init": "fresh",
+  "checkpoint": "2",
+  "lr": 0.003,
+  "min_lr": 0.00030000000000000003,
+  "warmup": 1,
+  "weight_decay": 0.0,
+  "beta1": 0.9,
+  "beta2": 0.95,
+  "clip": 1.0,
+  "steps": 12,
+  "batch": 4,
+  "eval_every": 1,
+  "save_every": 500,
+  "seed": 1,
+  "threads": 0,
+  "detect_anomaly": false,
+  "out": "runs/old"
+})";
+  const RunConfig config = config_from_json(text, "test");
+  const nn::AttentionConfig& attention = config.model.attention;
+  CHECK(attention.heads == 4);
+  CHECK(attention.kv_heads == 2);
+  CHECK(attention.kernel == AttentionKernel::naive);
+  CHECK(attention.positions == nn::PositionEncoding::alibi);
+  CHECK(attention.window == 7);
+  CHECK(attention.softcap == 30);
+  CHECK(attention.sinks);
+  CHECK(config.checkpoint == CheckpointPolicy(Segments{2}));
+  CHECK(to_json(config).dump(2) == text);
 }

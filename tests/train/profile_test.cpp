@@ -71,7 +71,7 @@ void check_times(const Profile& profile) {
 
 RunConfig with_checkpoint(const std::string& checkpoint) {
   RunConfig config = tiny_config();
-  config.checkpoint = checkpoint;
+  config.checkpoint = parse_checkpoint_policy(checkpoint);
   return config;
 }
 

@@ -101,7 +101,7 @@ TEST_CASE("train: a budget of memory is kept to, and changes no loss") {
   config.model.layers = 6;
   config.batch = 32;
   const auto first_step = [&](const std::string& checkpoint) {
-    config.checkpoint = checkpoint;
+    config.checkpoint = parse_checkpoint_policy(checkpoint);
     Trainer trainer(config);
     return trainer.step();
   };
@@ -234,10 +234,10 @@ TEST_CASE("trainer: the learning rate rises in a line and falls in a cosine") {
 
 TEST_CASE("trainer: pooled key/value heads start as the means of the heads of MHA") {
   RunConfig config = tiny_config();
-  config.model.heads = 2;
-  config.model.kv_heads = 2;
+  config.model.attention.heads = 2;
+  config.model.attention.kv_heads = 2;
   Trainer full(config);
-  config.model.kv_heads = 1;
+  config.model.attention.kv_heads = 1;
   config.kv_init = KvInit::pooled;
   Trainer pooled(config);
   const Tensor& many = full.model().blocks[1].attention.key.weight.value();

@@ -145,24 +145,23 @@ void add_block(Cases& cases, std::string_view name, const nn::TransformerConfig&
 }
 
 void add_blocks(Cases& cases) {
-  nn::TransformerConfig config = {.vocabulary = 5,
-                                  .context = 4,
-                                  .layers = 1,
-                                  .heads = 2,
-                                  .kv_heads = 1,
-                                  .width = 8,
-                                  .positions = nn::Positions::rope,
-                                  .bias = true,
-                                  .dropout = 0.1,
-                                  .init = {.linear = 0.3},
-                                  .dtype = Dtype::f64};
+  nn::TransformerConfig config = {
+      .vocabulary = 5,
+      .context = 4,
+      .layers = 1,
+      .width = 8,
+      .attention = {.heads = 2, .kv_heads = 1, .positions = nn::PositionEncoding::rope},
+      .bias = true,
+      .dropout = 0.1,
+      .init = {.linear = 0.3},
+      .dtype = Dtype::f64};
   add_block(cases, "gelu", config);
   config.mlp = nn::MlpKind::swiglu;
   add_block(cases, "swiglu", config);
-  config.positions = nn::Positions::alibi;
-  config.window = 2;
-  config.softcap = 2;
-  config.sinks = true;
+  config.attention.positions = nn::PositionEncoding::alibi;
+  config.attention.window = 2;
+  config.attention.softcap = 2;
+  config.attention.sinks = true;
   add_block(cases, "window softcap sinks alibi", config);
 }
 

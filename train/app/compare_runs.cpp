@@ -55,7 +55,8 @@ std::vector<std::string> split(const std::string& name) {
 Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_heads) {
   Variant variant = {.name = name, .config = base};
   RunConfig& c = variant.config;
-  const std::map<std::string, Index> kv_heads = {{"mha", base.model.heads}, {"gqa", gqa_heads}, {"mqa", 1}};
+  const std::map<std::string, Index> kv_heads = {
+      {"mha", base.model.attention.heads}, {"gqa", gqa_heads}, {"mqa", 1}};
   const auto words = split(name);
   const auto heads = kv_heads.find(words[0]);
   std::size_t next = 1;
@@ -64,15 +65,16 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
     if (found) ++next;
     return found;
   };
-  c.model.attention = take("naive") ? AttentionKernel::naive : AttentionKernel::flash;
-  if (c.model.attention == AttentionKernel::flash) take("flash");
+  c.model.attention.kernel = take("naive") ? AttentionKernel::naive : AttentionKernel::flash;
+  if (c.model.attention.kernel == AttentionKernel::flash) take("flash");
   const bool checkpointed = take("ckpt");
   check(heads != kv_heads.end() && next == words.size(),
         "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive or -flash, then perhaps -ckpt",
         name);
-  c.model.kv_heads = heads->second;
-  if (!checkpointed) c.checkpoint = "none";
-  if (checkpointed && c.checkpoint == "none") c.checkpoint = "block";
+  c.model.attention.kv_heads = heads->second;
+  const CheckpointPolicy none;
+  if (!checkpointed) c.checkpoint = none;
+  if (checkpointed && c.checkpoint == none) c.checkpoint = EveryBlock{};
   c.out = (fs::path(base.out) / name).string();
   return variant;
 }
@@ -155,14 +157,16 @@ void show_results(const std::vector<VariantResult>& results, const fs::path& fol
 }  // namespace
 
 std::vector<Variant> make_variants(const RunConfig& base, const ComparisonOptions& options) {
-  const Index gqa_heads = options.gqa_heads > 0 ? options.gqa_heads : default_gqa_heads(base.model.heads);
+  const Index gqa_heads =
+      options.gqa_heads > 0 ? options.gqa_heads : default_gqa_heads(base.model.attention.heads);
   std::vector<Variant> variants;
   for (const std::string& name : options.variants) {
     Variant variant = make_variant(base, name, gqa_heads);
-    if (variant.config.model.kv_heads == 0) {
+    if (variant.config.model.attention.kv_heads == 0) {
       check(!options.keep_all, "compare: {}: {} heads have no divisor between 1 and themselves", name,
-            base.model.heads);
-      spdlog::info("{} left out: {} heads have no divisor between 1 and themselves", name, base.model.heads);
+            base.model.attention.heads);
+      spdlog::info("{} left out: {} heads have no divisor between 1 and themselves", name,
+                   base.model.attention.heads);
       continue;
     }
     const bool twice = std::any_of(variants.begin(), variants.end(),

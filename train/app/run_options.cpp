@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <fstream>
+#include <optional>
 #include <type_traits>
 
 #include "tilegrad/train/app/choice.h"
+#include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/run/presets.h"
 #include "tilegrad/train/run/run_command_line.h"
 
@@ -13,6 +15,25 @@ namespace tilegrad::train {
 namespace {
 
 std::string option_name(std::string_view setting) { return "--" + std::string(setting); }
+
+// T, or what an optional holds.
+template <class T>
+struct ValueOf {
+  using type = T;
+};
+template <class T>
+struct ValueOf<std::optional<T>> {
+  using type = T;
+};
+
+// A text that is no policy is a wrong command line.
+CheckpointPolicy policy_of_option(const std::string& text) {
+  try {
+    return parse_checkpoint_policy(text);
+  } catch (const Error& error) {
+    throw CLI::ValidationError(error.what());
+  }
+}
 
 }  // namespace
 
@@ -24,8 +45,14 @@ void RunOptions::add(const Setting& setting, T& field) {
     option = command_.add_flag(name + ",!--no-" + std::string(setting.name), field, help);
   } else if constexpr (std::is_enum_v<T>) {
     option = add_choice<T>(command_, name, field, help);
+  } else if constexpr (std::is_same_v<T, CheckpointPolicy>) {
+    option = command_.add_option_function<std::string>(
+        name, [&field](const std::string& text) { field = policy_of_option(text); }, help);
   } else {
     option = command_.add_option(name, field, help);
+    if constexpr (std::is_integral_v<typename ValueOf<T>::type>) {
+      option->transform(decimal<typename ValueOf<T>::type>());
+    }
   }
   option->take_last()->group(std::string(setting.group));
 }
@@ -99,6 +126,8 @@ RunConfig RunOptions::resolve_resumed(const RunConfig& saved) {
         to = from;
       },
       config, given_);
+  check(config.is_text() == saved.is_text(), "resume: --text cannot change; the run learns {}",
+        saved.data_name());
   return config;
 }
 

@@ -52,7 +52,8 @@ class TrainingRun {
   void prepare_folder() {
     if (control_.resume) {
       folder_.load_state(trainer_);
-      keep_metrics_until(folder_.metrics_file(), trainer_.position().step);
+      const std::string lost = keep_metrics_until(folder_.metrics_file(), trainer_.state().step);
+      if (!lost.empty()) spdlog::warn("{}", lost);
       folder_.write_config(trainer_.config());
     } else {
       folder_.start(trainer_.config());
@@ -94,7 +95,7 @@ void TrainingRun::write_profile(Outcome& outcome) const {
 
 // Of the second step, because the first one makes what later ones find: gradients and optimiser state.
 StepReport TrainingRun::step(Profiler* profiler) {
-  const Index number = trainer_.position().step + 1;
+  const Index number = trainer_.state().step + 1;
   if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(nullptr, profiler);
   MemoryTimeline timeline;
   const StepReport report = trainer_.step(&timeline, profiler);
@@ -118,7 +119,7 @@ void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
 void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
   // The last evaluation takes all held-out data; those on the way a fixed part of it, to cost little.
   constexpr Index kExamplesOnTheWay = 512;
-  const Index step = trainer_.position().step;
+  const Index step = trainer_.state().step;
   outcome.evaluation = trainer_.evaluate(step == trainer_.config().steps ? 0 : kExamplesOnTheWay);
   outcome.train_loss = trainer_.take_mean_loss();
   metrics_.write(step, outcome.train_loss, *outcome.evaluation);
@@ -127,7 +128,7 @@ void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
 
 Outcome TrainingRun::run(const Console& console) {
   const RunConfig& c = trainer_.config();
-  const Index first = trainer_.position().step;
+  const Index first = trainer_.state().step;
   const Index end = control_.stop_after > 0 ? std::min(c.steps, first + control_.stop_after) : c.steps;
   Outcome outcome;
   Index saved = -1;
@@ -141,7 +142,7 @@ Outcome TrainingRun::run(const Console& console) {
       saved = outcome.last.step;
     }
   }
-  const Index step = trainer_.position().step;
+  const Index step = trainer_.state().step;
   if (saved != step) folder_.save(trainer_);
   outcome.interrupted = InterruptScope::requested() && step < end;
   if (outcome.profile && outcome.interrupted && done_ < kLastProfiled) {
@@ -161,11 +162,11 @@ std::string describe_peak(const StepReport& report) {
 }
 
 // The kernel and what makes this attention another function than the plain one.
-std::string describe_attention(const nn::TransformerConfig& m) {
-  std::string text = fmt::format("{}, {} positions", name_of(m.attention), name_of(m.positions));
-  if (m.window) text += fmt::format(", window {}", *m.window);
-  if (m.softcap) text += fmt::format(", softcap {}", *m.softcap);
-  if (m.sinks) text += ", sinks";
+std::string describe_attention(const nn::AttentionConfig& a) {
+  std::string text = fmt::format("{}, {} positions", name_of(a.kernel), name_of(a.positions));
+  if (a.window) text += fmt::format(", window {}", *a.window);
+  if (a.softcap) text += fmt::format(", softcap {}", *a.softcap);
+  if (a.sinks) text += ", sinks";
   return text;
 }
 
@@ -175,11 +176,12 @@ void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) 
   const auto line = [&](std::string_view what, const std::string& value) {
     out << fmt::format("  {:<12} {}\n", what, value);
   };
-  out << fmt::format("{}: {} of {} steps{}\n", c.data_name(), trainer.position().step, c.steps,
+  out << fmt::format("{}: {} of {} steps{}\n", c.data_name(), trainer.state().step, c.steps,
                      outcome.interrupted ? ", interrupted" : "");
   line("model", fmt::format("{} layers, {} heads, {} key/value heads, width {}, {} parameters", m.layers,
-                            m.heads, m.kv_heads, m.width, nn::count(nn::parameters(trainer.model()))));
-  line("attention", describe_attention(m));
+                            m.attention.heads, m.attention.kv_heads, m.width,
+                            nn::count(nn::parameters(trainer.model()))));
+  line("attention", describe_attention(m.attention));
   if (outcome.evaluation) {
     const Evaluation& e = *outcome.evaluation;
     line("loss", fmt::format("train {:.4f}, validation {:.4f}", outcome.train_loss, e.loss));
@@ -209,7 +211,7 @@ std::string summary_json(Trainer& trainer, const Outcome& outcome) {
   const auto e =
       outcome.evaluation.value_or(Evaluation{.loss = unknown, .accuracy = unknown, .exact = unknown});
   nlohmann::ordered_json json = {{"out", c.out},
-                                 {"step", trainer.position().step},
+                                 {"step", trainer.state().step},
                                  {"interrupted", outcome.interrupted},
                                  {"parameters", nn::count(nn::parameters(trainer.model()))},
                                  {"train_loss", outcome.evaluation ? outcome.train_loss : unknown},
@@ -228,8 +230,8 @@ int run_training(const RunConfig& config, const RunControl& control, const Conso
   TrainingRun run(config, control);
   Trainer& trainer = run.trainer();
   spdlog::info("{} {} with {} parameters, from step {}, into {}", control.resume ? "resuming" : "learning",
-               trainer.config().data_name(), nn::count(nn::parameters(trainer.model())),
-               trainer.position().step, trainer.config().out);
+               trainer.config().data_name(), nn::count(nn::parameters(trainer.model())), trainer.state().step,
+               trainer.config().out);
   const Outcome outcome = run.run(console);
   if (control.summary && control.json) console.out << summary_json(trainer, outcome) << std::flush;
   if (control.summary && !control.json) print_summary(console.out, trainer, outcome);

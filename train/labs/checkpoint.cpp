@@ -8,6 +8,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/format.h"
 #include "tilegrad/train/labs/probes.h"
+#include "tilegrad/train/run/checkpoint_policy.h"
 #include "tilegrad/train/run/names.h"
 #include "tilegrad/train/run/stage_costs.h"
 
@@ -18,7 +19,7 @@ namespace {
 // One way of checkpointing, and what was predicted and measured of it.
 struct Variant {
   std::string name;
-  std::string policy;  // empty: none
+  CheckpointPolicy policy;
   Schedule schedule = {};
   ScheduleCost predicted = {};
   Index peak = 0;      // tracked, bytes
@@ -89,14 +90,13 @@ Json to_json(const CheckpointLab& lab) {
 }
 
 nn::TransformerConfig model_of(const Json& task) {
+  const auto heads = task.at("heads").get<Index>();
   nn::TransformerConfig config = {.vocabulary = kVocabulary,
                                   .context = task.at("seq").get<Index>(),
                                   .layers = task.at("layers").get<Index>(),
-                                  .heads = task.at("heads").get<Index>(),
-                                  .kv_heads = task.at("heads").get<Index>(),
-                                  .width = task.at("d").get<Index>()};
-  const auto policy = task.at("policy").get<std::string>();
-  if (!policy.empty()) config.recompute = value_of<nn::Recompute>("checkpoint", policy);
+                                  .width = task.at("d").get<Index>(),
+                                  .attention = {.heads = heads, .kv_heads = heads}};
+  config.recompute = recompute_of(parse_checkpoint_policy(task.at("policy").get<std::string>()));
   return config;
 }
 
@@ -112,7 +112,7 @@ struct Bench {
     return random_tokens(task.at("batch").get<Index>(), task.at("seq").get<Index>(), part);
   }
 
-  nn::Mode mode() const { return {.training = true, .key = key.fold(3)}; }
+  nn::ForwardOptions mode() const { return {.training = true, .key = key.fold(3)}; }
 
   // Loss and gradients of one step; the gradients are left in the model.
   double step() {
@@ -169,14 +169,15 @@ Json probe_schedule(const Json& task) {
 
 namespace {
 
-Json task_of(const CheckpointLab& lab, const std::string& probe, const std::string& policy) {
+Json task_of(const CheckpointLab& lab, const std::string& probe, const CheckpointPolicy& policy = {}) {
   Json task = to_json(lab);
   task["probe"] = probe;
-  task["policy"] = policy;
+  task["policy"] = to_string(policy);
   return task;
 }
 
-ChainCost measure_chain(const CheckpointLab& lab, const LabOptions& options, const std::string& policy) {
+ChainCost measure_chain(const CheckpointLab& lab, const LabOptions& options,
+                        const CheckpointPolicy& policy = {}) {
   return chain_of(measure_apart(options, task_of(lab, "stages", policy)));
 }
 
@@ -186,14 +187,17 @@ std::vector<Variant> make_variants(const CheckpointLab& lab, const LabOptions& o
                                    const ChainCost& chain, Index budget) {
   const auto root = static_cast<Index>(std::lround(std::sqrt(static_cast<double>(lab.layers))));
   std::vector<Variant> variants = {
-      {.name = "none", .policy = ""},
-      {.name = "block", .policy = "", .schedule = even_segments(lab.layers, lab.layers)},
-      {.name = "sqrt", .policy = "", .schedule = even_segments(lab.layers, root)},
-      {.name = "budget", .policy = "", .schedule = plan_checkpoints(chain, budget)}};
-  for (Variant& v : variants) v.predicted = cost_of(chain, v.schedule);
-  for (const std::string& policy : all_names<nn::Recompute>()) {
-    const ChainCost own = measure_chain(lab, options, policy);
-    variants.push_back({.name = policy, .policy = policy, .predicted = cost_of(own, {})});
+      {.name = "none", .policy = {}},
+      {.name = "block", .policy = EveryBlock{}},
+      {.name = "sqrt", .policy = Segments{root}},
+      {.name = "budget", .policy = MemoryBudget{budget}, .schedule = plan_checkpoints(chain, budget)}};
+  for (Variant& v : variants) {
+    if (v.schedule.empty()) v.schedule = schedule_of(v.policy, lab.layers);
+    v.predicted = cost_of(chain, v.schedule);
+  }
+  for (const auto part : {nn::Recompute::attention, nn::Recompute::mlp, nn::Recompute::elementwise}) {
+    const ChainCost own = measure_chain(lab, options, part);
+    variants.push_back({.name = std::string(name_of(part)), .policy = part, .predicted = cost_of(own, {})});
   }
   return variants;
 }
@@ -316,9 +320,9 @@ Chart peaks(const std::vector<Variant>& variants) {
 }  // namespace
 
 int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, const Console& console) {
-  Json configuration = task_of(lab, "stages", "");
+  Json configuration = task_of(lab, "stages");
   model_of(configuration).validate();
-  const ChainCost chain = measure_chain(lab, options, "");
+  const ChainCost chain = measure_chain(lab, options);
   const Index budget = lab.budget > 0 ? lab.budget : default_budget(chain);
   std::vector<Variant> variants = make_variants(lab, options, chain, budget);
   measure_variants(lab, options, variants);

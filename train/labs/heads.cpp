@@ -7,6 +7,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/format.h"
 #include "tilegrad/nn/generate.h"
+#include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/labs/probes.h"
 #include "tilegrad/train/measure/tensor_difference.h"
@@ -32,9 +33,8 @@ nn::TransformerConfig model_of(const Json& task, Index kv_heads) {
   return {.vocabulary = kVocabulary,
           .context = task.at("seq").get<Index>(),
           .layers = task.at("layers").get<Index>(),
-          .heads = heads,
-          .kv_heads = kv_heads,
-          .width = heads * task.at("d").get<Index>()};
+          .width = heads * task.at("d").get<Index>(),
+          .attention = {.heads = heads, .kv_heads = kv_heads}};
 }
 
 RandomKey key_of(const Json& task) { return RandomKey{task.at("seed").get<std::uint64_t>()}; }
@@ -56,9 +56,9 @@ Tensor repeat_heads(const Tensor& x, Index heads) {
 // A toy task that takes a moment, for models of this many heads.
 RunConfig toy_config(const Json& task, Index kv_heads) {
   RunConfig config = task_preset(data::TaskKind::sort);
-  config.model.heads = task.at("heads").get<Index>();
-  config.model.kv_heads = kv_heads;
-  config.model.width = 8 * config.model.heads;
+  config.model.attention.heads = task.at("heads").get<Index>();
+  config.model.attention.kv_heads = kv_heads;
+  config.model.width = 8 * config.model.attention.heads;
   config.steps = task.at("steps").get<Index>();
   config.warmup = std::min(config.warmup, config.steps / 10);
   config.seed = task.at("seed").get<std::uint64_t>();
@@ -67,7 +67,7 @@ RunConfig toy_config(const Json& task, Index kv_heads) {
 }
 
 void train_until(Trainer& trainer, Index step) {
-  while (trainer.position().step < step) trainer.step();
+  while (trainer.state().step < step) trainer.step();
 }
 
 }  // namespace
@@ -118,15 +118,15 @@ Json probe_sharing(const Json& task) {
   const nn::Attention& layer = model.blocks[0].attention;
   const Var x = Tensor::normal({1, config.context, config.width}, config.dtype, key_of(task).fold(1));
   const auto heads_of = [&](const nn::Linear& linear, Index heads) {
-    return linear(x).value().reshape({1, config.context, heads, layer.config.head_size()});
+    return linear(x).value().reshape({1, config.context, heads, config.head_size()});
   };
-  const Tensor q = heads_of(layer.query, config.heads);
-  const Tensor k = heads_of(layer.key, config.kv_heads), v = heads_of(layer.value, config.kv_heads);
+  const nn::AttentionConfig& c = layer.config;
+  const Tensor q = heads_of(layer.query, c.heads);
+  const Tensor k = heads_of(layer.key, c.kv_heads), v = heads_of(layer.value, c.kv_heads);
   const auto attend = [&](const Tensor& keys, const Tensor& values) {
-    return attention(q, keys, values, config.attention, {.causal = true}).value();
+    return attention(q, keys, values, c.kernel, {.causal = true}).value();
   };
-  const Tensor shared = attend(k, v),
-               repeated = attend(repeat_heads(k, config.heads), repeat_heads(v, config.heads));
+  const Tensor shared = attend(k, v), repeated = attend(repeat_heads(k, c.heads), repeat_heads(v, c.heads));
   return {{"difference", largest_difference(shared, repeated)}};
 }
 
@@ -144,7 +144,7 @@ Json probe_conversion(const Json& task) {
   train_until(mha, steps);
   Trainer converted(toy_config(task, task.at("kv_heads").get<Index>()));
   nn::pool_kv_heads(converted.model(), mha.model());
-  converted.set_position(mha.position());
+  converted.set_state(mha.state());
   Json losses = Json::array({mha.evaluate().loss, converted.evaluate().loss});
   for (const Index percent : {1, 5, 10}) {
     train_until(converted, steps + (steps * percent + 99) / 100);

@@ -105,8 +105,8 @@ std::string finding(const Runs& runs) {
 
 std::string model_of(const ReportedRun& run) {
   const nn::TransformerConfig& m = run.config.model;
-  return fmt::format("{} layers, {} heads, width {}, context {}, {}", m.layers, m.heads, m.width, m.context,
-                     name_of(m.dtype));
+  return fmt::format("{} layers, {} heads, width {}, context {}, {}", m.layers, m.attention.heads, m.width,
+                     m.context, name_of(m.dtype));
 }
 
 std::string training_of(const ReportedRun& run) {

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <string_view>
 
 #include "tilegrad/base/error.h"
@@ -17,7 +18,8 @@ namespace {
 using nlohmann::ordered_json;
 
 bool has_step(const ordered_json& json) {
-  return json.is_object() && json.contains("step") && json["step"].is_number_integer();
+  return json.is_object() && json.contains("step") && json["step"].is_number_unsigned() &&
+         json["step"].get<std::uint64_t>() <= std::uint64_t{std::numeric_limits<Index>::max()};
 }
 
 // Calls f with every line, each of which must have a step.
@@ -128,13 +130,23 @@ void MetricsWriter::write(Index step, double train_loss, const Evaluation& e) {
               {"exact", e.exact}});
 }
 
-void keep_metrics_until(const std::filesystem::path& file, Index step) {
-  if (!std::filesystem::exists(file)) return;
+std::string keep_metrics_until(const std::filesystem::path& file, Index step) {
+  if (!std::filesystem::exists(file)) {
+    return fmt::format("{}: is missing; the steps up to {} will have no metrics", file.string(), step);
+  }
   std::string kept;
-  for_each_step_line(file, [&](const JsonLine& line) {
-    if (line.json["step"].get<Index>() <= step) kept += line.text;
+  Index damaged = 0, first = 0;
+  for_each_json_line(file, [&](const JsonLine& line) {
+    if (!has_step(line.json)) {
+      if (++damaged == 1) first = line.number;
+    } else if (line.json["step"].get<Index>() <= step) {
+      kept += line.text;
+    }
   });
   write_file(file, kept);
+  if (damaged == 0) return "";
+  return fmt::format("{}: {} damaged line{}, the first is line {}; dropped", file.string(), damaged,
+                     damaged == 1 ? "" : "s", first);
 }
 
 Metrics read_metrics(const std::filesystem::path& file) {

@@ -31,9 +31,9 @@ class MetricsWriter {
   std::ofstream out_;
 };
 
-/// Drops all lines of steps after `step`, and a last line that was written by half. Throws if another line is
-/// not what it should be.
-void keep_metrics_until(const std::filesystem::path& file, Index step);
+/// Drops all lines of steps after `step`, an incomplete last line, and damaged ones. Returns a sentence about what
+/// was missing or damaged, empty if nothing was.
+std::string keep_metrics_until(const std::filesystem::path& file, Index step);
 
 /// What is kept of the evaluations.
 struct EvaluationLine {
@@ -58,7 +58,7 @@ MetricsSummary summary_of(const Metrics& metrics);
 /// All complete lines; none if the file is missing. Throws Error "<file>: line 3 ..." if one is not what it
 /// should be.
 Metrics read_metrics(const std::filesystem::path& file);
-/// The same, but of a file that exists, and with damaged lines left out and told in `damage`.
+/// The same, but of a file that exists, and damaged lines are left out and reported in `damage`.
 Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& damage);
 
 }  // namespace tilegrad::train

@@ -41,8 +41,10 @@ template <>
 inline constexpr Named<nn::NormKind> kNames<nn::NormKind>[] = {{nn::NormKind::layernorm, "layernorm"},
                                                                {nn::NormKind::rmsnorm, "rmsnorm"}};
 template <>
-inline constexpr Named<nn::Positions> kNames<nn::Positions>[] = {
-    {nn::Positions::learned, "learned"}, {nn::Positions::rope, "rope"}, {nn::Positions::alibi, "alibi"}};
+inline constexpr Named<nn::PositionEncoding> kNames<nn::PositionEncoding>[] = {
+    {nn::PositionEncoding::learned, "learned"},
+    {nn::PositionEncoding::rope, "rope"},
+    {nn::PositionEncoding::alibi, "alibi"}};
 template <>
 inline constexpr Named<AttentionKernel> kNames<AttentionKernel>[] = {{AttentionKernel::naive, "naive"},
                                                                      {AttentionKernel::flash, "flash"}};
@@ -50,7 +52,8 @@ template <>
 inline constexpr Named<Align> kNames<Align>[] = {{Align::bottom_right, "bottom_right"},
                                                  {Align::top_left, "top_left"}};
 template <>
-inline constexpr Named<nn::Recompute> kNames<nn::Recompute>[] = {{nn::Recompute::attention, "attention"},
+inline constexpr Named<nn::Recompute> kNames<nn::Recompute>[] = {{nn::Recompute::nothing, "none"},
+                                                                 {nn::Recompute::attention, "attention"},
                                                                  {nn::Recompute::mlp, "mlp"},
                                                                  {nn::Recompute::elementwise, "elementwise"}};
 template <>

@@ -36,8 +36,8 @@ RunConfig task_preset(data::TaskKind kind) {
   // Among random values some seeds never learn recall; among filler tokens every one that was tried did.
   config.task.filler = kind == data::TaskKind::recall;
   config.model.layers = sizes.layers;
-  config.model.heads = sizes.heads;
-  config.model.kv_heads = sizes.heads;
+  config.model.attention.heads = sizes.heads;
+  config.model.attention.kv_heads = sizes.heads;
   config.model.width = sizes.width;
   config.model.context = config.task.context();
   config.model.tie = false;
@@ -56,12 +56,12 @@ RunConfig task_preset(data::TaskKind kind) {
 RunConfig text_preset() {
   RunConfig config;
   config.model.layers = 4;
-  config.model.heads = 4;
-  config.model.kv_heads = 4;
+  config.model.attention.heads = 4;
+  config.model.attention.kv_heads = 4;
   config.model.width = 128;
   config.model.context = 64;
   // With learned positions the same setting ends at about 1.89, as it does in PyTorch; with these it is 1.77.
-  config.model.positions = nn::Positions::rope;
+  config.model.attention.positions = nn::PositionEncoding::rope;
   config.model.tie = true;
   config.init = InitKind::gpt2;
   config.adamw = {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1, .clip = 1};

@@ -19,7 +19,7 @@ RunConfig text_preset();
 /// `given(name)` tells whether a setting was.
 template <class Given>
 void derive_settings(RunConfig& c, Given&& given) {
-  if (!given("kv-heads")) c.model.kv_heads = c.model.heads;
+  if (!given("kv-heads")) c.model.attention.kv_heads = c.model.attention.heads;
   if (!given("context") && !c.is_text()) c.model.context = c.task.context();
   if (!given("min-lr")) c.min_lr = c.lr / 10;
   if (!given("warmup")) c.warmup = std::min(c.warmup, c.steps / 10);

@@ -41,6 +41,10 @@ std::string option_of(std::string_view setting, const T& value) {
   }
 }
 
+std::string option_of(std::string_view setting, const CheckpointPolicy& policy) {
+  return option_of(setting, to_string(policy));
+}
+
 // No preset gives such a setting, so that none need be taken back.
 template <class T>
 std::string option_of(std::string_view setting, const std::optional<T>& value) {

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
+#include <set>
 #include <type_traits>
+#include <utility>
 #include <vector>
-
-#include "tilegrad/train/run/checkpoint_policy.h"
 
 namespace tilegrad::train {
 
@@ -44,6 +45,8 @@ ordered_json json_of(const T& value) {
   }
 }
 
+ordered_json json_of(const CheckpointPolicy& policy) { return to_string(policy); }
+
 // What was not given is null.
 template <class T>
 ordered_json json_of(const std::optional<T>& value) {
@@ -62,8 +65,11 @@ void read_value(const ordered_json& value, T& field, const std::string& what) {
     check(value.is_boolean(), "{} is not true or false", what);
     field = value.get<bool>();
   } else if constexpr (std::is_integral_v<T>) {
-    check(std::is_signed_v<T> ? value.is_number_integer() : value.is_number_unsigned(),
-          "{} is not an integer", what);
+    check(value.is_number_integer(), "{} is not an integer", what);
+    const bool fits = value.is_number_unsigned() ? std::in_range<T>(value.get<std::uint64_t>())
+                                                 : std::in_range<T>(value.get<std::int64_t>());
+    check(fits, "{} is {}, not between {} and {}", what, value.dump(), std::numeric_limits<T>::min(),
+          std::numeric_limits<T>::max());
     field = value.get<T>();
   } else {
     check(value.is_number(), "{} is not a number", what);
@@ -71,10 +77,32 @@ void read_value(const ordered_json& value, T& field, const std::string& what) {
   }
 }
 
+void read_value(const ordered_json& value, CheckpointPolicy& field, const std::string& what) {
+  std::string text;
+  read_value(value, text, what);
+  field = parse_checkpoint_policy(text);
+}
+
 template <class T>
 void read_value(const ordered_json& value, std::optional<T>& field, const std::string& what) {
   field.reset();
   if (!value.is_null()) read_value(value, field.emplace(), what);
+}
+
+// An object in which no key stands twice, and nothing follows it. A JSON library lets the former pass, and takes
+// a zero byte for the end.
+ordered_json parse_object(std::string_view text, std::string_view where) {
+  std::set<std::string> keys;
+  const auto inspect = [&](int depth, ordered_json::parse_event_t event, ordered_json& parsed) {
+    if (event != ordered_json::parse_event_t::key || depth != 1) return true;
+    const auto key = parsed.get<std::string>();
+    check(keys.insert(key).second, "{}: `{}` stands there twice", where, key);
+    return true;
+  };
+  const bool zeros = text.find('\0') != std::string_view::npos;
+  ordered_json json = zeros ? ordered_json() : ordered_json::parse(text, inspect, /*allow_exceptions=*/false);
+  check(json.is_object(), "{}: is not a JSON object", where);
+  return json;
 }
 
 // Bytes need not be valid UTF-8, so they are kept as numbers.
@@ -94,18 +122,18 @@ nn::TransformerConfig RunConfig::model_for(Index data_vocabulary) const {
   nn::TransformerConfig result = model;
   result.vocabulary = data_vocabulary;
   result.init = init_of(init);
-  result.segments = 0;
+  result.recompute = recompute_of(checkpoint);
   result.validate();
-  const CheckpointSetting setting = parse_checkpoint(checkpoint, model.layers);
-  result.segments = setting.segments;
-  result.recompute = setting.recompute;
   return result;
 }
 
 void RunConfig::validate() const {
-  const auto at_least = [](std::string_view what, Index value, Index least) {
-    check(value >= least, "{}: is {}, must be at least {}", what, value, least);
+  const auto at_least = [](std::string_view what, Index value, Index min) {
+    constexpr Index kMax = 1'000'000'000'000;  // so that no sum or product of counts overflows
+    check(value >= min, "{}: is {}, must be at least {}", what, value, min);
+    check(value <= kMax, "{}: is {}, must be at most {}", what, value, kMax);
   };
+  train::validate(checkpoint, model.layers);
   at_least("steps", steps, 1);
   at_least("batch", batch, 1);
   at_least("eval-every", eval_every, 1);
@@ -137,8 +165,7 @@ ordered_json to_json(const RunConfig& config) {
 }
 
 RunConfig config_from_json(std::string_view text, std::string_view where) {
-  const ordered_json json = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  check(json.is_object(), "{}: is not a JSON object", where);
+  const ordered_json json = parse_object(text, where);
   RunConfig config;
   const auto read = [&](const std::string& key, auto& field) {
     read_value(member(json, key, where), field, fmt::format("{}: `{}`", where, key));

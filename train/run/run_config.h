@@ -8,6 +8,7 @@
 #include "tilegrad/data/task.h"
 #include "tilegrad/nn/adamw.h"
 #include "tilegrad/nn/transformer.h"
+#include "tilegrad/train/run/checkpoint_policy.h"
 #include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
@@ -19,11 +20,11 @@ struct RunConfig {
   data::TaskOptions task = data::TaskOptions::defaults(data::TaskKind::sort);
   std::string text;
 
-  // The model. Its vocabulary comes from the data, its init, segments and policy from the settings below.
+  // The model. Its vocabulary comes from the data, its init and what it recomputes from the settings below.
   nn::TransformerConfig model;
   InitKind init = InitKind::gpt2;
   KvInit kv_init = KvInit::fresh;
-  std::string checkpoint = "none";  // train/checkpoint_setting.h
+  CheckpointPolicy checkpoint;
 
   nn::AdamW::Config adamw;
   double lr = 1e-3;
@@ -47,11 +48,10 @@ struct RunConfig {
   bool is_text() const { return !text.empty(); }
   /// The name of the task, or "text".
   std::string_view data_name() const { return is_text() ? "text" : name_of(task.kind); }
-  /// `model` with vocabulary, init, segments and policy filled in; a schedule for a budget is the trainer's
-  /// to plan. Throws if `checkpoint` makes no sense.
+  /// `model` with what it takes from elsewhere filled in. Throws if it makes no sense.
   nn::TransformerConfig model_for(Index data_vocabulary) const;
-  /// Throws Error with one line on the first setting of the optimiser or the run that makes no sense; the
-  /// model and the data check theirs.
+  /// Throws Error with one line on the first setting of checkpoints, the optimiser or the run that makes no
+  /// sense; the model and the data check theirs.
   void validate() const;
 };
 
@@ -72,7 +72,7 @@ void for_each_setting(F&& f, Configs&... c) {
   constexpr std::string_view kData = "Data", kModel = "Model", kAttention = "Attention", kMemory = "Memory";
   constexpr std::string_view kOptimiser = "Optimiser", kRun = "Run";
   f(Setting{"task", kData, "toy task to learn"}, c.task.kind...);
-  f(Setting{"text", kData, "file to learn instead, byte by byte"}, c.text...);
+  f(Setting{"text", kData, "file to learn instead, byte by byte", true}, c.text...);
   f(Setting{"length", kData, "symbols to copy, reverse or sort; digits to add; length of recall, induction"},
     c.task.length...);
   f(Setting{"symbols", kData, "different symbols; keys, and as many values, for recall"}, c.task.symbols...);
@@ -85,32 +85,32 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"hidden", kModel, "size inside the mlp; 0: 4 x width (8/3 x for swiglu)"}, c.model.hidden...);
   f(Setting{"mlp", kModel, "activation of the mlp"}, c.model.mlp...);
   f(Setting{"norm", kModel, "normalisation"}, c.model.norm...);
-  f(Setting{"positions", kModel, "how a token knows its place"}, c.model.positions...);
+  f(Setting{"positions", kModel, "how a token knows its place"}, c.model.attention.positions...);
   f(Setting{"dropout", kModel, "probability of dropping an activation"}, c.model.dropout...);
   f(Setting{"bias", kModel, "linear layers have a bias"}, c.model.bias...);
   f(Setting{"tie", kModel, "the head shares the token embedding's matrix"}, c.model.tie...);
   f(Setting{"init", kModel, "how weights start: N(0, .02) or N(0, 1) and N(0, .07)"}, c.init...);
   f(Setting{"dtype", kModel, "element type of weights and activations"}, c.model.dtype...);
 
-  f(Setting{"attention", kAttention, "kernel"}, c.model.attention...);
-  f(Setting{"heads", kAttention, "query heads"}, c.model.heads...);
+  f(Setting{"attention", kAttention, "kernel"}, c.model.attention.kernel...);
+  f(Setting{"heads", kAttention, "query heads"}, c.model.attention.heads...);
   f(Setting{"kv-heads", kAttention, "key/value heads: as many as heads is MHA, 1 is MQA, between is GQA"},
-    c.model.kv_heads...);
+    c.model.attention.kv_heads...);
   f(Setting{.name = "window",
             .group = kAttention,
             .help = "keys that a query sees before its own position; all unless given",
             .newer = true},
-    c.model.window...);
+    c.model.attention.window...);
   f(Setting{.name = "softcap",
             .group = kAttention,
             .help = "bound scores smoothly: X tanh(score / X); no bound unless given",
             .newer = true},
-    c.model.softcap...);
+    c.model.attention.softcap...);
   f(Setting{.name = "sinks",
             .group = kAttention,
             .help = "a learnable logit for each query head, for attention to nothing",
             .newer = true},
-    c.model.sinks...);
+    c.model.attention.sinks...);
   f(Setting{"kv-init", kAttention, "start of shared key/value heads: pooled from those of MHA, or fresh"},
     c.kv_init...);
 

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "tilegrad/base/file.h"
-#include "tilegrad/nn/safetensors.h"
+#include "tilegrad/nn/weights.h"
 
 namespace tilegrad::train {
 
@@ -17,13 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kWeightPrefix = "weights.";
-
-void copy_elements(Tensor& to, const Tensor& from) {
-  with_float_type("state", to.dtype(), [&]<class T>() {
-    const auto source = from.view<T>();
-    std::copy(source.begin(), source.end(), to.mut<T>().begin());
-  });
-}
 
 // A number that was written into the metadata of a file.
 template <class T>
@@ -38,16 +31,16 @@ T metadata_number(const nn::Safetensors& content, const std::string& key) {
   return value;
 }
 
-Position read_position(const nn::Safetensors& state, const RunConfig& config) {
-  Position position = {.step = metadata_number<Index>(state, "step"),
-                       .loss_sum = metadata_number<double>(state, "loss_sum"),
-                       .loss_count = metadata_number<Index>(state, "loss_count")};
-  check(position.step >= 0 && position.loss_count >= 0 && std::isfinite(position.loss_sum),
-        "step {}, loss_sum {}, loss_count {} cannot be", position.step, position.loss_sum,
-        position.loss_count);
-  const auto seed = metadata_number<std::uint64_t>(state, "seed");
+TrainState read_train_state(const nn::Safetensors& content, const RunConfig& config) {
+  TrainState state = {.step = metadata_number<Index>(content, "step"),
+                      .loss_sum = metadata_number<double>(content, "loss_sum"),
+                      .loss_count = metadata_number<Index>(content, "loss_count")};
+  check(state.step >= 0 && state.loss_count >= 0 && std::isfinite(state.loss_sum),
+        "step {}, loss_sum {}, loss_count {} cannot be", state.step, state.loss_sum, state.loss_count);
+  check(state.step <= config.steps, "is at step {}, the run is to end after {}", state.step, config.steps);
+  const auto seed = metadata_number<std::uint64_t>(content, "seed");
   check(seed == config.seed, "belongs to a run with seed {}, config.json says {}", seed, config.seed);
-  return position;
+  return state;
 }
 
 // Runs f, and says which file an error is about.
@@ -89,20 +82,25 @@ RunConfig RunFolder::read_config() const {
 }
 
 void RunFolder::save(Trainer& trainer) const {
-  const Position& position = trainer.position();
-  const std::string step = std::to_string(position.step);
+  const TrainState& state = trainer.state();
+  const std::string step = std::to_string(state.step);
   const auto parameters = nn::parameters(trainer.model());
-
-  nn::Safetensors state;
-  for (const nn::NamedParameter& p : parameters) {
-    state.tensors[std::string(kWeightPrefix) + p.name] = p.parameter->value();
+  try {
+    nn::check_finite(parameters);
+  } catch (const Error& error) {
+    fail("step {}: {}; not saved", step, error.what());
   }
-  for (const auto& moment : trainer.optimizer().state()) state.tensors[moment.name] = *moment.tensor;
-  state.metadata = {{"step", step},
-                    {"seed", std::to_string(trainer.config().seed)},
-                    {"loss_sum", fmt::format("{:.17g}", position.loss_sum)},
-                    {"loss_count", std::to_string(position.loss_count)}};
-  nn::save_safetensors(state_file(), state);
+
+  nn::Safetensors content;
+  for (const nn::NamedParameter& p : parameters) {
+    content.tensors[std::string(kWeightPrefix) + p.name] = p.parameter->value();
+  }
+  for (const auto& moment : trainer.optimizer().state()) content.tensors[moment.name] = *moment.tensor;
+  content.metadata = {{"step", step},
+                      {"seed", std::to_string(trainer.config().seed)},
+                      {"loss_sum", fmt::format("{:.17g}", state.loss_sum)},
+                      {"loss_count", std::to_string(state.loss_count)}};
+  nn::save_safetensors(state_file(), content);
 
   nn::Safetensors model;
   nn::store_parameters(model, parameters);
@@ -113,16 +111,17 @@ void RunFolder::save(Trainer& trainer) const {
 void RunFolder::load_state(Trainer& trainer) const {
   const nn::Safetensors content = nn::load_safetensors(state_file());
   about_file(state_file(), [&] {
-    const Position position = read_position(content, trainer.config());
+    const TrainState state = read_train_state(content, trainer.config());
     nn::Safetensors weights;
     for (const auto& [name, tensor] : content.tensors) {
       if (name.starts_with(kWeightPrefix)) weights.tensors[name.substr(kWeightPrefix.size())] = tensor;
     }
     nn::load_parameters(weights, nn::parameters(trainer.model()));
     for (const auto& moment : trainer.optimizer().state()) {
-      copy_elements(*moment.tensor, content.at(moment.name, moment.tensor->shape(), moment.tensor->dtype()));
+      nn::copy_elements(*moment.tensor,
+                        content.at(moment.name, moment.tensor->shape(), moment.tensor->dtype()));
     }
-    trainer.set_position(position);
+    trainer.set_state(state);
   });
 }
 

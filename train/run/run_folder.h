@@ -40,7 +40,8 @@ class RunFolder {
   void write_config(const RunConfig& config) const;
   RunConfig read_config() const;
 
-  /// Writes state and model, each replaced atomically.
+  /// Writes state and model, each replaced atomically. Throws, leaving them as they were, if a weight is not
+  /// finite.
   void save(Trainer& trainer) const;
   /// Puts weights, moments and position back. Throws Error "<file>: ..." if they are not those of such a
   /// model.

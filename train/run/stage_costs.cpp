@@ -26,8 +26,9 @@ Index peak_above(Index base, F&& f) {
 // The input as a leaf, if a gradient passes through it; tokens have none.
 Var input_of(const Tensor& x) { return x.dtype() == Dtype::i32 ? Var(x) : Var::leaf(x); }
 
-// The end of a stage's own tape. In a whole model the gradient of a stage's output belongs to the tape alone;
-// so it must be made by an op behind the stage and not be handed in, as the cotangent is.
+// The end of a stage's own tape. In the full model only the tape holds the gradient of a stage's output. To
+// measure the same, a scale-by-1 op is appended, so that backward creates that gradient instead of receiving it
+// from the caller.
 struct Ending {
   Tensor cotangent;
   Var root;
@@ -85,9 +86,10 @@ StageCost measure(const Stage& stage, const Tensor& x) {
   return cost;
 }
 
-StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x, const nn::Mode& mode) {
-  const Stage block = [&](const Var& in) { return model.run_block(in, layer, mode); };
-  const auto own = parameters(model.blocks[static_cast<std::size_t>(layer)]);
+StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x,
+                        const nn::ForwardOptions& forward) {
+  const Stage block = [&](const Var& in) { return model.run_block(in, layer, forward); };
+  const auto own = parameters(model.blocks[layer]);
   StageCost cost = measure(block, x);
   zero_grad(own);  // so that the second walk makes them anew
   cost.replay = walk_back([&](const Var& in) { return checkpoint(block, in); }, x, live(), nullptr);
@@ -97,20 +99,20 @@ StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x, co
 }  // namespace
 
 ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Tensor& targets,
-                         const nn::Mode& mode) {
+                         const nn::ForwardOptions& forward) {
   zero_grad(parameters(model));
   ChainCost chain = {.held = live()};
-  const Stage embed = [&](const Var&) { return model.embed(tokens, mode); };
+  const Stage embed = [&](const Var&) { return model.embed(tokens, forward); };
   const Stage head = [&](const Var& x) { return cross_entropy(model.logits(x), targets); };
-  std::vector<Tensor> inputs = {model.embed(tokens, mode).value()};
+  std::vector<Tensor> inputs = {model.embed(tokens, forward).value()};
   for (Index layer = 0; layer < model.config.layers; ++layer) {
-    inputs.push_back(model.run_block(inputs.back(), layer, mode).value());
+    inputs.push_back(model.run_block(inputs.back(), layer, forward).value());
   }
   // From the back, as the gradients of a step come into being; a tied head shares its own with the embedding.
   chain.behind = measure(head, inputs.back());
   for (Index layer = model.config.layers; layer-- > 0;) {
     inputs.pop_back();
-    chain.blocks.insert(chain.blocks.begin(), measure_block(model, layer, inputs.back(), mode));
+    chain.blocks.insert(chain.blocks.begin(), measure_block(model, layer, inputs.back(), forward));
   }
   chain.before = measure(embed, tokens);
   zero_grad(parameters(model));

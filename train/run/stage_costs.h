@@ -11,6 +11,6 @@ namespace tilegrad::train {
 ///
 /// Tracked bytes do not depend on the machine or the number of threads to speak of, times do.
 ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Tensor& targets,
-                         const nn::Mode& mode);
+                         const nn::ForwardOptions& forward);
 
 }  // namespace tilegrad::train

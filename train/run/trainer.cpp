@@ -9,7 +9,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/format.h"
 #include "tilegrad/kernels/parallel.h"
-#include "tilegrad/train/run/checkpoint_policy.h"
+#include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/stage_costs.h"
 
@@ -24,8 +24,8 @@ const RunConfig& validated(const RunConfig& config) {
   return config;
 }
 
-// Training needs every parameter four times, as value, gradient, and two moments, and a little memory beside
-// for what describes them.
+// Training needs every parameter four times, as value, gradient, and two moments, and a little memory in
+// addition for what describes them.
 void check_fits(const nn::TransformerConfig& model) {
   constexpr double kDescriptionsOfBlock = 16 << 10;
   const double bytes =
@@ -37,14 +37,25 @@ void check_fits(const nn::TransformerConfig& model) {
         model.layers, model.width, bytes / (1 << 30), format_bytes(memory::limit()));
 }
 
+// The least that a batch needs: its tokens, their vectors, and their logits.
+void check_batch_fits(const nn::TransformerConfig& model, Index batch) {
+  const double bytes = static_cast<double>(batch) * static_cast<double>(model.context) *
+                       static_cast<double>(model.vocabulary + model.width) *
+                       static_cast<double>(bytes_of(model.dtype));
+  check(bytes <= static_cast<double>(memory::limit()),
+        "train: a batch of {} sequences of {} tokens needs at least {:.1f} GiB, there are {} of memory",
+        batch, model.context, bytes / (1 << 30), format_bytes(memory::limit()));
+}
+
 nn::Transformer build_model(const RunConfig& config, Index vocabulary) {
   const nn::TransformerConfig model_config = config.model_for(vocabulary);
   check_fits(model_config);
+  check_batch_fits(model_config, config.batch);
   const RandomKey key = RandomKey{config.seed}.fold(kWeights);
   nn::Transformer model(model_config, key);
-  if (config.kv_init == KvInit::pooled && model_config.kv_heads < model_config.heads) {
+  if (config.kv_init == KvInit::pooled && model_config.attention.kv_heads < model_config.attention.heads) {
     nn::TransformerConfig full = model_config;
-    full.kv_heads = full.heads;
+    full.attention.kv_heads = full.attention.heads;
     nn::Transformer all_heads(full, key);
     nn::pool_kv_heads(model, all_heads);
   }
@@ -100,32 +111,31 @@ Trainer::Trainer(const RunConfig& config)
       model_(build_model(config_, data_->vocabulary())),
       optimizer_(nn::parameters(model_), config_.adamw) {
   if (config_.threads > 0) kernels::set_threads(static_cast<int>(std::min<Index>(config_.threads, 1024)));
-  keep_to_budget();
+  model_.schedule = schedule_of(config_.checkpoint, config_.model.layers);
+  if (const auto* budget = std::get_if<MemoryBudget>(&config_.checkpoint)) plan_for_budget(budget->bytes);
 }
 
 // Measures the stages on the first batch; all others have its shape.
-void Trainer::keep_to_budget() {
-  const Index budget = parse_checkpoint(config_.checkpoint, config_.model.layers).budget;
-  if (budget == 0) return;
+void Trainer::plan_for_budget(Index budget) {
   const data::Batch batch = data_->train(0, config_.batch);
-  const nn::Mode mode = {.training = true, .key = RandomKey{config_.seed}};
+  const nn::ForwardOptions options = {.training = true, .key = RandomKey{config_.seed}};
   model_.schedule =
-      plan_checkpoints(measure_stages(model_, tokens_of(batch), targets_of(batch), mode), budget);
+      plan_checkpoints(measure_stages(model_, tokens_of(batch), targets_of(batch), options), budget);
 }
 
-void Trainer::set_position(const Position& position) {
-  position_ = position;
-  optimizer_.set_steps(position.step);
+void Trainer::set_state(const TrainState& state) {
+  state_ = state;
+  optimizer_.set_steps(state.step);
 }
 
-Var Trainer::forward(const data::Batch& batch, const nn::Mode& mode) const {
-  return model_(tokens_of(batch), mode);
+Var Trainer::forward(const data::Batch& batch, const nn::ForwardOptions& options) const {
+  return model_(tokens_of(batch), options);
 }
 
 StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
   const auto start = Clock::now();
   memory::reset_peak();
-  const Index step = position_.step;
+  const Index step = state_.step;
   std::optional<Profiler::Call> profiled;
   if (profiler != nullptr) profiled.emplace(*profiler, step + 1);
   std::optional<MemoryRecorder> recorder;
@@ -133,13 +143,13 @@ StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
     recorder.emplace(*timeline, profiled ? profiled->memory_observer() : memory::Observer());
   }
   const data::Batch batch = data_->train(step, config_.batch);
-  const nn::Mode mode = {
+  const nn::ForwardOptions options = {
       .training = true, .key = RandomKey{config_.seed}.fold(kDropout).fold(static_cast<std::uint64_t>(step))};
 
   StepReport report;
   {
     Tape tape(Tape::Options{.detect_anomaly = config_.detect_anomaly});
-    const Var loss = cross_entropy(forward(batch, mode), targets_of(batch));
+    const Var loss = cross_entropy(forward(batch, options), targets_of(batch));
     report.loss = loss.value().item();
     tape.backward(loss);
   }
@@ -150,10 +160,10 @@ StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
   report.grad_norm = optimizer_.step(report.lr);
   nn::zero_grad(nn::parameters(model_));
 
-  position_.step = step + 1;
-  position_.loss_sum += report.loss;
-  ++position_.loss_count;
-  report.step = position_.step;
+  state_.step = step + 1;
+  state_.loss_sum += report.loss;
+  ++state_.loss_count;
+  report.step = state_.step;
   const memory::Usage usage = memory::usage();
   report.peak_bytes = usage.peak;
   report.at_peak = usage.at_peak;
@@ -180,9 +190,9 @@ Evaluation Trainer::evaluate(Index examples) const {
 }
 
 double Trainer::take_mean_loss() {
-  const double mean = position_.loss_sum / static_cast<double>(std::max<Index>(1, position_.loss_count));
-  position_.loss_sum = 0;
-  position_.loss_count = 0;
+  const double mean = state_.loss_sum / static_cast<double>(std::max<Index>(1, state_.loss_count));
+  state_.loss_sum = 0;
+  state_.loss_count = 0;
   return mean;
 }
 

@@ -20,7 +20,7 @@ struct StepReport {
   double grad_norm = 0;  ///< before clipping
   double ms = 0;
   double tokens_per_s = 0;
-  Index live_bytes = 0;          ///< behind backward: parameters, gradients and optimiser state
+  Index live_bytes = 0;          ///< after backward: parameters, gradients and optimiser state
   Index peak_bytes = 0;          ///< the most that were live during the step
   memory::ByCategory at_peak{};  ///< what they were used for
 };
@@ -34,7 +34,7 @@ struct Evaluation {
 
 /// Where a run stands, besides its weights and the optimiser's moments. The random numbers of a step come
 /// from the seed and the step alone, so there is no generator to save.
-struct Position {
+struct TrainState {
   Index step = 0;
   double loss_sum = 0;   ///< of the steps since the last evaluation
   Index loss_count = 0;  ///< their number
@@ -60,25 +60,26 @@ class Trainer {
   /// 0: all.
   Evaluation evaluate(Index examples = 0) const;
 
-  /// Mean loss of the steps since this was last asked, which is how progress on training data is told.
+  /// Mean loss of the steps since the last call: the progress on training data.
   double take_mean_loss();
 
   const RunConfig& config() const { return config_; }
   nn::Transformer& model() { return model_; }
   nn::AdamW& optimizer() { return optimizer_; }
-  const Position& position() const { return position_; }
+  const TrainState& state() const { return state_; }
   /// Goes on from there; weights and moments are the caller's to load.
-  void set_position(const Position& position);
+  void set_state(const TrainState& state);
 
  private:
-  void keep_to_budget();
-  Var forward(const data::Batch& batch, const nn::Mode& mode) const;  // (B, T) -> logits (B, T, V)
+  void plan_for_budget(Index bytes);
+  // (B, T) -> logits (B, T, V)
+  Var forward(const data::Batch& batch, const nn::ForwardOptions& options) const;
 
   RunConfig config_;
   std::unique_ptr<data::Dataset> data_;
   nn::Transformer model_;
   nn::AdamW optimizer_;
-  Position position_;
+  TrainState state_;
 };
 
 }  // namespace tilegrad::train

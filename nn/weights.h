@@ -1,0 +1,24 @@
+#pragma once
+
+#include <vector>
+
+#include "tilegrad/nn/module.h"
+#include "tilegrad/nn/safetensors.h"
+
+/// A model's parameters as named tensors, to save and to load them.
+namespace tilegrad::nn {
+
+/// Copies the elements of a tensor of the same shape and floating-point dtype.
+void copy_elements(Tensor& to, const Tensor& from);
+
+/// Throws, naming the first, if an element of a parameter is NaN or infinite.
+void check_finite(const std::vector<NamedParameter>& parameters);
+
+/// Adds the parameters to `content` by name, sharing memory.
+void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters);
+
+/// Copies all tensors of `content` into the parameters. Throws, leaving the parameters as they were, unless
+/// names, shapes and dtypes match exactly.
+void load_parameters(const Safetensors& content, const std::vector<NamedParameter>& parameters);
+
+}  // namespace tilegrad::nn
