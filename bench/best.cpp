@@ -38,7 +38,7 @@ class BestReporter : public benchmark::BenchmarkReporter {
 
 }  // namespace
 
-void keep_best(benchmark::internal::Benchmark* family) {
+void report_best(benchmark::internal::Benchmark* family) {
   family->UseRealTime()->ComputeStatistics("min", least)->ComputeStatistics("max", most);
 }
 

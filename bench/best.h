@@ -6,7 +6,7 @@ namespace tilegrad::bench {
 
 /// Wall time, and over the repetitions "min" and "max" of everything: neighbours only take from a machine, so
 /// the shortest time and the highest speed are what repeats from run to run.
-void keep_best(benchmark::internal::Benchmark* family);
+void report_best(benchmark::internal::Benchmark* family);
 
 /// Runs the chosen benchmarks and shows what --benchmark_format asks for; of the repetitions' statistics only
 /// min and max. Returns the exit code: 1 if a benchmark refused to run.

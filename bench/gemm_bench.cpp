@@ -29,6 +29,6 @@ BENCHMARK(gemm)
     ->Args({768, 512, 128})
     ->Args({768, 128, 512})
     ->Args({128, 512, 768})
-    ->Apply(bench::keep_best);
+    ->Apply(bench::report_best);
 
 }  // namespace

@@ -7,8 +7,9 @@
 #include "tests/limits.h"
 #include "tests/train/run_program.h"
 #include "tilegrad/base/memory.h"
-#include "tilegrad/train/labs/attention_bench.h"
+#include "tilegrad/train/labs/bench_measure.h"
 #include "tilegrad/train/labs/bench_report.h"
+#include "tilegrad/train/labs/speed_finding.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -39,11 +40,21 @@ std::set<std::string> keys_of(const json& object) {
   return keys;
 }
 
+// Nine repetitions that took the same time.
+std::vector<double> always(double ms) { return std::vector<double>(9, ms); }
+
+SweepRow row_of(Index time, double naive_forward, double flash_forward, double naive_backward,
+                double flash_backward) {
+  return {.time = time,
+          .naive_forward = always(naive_forward),
+          .flash_forward = always(flash_forward),
+          .naive_backward = always(naive_backward),
+          .flash_backward = always(flash_backward)};
+}
+
 // A sweep in which flash wins forward from the second length on, and never with its backward pass.
-std::vector<SweepRow> some_sweep() {
-  return {{.time = 32, .naive_forward = 1, .flash_forward = 2, .naive_backward = 1, .flash_backward = 2},
-          {.time = 64, .naive_forward = 4, .flash_forward = 3, .naive_backward = 4, .flash_backward = 9},
-          {.time = 128, .naive_forward = 9, .flash_forward = 8, .naive_backward = 1, .flash_backward = 9}};
+std::vector<SweepRow> example_sweep() {
+  return {row_of(32, 1, 2, 1, 2), row_of(64, 4, 3, 4, 9), row_of(128, 9, 8, 1, 9)};
 }
 
 }  // namespace
@@ -51,7 +62,7 @@ std::vector<SweepRow> some_sweep() {
 TEST_CASE("bench: JSON has a line for each type and pass, and every number in it") {
   const auto lines = lines_of(tiny_bench({"--backward", "--json", "--threads", "2"}));
   REQUIRE(lines.size() == 4);
-  const std::vector<std::string> types = {"normal", "normal", "flash", "flash"};
+  const std::vector<std::string> types = {"naive", "naive", "flash", "flash"};
   for (std::size_t i = 0; i < lines.size(); ++i) {
     CAPTURE(i);
     const json& line = lines[i];
@@ -74,10 +85,10 @@ TEST_CASE("bench: JSON has a line for each type and pass, and every number in it
 }
 
 TEST_CASE("bench: one type alone has nothing to differ from") {
-  for (const std::string type : {"flash", "normal"}) {
-    const auto lines = lines_of(tiny_bench({"--type", type, "--json"}));
+  for (const std::string type : {"flash", "naive", "normal"}) {
+    const auto lines = lines_of(tiny_bench({type == "naive" ? "--attention" : "--type", type, "--json"}));
     REQUIRE(lines.size() == 1);
-    CHECK(lines[0]["type"] == type);
+    CHECK(lines[0]["type"] == (type == "flash" ? "flash" : "naive"));
     CHECK(lines[0]["pass"] == "forward");
     CHECK(lines[0]["max_abs_diff"].is_null());
     CHECK(lines[0]["ms"] > 0);
@@ -112,7 +123,7 @@ TEST_CASE("bench: the table shows the machine, the problem and a row for each ty
   const Output output = tiny_bench({"--backward"});
   for (const char* part :
        {"FMA peak", "GB/s", "L2", "q (1, 40, 2, 8), k and v (1, 40, 2, 8), f32\n", "half of them in",
-        "of peak", "peak memory", "moved by model", "differs by", "\nnormal forward ", "\nnormal backward ",
+        "of peak", "peak memory", "moved by model", "differs by", "\nnaive forward ", "\nnaive backward ",
         "\nflash forward ", "\nflash backward "}) {
     CAPTURE(part);
     CHECK(output.out.find(part) != std::string::npos);
@@ -130,24 +141,49 @@ TEST_CASE("bench: what does not fit into memory is skipped, or an error if it wa
   };
   const Output both = with("both");
   CAPTURE(both.err);
-  CHECK(both.err.starts_with("warning: normal is skipped: out of memory: 4.0 MiB requested"));
+  CHECK(both.err.starts_with("warning: naive is skipped: out of memory: 4.0 MiB requested"));
   CHECK(std::count(both.err.begin(), both.err.end(), '\n') == 1);
   const auto lines = lines_of(both);
   REQUIRE(lines.size() == 2);
-  CHECK(lines[0]["type"] == "normal");
+  CHECK(lines[0]["type"] == "naive");
   for (const char* key : {"ms", "gflops", "fraction", "peak_bytes", "max_abs_diff"}) {
     CAPTURE(key);
     CHECK(lines[0][key].is_null());
   }
   CHECK(lines[1]["ms"] > 0);
   CHECK(lines[1]["max_abs_diff"].is_null());
-  check_error(with("normal"), kFailure, "out of memory: 4.0 MiB requested");
+  check_error(with("naive"), kFailure, "out of memory: 4.0 MiB requested");
+}
+
+TEST_CASE("bench: every option has one long name, and the short ones mean the same") {
+  const std::string problem = "q (3, 40, 4, 8), k and v (3, 40, 2, 8), f32\n";
+  const Output long_names = run_program({"bench", "--batch", "3", "--heads", "4", "--kv-heads", "2", "--seq",
+                                         "40", "--head-size", "8", "--attention", "flash", "--seconds", "0"});
+  CAPTURE(long_names.err);
+  CHECK(long_names.out.starts_with(problem));
+  const Output short_names = run_program({"bench", "--b", "3", "--h", "4", "--gqa-groups", "2", "--q-len",
+                                          "40", "--d", "8", "--type", "flash", "--seconds", "0"});
+  CAPTURE(short_names.err);
+  CHECK(short_names.out.starts_with(problem));
+}
+
+TEST_CASE("bench: says which kernel is faster only if the repetitions support it") {
+  CHECK(speed_finding("flash", "naive", always(2), always(3)) == "flash is 1.50x faster than naive");
+  CHECK(speed_finding("flash", "naive", always(3), always(2)) == "flash is 1.50x slower than naive");
+  // Twice as fast as a rule, but it lost three of nine.
+  CHECK(speed_finding("flash", "naive", {1, 1, 1, 1, 1, 1, 9, 9, 9}, always(2)) ==
+        "the times of flash and naive are not distinguishable");
+  // Three repetitions decide nothing.
+  CHECK(speed_finding("flash", "naive", {1, 1, 1}, {9, 9, 9}) ==
+        "the times of flash and naive are not distinguishable");
+  CHECK(tiny_bench({}).out.find("\nthe times of flash and naive are not distinguishable (forward)\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("bench: a result that is not finite is an error") {
-  BenchCase bench = {.heads = 1, .kv_heads = 1, .tq = 4, .tk = 4, .dim = 2, .seconds = 0};
-  bench.options.scale = std::nan("");
-  CHECK_THROWS_WITH_AS(run_bench(bench), "bench: normal gives a result that is not finite", Error);
+  BenchCase bench = {.problem = {.tq = 4, .tk = 4, .head_size = 2}, .seconds = 0};
+  bench.problem.options.scale = std::nan("");
+  CHECK_THROWS_WITH_AS(run_bench(bench), "bench: naive gives a result that is not finite", Error);
 }
 
 TEST_CASE("bench: misuse is an error") {
@@ -155,12 +191,12 @@ TEST_CASE("bench: misuse is an error") {
   check_error(tiny_bench({"--causal", "--window", "2,1"}), kFailure, "causal sees nothing to the right");
   check_error(tiny_bench({"--window", "-1"}), kFailure, "the window reaches -1 to the left");
   check_error(tiny_bench({"--type", "fast"}), kWrongCommandLine, "fast");
-  check_error(tiny_bench({"--d", "0"}), kWrongCommandLine, "--d");
+  check_error(tiny_bench({"--d", "0"}), kWrongCommandLine, "--head-size");
   check_error(tiny_bench({"--mask", "some"}), kWrongCommandLine, "some");
   check_error(tiny_bench({"--window", "1,2,3"}), kWrongCommandLine, "");
   check_error(tiny_bench({"--sweep", "--json"}), kWrongCommandLine, "--json");
   check_error(tiny_bench({"--out", "x.csv"}), kWrongCommandLine, "--sweep");
-  check_error(tiny_bench({"--q-len", "31", "--sweep"}), kFailure, "a sweep begins at 32, --q-len is 31");
+  check_error(tiny_bench({"--q-len", "31", "--sweep"}), kFailure, "a sweep begins at 32, --seq is 31");
   check_error(tiny_bench({"--b", "1000000000000"}), kFailure, "of memory");
   check_error(tiny_bench({"--profile", "/proc/tilegrad/trace.json"}), kFailure, "/proc/tilegrad");
 }
@@ -185,17 +221,21 @@ TEST_CASE("bench: a sweep prints a table and a verdict and writes CSV") {
 }
 
 TEST_CASE("bench: the verdict of a sweep names the length from which on flash always wins") {
-  std::vector<SweepRow> rows = some_sweep();
+  std::vector<SweepRow> rows = example_sweep();
   CHECK(sweep_verdict(rows) ==
         "flash is faster from T = 64 on (forward), at no T up to 128 (forward + backward)");
   // What naive cannot do at all, flash does faster.
-  rows.push_back({.time = 256, .flash_forward = 100, .flash_backward = 100});
+  rows.push_back({.time = 256, .flash_forward = always(100), .flash_backward = always(100)});
   CHECK(sweep_verdict(rows) ==
         "flash is faster from T = 64 on (forward), from T = 256 on (forward + backward)");
   CHECK(sweep_csv(rows).ends_with("\n256,,100,,100\n"));
-  rows[1].naive_forward = 1;
+  rows[1].naive_forward = always(1);
   rows.erase(rows.begin());
   CHECK(sweep_verdict(rows).starts_with("flash is faster from T = 128 on (forward)"));
+  // Faster in three of four repetitions only: that can be chance.
+  rows[1].naive_forward = {9, 9, 9, 7};
+  rows[1].flash_forward = {8, 8, 8, 8};
+  CHECK(sweep_verdict(rows).starts_with("flash is faster from T = 256 on (forward)"));
 }
 
 TEST_CASE("bench: the profile is a trace with an event for each timed call and memory as counters") {
@@ -222,33 +262,13 @@ TEST_CASE("bench: the profile is a trace with an event for each timed call and m
   CHECK(counters["peak bytes"] == 12);
 }
 
-TEST_CASE("bench: types take turns") {
-  const BenchReport report =
-      run_bench({.heads = 1, .kv_heads = 1, .tq = 16, .tk = 16, .dim = 4, .seconds = 0});
+TEST_CASE("bench: the calls of the kernels are interleaved") {
+  const BenchReport report = run_bench({.problem = {.tq = 16, .tk = 16, .head_size = 4}, .seconds = 0});
   REQUIRE(report.calls.size() == 6);
   for (std::size_t i = 0; i < 6; ++i) {
     CHECK(report.calls[i].kernel == (i % 2 == 0 ? AttentionKernel::naive : AttentionKernel::flash));
     CHECK(report.calls[i].peak_bytes >= report.calls[i].live_after);
   }
-}
-
-TEST_CASE("attention traffic: bytes follow the formulas") {
-  const AttentionSizes s = {
-      .batch = 2, .heads = 4, .kv_heads = 2, .tq = 8, .tk = 16, .dim = 32, .pairs = 100};
-  const double tensors = 2.0 * (4 * 8 + 2 * 16) * 32;  // q or out, and k or v
-  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::forward, Dtype::f32, 4096) ==
-        4 * (2 * tensors + 4 * 800));
-  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::backward, Dtype::f32, 4096) ==
-        4 * (4 * tensors + 7 * 800));
-  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::forward, Dtype::f32, 4096) ==
-        4 * (2 * tensors + 2 * 800 * 32 * 32 / 1024.0));
-  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, Dtype::f64, 4096) ==
-        8 * (4 * tensors + 4 * 800 * 32 * 32 / 512.0));
-  // Tensors of two bytes an element, scores and sums of four.
-  CHECK(moved_bytes(s, AttentionKernel::naive, Pass::forward, Dtype::bf16, 4096) ==
-        2 * 2 * tensors + 4 * 4 * 800);
-  CHECK(moved_bytes(s, AttentionKernel::flash, Pass::backward, Dtype::bf16, 4096) ==
-        2 * 4 * tensors + (2 * 2 + 2 * 4) * 800 * 32 * 32 / 1024.0);
 }
 
 TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {

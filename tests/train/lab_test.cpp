@@ -1,18 +1,21 @@
-#include "tilegrad/train/labs/lab.h"
-
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <sstream>
 
 #include "tests/train/run_program.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/kernels/parallel.h"
-#include "tilegrad/train/labs/checkpoint.h"
-#include "tilegrad/train/labs/flash.h"
-#include "tilegrad/train/labs/heads.h"
+#include "tilegrad/train/labs/checkpoint_lab.h"
+#include "tilegrad/train/labs/child.h"
+#include "tilegrad/train/labs/flash_lab.h"
+#include "tilegrad/train/labs/flash_measure.h"
+#include "tilegrad/train/labs/heads_lab.h"
+#include "tilegrad/train/labs/heads_measure.h"
+#include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/measure/system.h"
 
 using namespace tilegrad;
@@ -45,7 +48,7 @@ LabOutput run_lab(const std::string& folder, const std::string& name, RunLab&& r
           .environment = Json::parse(read_file(folder + "/environment.json"))};
 }
 
-// The report tells the configuration, the machine, the program and the command.
+// The report shows the configuration, the machine, the program and the command.
 void check_facts(const LabOutput& output) {
   CHECK(output.html.starts_with("<!"));
   std::map<std::string, std::string> facts;
@@ -74,9 +77,21 @@ void check_published(const LabOutput& output, std::size_t rows) {
 }  // namespace
 
 TEST_CASE("lab: rows of equal keys become lines of a CSV") {
-  CHECK(csv_of(Json::array({{{"name", "a"}, {"n", 1}}, {{"name", "b"}, {"n", 2.5}}})) ==
-        "name,n\na,1\nb,2.5\n");
-  CHECK(csv_of(Json::array()).empty());
+  CHECK(csv_of(OrderedJson::array({{{"name", "a"}, {"n", 1}}, {{"name", "b, \"c\""}, {"n", nullptr}}})) ==
+        "name,n\na,1\n\"b, \"\"c\"\"\",\n");
+  CHECK(csv_of(OrderedJson::array()).empty());
+}
+
+TEST_CASE("lab: one list of columns makes a table and the rows of files") {
+  const std::vector<Column<double>> columns = {
+      {"value", "value", [](double x) { return x; }, number("{:.1f}")},
+      {"", "squared", [](double x) { return x * x; }},
+      {"root", "", [](double x) { return x < 0 ? OrderedJson() : OrderedJson(std::sqrt(x)); }}};
+  const std::vector<double> rows = {4, -1};
+  const Table table = table_of("title", columns, rows);
+  CHECK(table.columns == std::vector<std::string>{"value", "root"});
+  CHECK(table.rows == std::vector<std::vector<std::string>>{{"4.0", "2.0"}, {"-1.0", "-"}});
+  CHECK(json_of(columns, rows).dump() == R"([{"value":4.0,"squared":16.0},{"value":-1.0,"squared":1.0}])");
 }
 
 TEST_CASE("lab: the median of several times and the distance of their quartiles") {
@@ -88,10 +103,13 @@ TEST_CASE("lab: the median of several times and the distance of their quartiles"
 
 TEST_CASE("lab: rounds join what was timed, and leave the rest as the first one found it") {
   const TemporaryFolder folder;
-  const Json task = {
-      {"probe", "attention"}, {"kernel", "flash"}, {"seq", 8},       {"d", 4},    {"heads", 1},
-      {"batch", 1},           {"causal", true},    {"dtype", "f32"}, {"seed", 1}, {"repeats", 2}};
-  const auto results = measure_by_turns(options_in(folder / "lab", 3), {task, task});
+  const Task task = {.measurement = "attention",
+                     .arguments = FlashTask{.seq = 8, .head_size = 4, .causal = true},
+                     .repeats = 2};
+  std::ostringstream out, err;
+  const auto results =
+      measure_interleaved(options_in(folder / "lab", 3), {task, task}, {.out = out, .err = err});
+  CHECK(err.str().empty());  // no terminal, no progress
   REQUIRE(results.size() == 2);
   for (const Json& result : results) {
     CHECK(result.at("step_ms").size() == 6);
@@ -100,15 +118,23 @@ TEST_CASE("lab: rounds join what was timed, and leave the rest as the first one 
   CHECK(std::filesystem::is_empty(folder / "lab"));
 }
 
-TEST_CASE("lab: a measurement that fails is told") {
+TEST_CASE("lab: on a terminal the measurements are counted") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH_AS(measure_apart(options_in(folder / "lab"), {{"probe", "juggle"}}),
+  const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};
+  std::ostringstream out, err;
+  measure_interleaved(options_in(folder / "lab", 2), {task}, {.out = out, .err = err, .terminal = true});
+  CHECK(err.str() == "\r0 of 2 measurements\r1 of 2 measurements\r2 of 2 measurements\n");
+}
+
+TEST_CASE("lab: a measurement that fails is reported") {
+  const TemporaryFolder folder;
+  CHECK_THROWS_WITH_AS(measure_in_child(options_in(folder / "lab"), {.measurement = "juggle"}),
                        "lab: the measurement `juggle` failed with exit code 1", Error);
 }
 
 TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that was predicted") {
   const TemporaryFolder folder;
-  const CheckpointLab lab = {.layers = 4, .seq = 48, .d = 32, .heads = 2, .batch = 2, .repeats = 1};
+  const CheckpointLab lab = {.layers = 4, .seq = 48, .width = 32, .heads = 2, .batch = 2, .repeats = 1};
   const LabOutput output = run_lab(
       folder / "lab", "checkpoint",
       [&](const auto& options, const auto& console) { return run_checkpoint_lab(lab, options, console); });
@@ -126,7 +152,7 @@ TEST_CASE("lab checkpoint: every variant has the same bits, and the peak that wa
   }
 }
 
-TEST_CASE("lab checkpoint: misuse is told in one line") {
+TEST_CASE("lab checkpoint: misuse is reported in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
   check_error({"lab", "checkpoint", "--layers", "0"}, kWrongCommandLine, "--layers");
@@ -134,19 +160,21 @@ TEST_CASE("lab checkpoint: misuse is told in one line") {
               "heads 3 does not divide width 128");
   check_error({"lab", "checkpoint", "--budget", "much", "--out", out}, kFailure,
               "`much` is not a number of bytes");
+  check_error({"lab", "checkpoint", "--d", "32", "--width", "64"}, kWrongCommandLine, "--width");
+  check_error({"lab", "checkpoint", "--d", "0"}, kWrongCommandLine, "--head-size");
   check_error({"lab", "frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
   check_error({"lab"}, kWrongCommandLine, "A subcommand is required");
   write_file(folder / "file", "in the way");
   check_error({"lab", "checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
   std::ostringstream out_stream, err;
-  const CheckpointLab tight = {.layers = 2, .seq = 16, .d = 16, .heads = 2, .batch = 1, .budget = 1000};
+  const CheckpointLab tight = {.layers = 2, .seq = 16, .width = 16, .heads = 2, .batch = 1, .budget = 1000};
   CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),
                        doctest::Contains("(1000 bytes) is below the minimum"), Error);
 }
 
 TEST_CASE("lab flash: the kernels agree, and flash needs less memory by the score matrix at least") {
   const TemporaryFolder folder;
-  const FlashLab lab = {.seq = 192, .d = 16, .heads = 2, .repeats = 1};
+  const FlashLab lab = {.heads = 2, .seq = 192, .head_size = 16, .repeats = 1};
   const LabOutput output = run_lab(folder / "lab", "flash", [&](const auto& options, const auto& console) {
     return run_flash_lab(lab, options, console);
   });
@@ -173,7 +201,7 @@ TEST_CASE("lab flash: the kernels agree, and flash needs less memory by the scor
 TEST_CASE("lab flash: bf16 halves what tensors take, and its error is that of the storage") {
   const TemporaryFolder folder;
   const auto run = [&](Dtype dtype) {
-    const FlashLab lab = {.seq = 256, .d = 32, .heads = 4, .dtype = dtype, .repeats = 1};
+    const FlashLab lab = {.heads = 4, .seq = 256, .head_size = 32, .dtype = dtype, .repeats = 1};
     return run_lab(folder / std::string(name(dtype)), "flash", [&](const auto& options, const auto& console) {
       return run_flash_lab(lab, options, console);
     });
@@ -195,9 +223,9 @@ TEST_CASE("lab flash: bf16 halves what tensors take, and its error is that of th
 
 TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in a line") {
   const TemporaryFolder folder;
-  const FlashLab lab = {.seq = 64,
-                        .d = 8,
-                        .heads = 2,
+  const FlashLab lab = {.heads = 2,
+                        .seq = 64,
+                        .head_size = 8,
                         .causal = true,
                         .dtype = Dtype::f64,
                         .sweep = true,
@@ -217,7 +245,7 @@ TEST_CASE("lab flash: a sweep ends where naive meets a limit, and flash grows in
   CHECK(longest > 64);
 }
 
-TEST_CASE("lab flash: misuse is told in one line") {
+TEST_CASE("lab flash: misuse is reported in one line") {
   const TemporaryFolder folder;
   check_error({"lab", "flash", "--seq", "0"}, kWrongCommandLine, "--seq");
   check_error({"lab", "flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
@@ -228,9 +256,9 @@ TEST_CASE("lab flash: misuse is told in one line") {
 TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
   const TemporaryFolder folder;
   const HeadsLab lab = {.seq = 48,
-                        .d = 8,
+                        .head_size = 8,
                         .heads = 4,
-                        .groups = 2,
+                        .kv_heads = 2,
                         .layers = 2,
                         .tokens = 8,
                         .steps = 20,
@@ -266,18 +294,16 @@ TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated
 }
 
 TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
-  const Json losses =
-      measure({{"probe", "conversion"}, {"heads", 2}, {"kv_heads", 2}, {"steps", 10}, {"seed", 1}})
-          .at("losses");
+  const std::vector<double> losses = measure_conversion({.heads = 2, .kv_heads = 2, .steps = 10}).losses;
   CHECK(losses[1] == losses[0]);
   CHECK(losses[4] < losses[1]);
 }
 
-TEST_CASE("lab heads: misuse is told in one line") {
+TEST_CASE("lab heads: misuse is reported in one line") {
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
   check_error({"lab", "heads", "--gqa-groups", "3", "--out", out}, kFailure,
-              "3 groups do not divide 8 heads");
+              "3 key/value heads do not divide 8 heads");
   check_error({"lab", "heads", "--seq", "64", "--out", out}, kFailure,
               "64 tokens to decode, must be from 2 to seq - 1");
   CHECK_FALSE(std::filesystem::exists(out));

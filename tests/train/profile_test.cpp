@@ -15,6 +15,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/train/app/check_cases.h"
 #include "tilegrad/train/app/compare_runs.h"
+#include "tilegrad/train/labs/child.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/report/profile_table.h"
@@ -78,7 +79,7 @@ RunConfig with_checkpoint(const std::string& checkpoint) {
 Profile profile_of_step(const RunConfig& config) {
   Trainer trainer(config);
   Profiler profiler;
-  trainer.step(nullptr, &profiler);
+  trainer.step(&profiler);
   return profiler.profile("step");
 }
 
@@ -113,13 +114,14 @@ class DoorKeeper final : public OpListener {
 
 Profile read_intact(const std::string& file) {
   REQUIRE(std::filesystem::exists(file));
-  std::vector<std::string> damage;
-  const Profile profile = read_profile(file, damage);
-  CHECK(damage.empty());
+  std::vector<std::string> warnings;
+  const Profile profile = read_profile(file, warnings);
+  CHECK(warnings.empty());
   return profile;
 }
 
-Json lab_task(const std::string& profile) { return {{"repeats", 3}, {"profile", profile}}; }
+// Times three calls.
+CallTimer timer_of(const std::string& profile) { return CallTimer({.repeats = 3, .profile = profile}); }
 
 }  // namespace
 
@@ -249,8 +251,7 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
   const TemporaryFolder folder;
   Trainer trainer(with_checkpoint("block"));
   Profiler profiler;
-  MemoryTimeline timeline;
-  for (int i = 0; i < 2; ++i) trainer.step(&timeline, &profiler);
+  for (int i = 0; i < 2; ++i) trainer.step(&profiler);
   profiler.trace("step").write(folder / "profile.json");
   const json trace = json::parse(read_file(folder / "profile.json"));
 
@@ -265,7 +266,7 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
     highest = std::max(highest, event.at("args").at("value").get<double>());
   }
   const Profile profile = profiler.profile("step");
-  CHECK(counted >= timeline.size());
+  CHECK(counted == profiler.memory(1).size() + profiler.memory(2).size());
   CHECK(highest == static_cast<double>(profile.peak_bytes));
   CHECK(static_cast<Index>(spans.size()) ==
         profile.calls + sum_over_ops(profile, [](const OpCost& cost) { return cost.calls(); }));
@@ -287,21 +288,43 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
   CHECK(of_calls == std::vector<std::string>{"step 1", "step 2"});
 }
 
-TEST_CASE("profile: what is written is what is read, and damage is told") {
+TEST_CASE("profile: the timeline of a call begins with it and tells its phases in their order") {
+  Trainer trainer(with_checkpoint("block"));
+  Profiler profiler;
+  for (int i = 0; i < 2; ++i) trainer.step(&profiler);
+  CHECK(profiler.memory(3).empty());
+  for (const Index call : {1, 2}) {
+    CAPTURE(call);
+    const MemoryTimeline timeline = profiler.memory(call);
+    REQUIRE_FALSE(timeline.empty());
+    CHECK(timeline.front().ms >= 0);
+    CHECK(timeline.front().ms < timeline.back().ms);
+    CHECK(timeline.back().ms <= profiler.profile("step").ms);
+    std::vector<Phase> phases;
+    for (const MemoryEvent& event : timeline) {
+      if (phases.empty() || phases.back() != event.phase) phases.push_back(event.phase);
+    }
+    // Each of the two blocks is run again, and then goes backward.
+    CHECK(phases == std::vector<Phase>{Phase::forward, Phase::backward, Phase::recompute, Phase::backward,
+                                       Phase::recompute, Phase::backward, Phase::update});
+  }
+}
+
+TEST_CASE("profile: what is written is what is read, and damage is a warning") {
   const TemporaryFolder folder;
   const std::string file = folder / "ops.json";
-  std::vector<std::string> damage;
-  CHECK(read_profile(file, damage).calls == 0);
-  CHECK(damage.empty());
+  std::vector<std::string> warnings;
+  CHECK(read_profile(file, warnings).calls == 0);
+  CHECK(warnings.empty());
   Profile profile = profile_of_step(with_checkpoint("block"));
   profile.interrupted = true;
   write_profile(file, profile);
   CHECK(to_json(read_intact(file)) == to_json(profile));
   for (const char* content : {"{\"of\": ", "[]", "{\"of\": 3}"}) {
     write_file(file, content);
-    damage.clear();
-    CHECK(read_profile(file, damage).calls == 0);
-    CHECK(damage == std::vector<std::string>{file + ": is not a profile; left out"});
+    warnings.clear();
+    CHECK(read_profile(file, warnings).calls == 0);
+    CHECK(warnings == std::vector<std::string>{file + ": is not a profile; left out"});
   }
 }
 
@@ -329,8 +352,8 @@ TEST_CASE(
   CHECK(read_file(folder / "plain/model.safetensors") == read_file(folder / "profiled/model.safetensors"));
   const auto live_bytes = [](const std::string& file) {
     std::vector<Index> bytes;
-    std::vector<std::string> damage;
-    for (const MemoryEvent& event : read_memory_timeline(file, damage)) bytes.push_back(event.live_bytes);
+    std::vector<std::string> warnings;
+    for (const MemoryEvent& event : read_memory_timeline(file, warnings)) bytes.push_back(event.live_bytes);
     return bytes;
   };
   CHECK(live_bytes(folder / "plain/memory.jsonl") == live_bytes(folder / "profiled/memory.jsonl"));
@@ -422,7 +445,7 @@ TEST_CASE(
 TEST_CASE("lab --profile: every timed call is profiled, and those before an interruption remain") {
   const TemporaryFolder folder;
   const Var x = random_leaf({8}, 1);
-  CHECK(time_calls(lab_task(folder / "a"), "step", [&] { gelu(x); }).size() == 3);
+  CHECK(timer_of(folder / "a").time("step", [&] { gelu(x); }).size() == 3);
   const Profile all = read_intact(folder / "a-step.ops.json");
   CHECK(all.of == "calls 1 to 3");
   CHECK(cost_of(all, "gelu").calls() == 3);
@@ -433,23 +456,21 @@ TEST_CASE("lab --profile: every timed call is profiled, and those before an inte
     gelu(x);
     if (++call == 3) fail("stop");
   };
-  CHECK_THROWS_AS(time_calls(lab_task(folder / "b"), "step", stops), Error);
+  CHECK_THROWS_AS(timer_of(folder / "b").time("step", stops), Error);
   CHECK(read_intact(folder / "b-step.ops.json").of == "calls 1 to 2");
   CHECK(ListenScope::listening() == nullptr);
 
-  time_calls({{"repeats", 1}}, "step", [&] { gelu(x); });
+  timer_of("").time("step", [&] { gelu(x); });
   CHECK(folder.entries() == 4);
 }
 
-TEST_CASE("lab --profile: tables stand in a folder beside the results, which the next lab empties") {
+TEST_CASE("lab --profile: tables stand in a folder next to the results, which the next lab empties") {
   const TemporaryFolder folder;
   const LabOptions options = {.out = folder / "lab", .profile = true};
   CHECK(profile_tables(options).empty());
-  CHECK_FALSE(with_profile(options, {{"probe", "accuracy"}}).contains("profile"));
-  CHECK_FALSE(with_profile({.out = options.out}, {{"label", "flash-64"}}).contains("profile"));
-  Json task = with_profile(options, {{"label", "flash-64"}, {"repeats", 2}});
+  CHECK(profile_stem(options, "").empty());
   const Var x = random_leaf({8}, 1);
-  time_calls(task, "forward", [&] { gelu(x); });
+  CallTimer({.repeats = 2, .profile = profile_stem(options, "flash-64")}).time("forward", [&] { gelu(x); });
   const auto tables = profile_tables(options);
   REQUIRE(tables.size() == 1);
   CHECK(tables[0].title.starts_with("Ops of flash-64-forward: mean of calls 1 to 2"));

@@ -8,6 +8,7 @@
 #include "tilegrad/base/error.h"
 
 using namespace tilegrad;
+using train::agree;
 using train::largest_difference;
 
 TEST_CASE("tensor difference: the largest one counts, whatever the dtypes") {
@@ -25,4 +26,17 @@ TEST_CASE("tensor difference: NaN is never hidden, and equal infinities are equa
   CHECK(largest_difference(a, b) == 1);
   CHECK(largest_difference(a, Tensor::from<double>({3}, {inf, inf, 1})) == inf);
   CHECK(largest_difference(a, Tensor::from<double>({3}, {inf, std::nan(""), 2})) == inf);
+}
+
+TEST_CASE("tensor difference: results agree if half of their digits do") {
+  const auto tensor = [](Dtype dtype, double x) { return Tensor::from<double>({2}, {x, 100}).cast(dtype); };
+  for (const auto& [dtype, digits] : {std::pair{Dtype::f32, 2e-4}, std::pair{Dtype::f64, 1e-8}}) {
+    CAPTURE(dtype);
+    const Tensor expected = tensor(dtype, 1);
+    CHECK(agree(tensor(dtype, 1 + 100 * digits), expected));
+    CHECK_FALSE(agree(tensor(dtype, 1 + 300 * digits), expected));
+    CHECK_FALSE(agree(tensor(dtype, std::nan("")), expected));
+  }
+  const Tensor infinite = tensor(Dtype::f64, std::numeric_limits<double>::infinity());
+  CHECK_FALSE(agree(infinite, infinite));
 }

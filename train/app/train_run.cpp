@@ -96,10 +96,11 @@ void TrainingRun::write_profile(Outcome& outcome) const {
 // Of the second step, because the first one makes what later ones find: gradients and optimiser state.
 StepReport TrainingRun::step(Profiler* profiler) {
   const Index number = trainer_.state().step + 1;
-  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(nullptr, profiler);
-  MemoryTimeline timeline;
-  const StepReport report = trainer_.step(&timeline, profiler);
-  write_memory_timeline(folder_.memory_file(), timeline);
+  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(profiler);
+  Profiler own;
+  Profiler& recorder = profiler != nullptr ? *profiler : own;
+  const StepReport report = trainer_.step(&recorder);
+  write_memory_timeline(folder_.memory_file(), recorder.memory(number));
   return report;
 }
 

@@ -1,92 +1,98 @@
 #include "tilegrad/train/labs/bench_report.h"
 
 #include <algorithm>
-#include <iterator>
 
-#include "tilegrad/base/format.h"
 #include "tilegrad/kernels/parallel.h"
-#include "tilegrad/train/report/table.h"
+#include "tilegrad/train/labs/columns.h"
+#include "tilegrad/train/labs/speed_finding.h"
+#include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
 
 namespace {
 
-using nlohmann::ordered_json;
-
-template <class T>
-ordered_json or_null(const std::optional<T>& value) {
-  return value ? ordered_json(*value) : ordered_json(nullptr);
-}
-
 // Four digits, and all of them before the point.
-std::string number(double value) {
+std::string four_digits(double value) {
   return value < 1000 ? fmt::format("{:.4g}", value) : fmt::format("{:.0f}", value);
 }
+std::string show_four_digits(const OrderedJson& value) { return four_digits(value.get<double>()); }
 
-// A cell of a table or of a CSV file; `missing` where there is no number.
-std::string number(const std::optional<double>& value, std::string_view missing) {
-  return value ? number(*value) : std::string(missing);
+std::vector<Column<PassReport>> pass_columns() {
+  const auto median_ms = [](const PassReport& p) {
+    return p.ms() ? OrderedJson(p.ms()->median) : OrderedJson();
+  };
+  const auto middle_half = [](const PassReport& p) {
+    if (!p.ms()) return OrderedJson();
+    return OrderedJson(fmt::format("{} to {}", four_digits(p.ms()->first), four_digits(p.ms()->third)));
+  };
+  return {
+      {"pass", "",
+       [](const PassReport& p) { return fmt::format("{} {}", name_of(p.kernel), to_string(p.phase)); }},
+      {"", "type", [](const PassReport& p) { return name_of(p.kernel); }},
+      {"", "pass", [](const PassReport& p) { return to_string(p.phase); }},
+      {"", "threads", [](const PassReport&) { return kernels::threads(); }},
+      {"ms", "ms", median_ms, show_four_digits},
+      {"half of them in", "", middle_half},
+      {"GFLOP/s", "gflops", [](const PassReport& p) { return or_null(p.gflops()); }, number("{:.1f}")},
+      {"", "peak_gflops", &PassReport::peak_gflops},
+      {"of peak", "fraction", [](const PassReport& p) { return or_null(p.fraction()); }, number("{:.3f}")},
+      {"peak memory", "peak_bytes", [](const PassReport& p) { return or_null(p.peak_bytes); }, bytes},
+      {"moved by model", "", &PassReport::moved_bytes, bytes},
+      {"differs by", "max_abs_diff", [](const PassReport& p) { return or_null(p.max_abs_diff); },
+       number("{:.1e}")}};
 }
 
-std::vector<std::string> table_row(const PassReport& p, double peak_gflops) {
-  std::vector<std::string> row = {fmt::format("{} {}", type_name(p.kernel), name(p.pass))};
-  if (!p.ms) {
-    row.insert(row.end(), {"-", "-", "-", "-", "-"});
-  } else {
-    row.insert(row.end(),
-               {number(p.ms->median), fmt::format("{} to {}", number(p.ms->first), number(p.ms->third)),
-                fmt::format("{:.1f}", *p.gflops()), fmt::format("{:.3f}", *p.gflops() / peak_gflops),
-                format_bytes(*p.peak_bytes)});
-  }
-  row.push_back(format_bytes(static_cast<Index>(p.moved_bytes)));
-  row.push_back(p.max_abs_diff ? fmt::format("{:.1e}", *p.max_abs_diff) : "-");
-  return row;
+std::vector<double> sum(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> sums(std::min(a.size(), b.size()));
+  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = a[i] + b[i];
+  return sums;
 }
 
-// Forward, or forward and backward together.
-struct Times {
-  std::optional<double> naive, flash;
-  bool flash_wins() const { return flash && (!naive || *flash < *naive); }
-};
-
-std::optional<double> sum(const std::optional<double>& a, const std::optional<double>& b) {
-  return a && b ? std::optional(*a + *b) : std::nullopt;
+// What naive cannot do at all, flash does faster.
+bool flash_wins(const std::vector<double>& naive, const std::vector<double>& flash) {
+  return !flash.empty() && (naive.empty() || sign_test(flash, naive) == Verdict::less);
 }
 
-Times forward_times(const SweepRow& row) { return {row.naive_forward, row.flash_forward}; }
-Times both_times(const SweepRow& row) {
-  return {sum(row.naive_forward, row.naive_backward), sum(row.flash_forward, row.flash_backward)};
+std::string winning_range(const std::vector<SweepRow>& rows, const std::vector<bool>& won) {
+  const auto first = first_lasting_win(won);
+  return first ? fmt::format("from T = {} on", rows[*first].time)
+               : fmt::format("at no T up to {}", rows.back().time);
 }
 
-// Where flash begins to win for good.
-std::string winning_range(const std::vector<SweepRow>& rows, Times (*times)(const SweepRow&)) {
-  const auto lost =
-      std::find_if(rows.rbegin(), rows.rend(), [&](const SweepRow& row) { return !times(row).flash_wins(); });
-  if (lost == rows.rbegin()) return fmt::format("at no T up to {}", rows.back().time);
-  return fmt::format("from T = {} on", std::prev(lost)->time);
+std::vector<Column<SweepRow>> sweep_columns() {
+  const auto median_of = [](std::vector<double> SweepRow::*times) {
+    return [times](const SweepRow& row) {
+      return (row.*times).empty() ? OrderedJson() : OrderedJson(four_digits(median(row.*times)));
+    };
+  };
+  return {{"T", "T", &SweepRow::time},
+          {"naive forward ms", "naive_forward_ms", median_of(&SweepRow::naive_forward)},
+          {"flash forward ms", "flash_forward_ms", median_of(&SweepRow::flash_forward)},
+          {"naive backward ms", "naive_backward_ms", median_of(&SweepRow::naive_backward)},
+          {"flash backward ms", "flash_backward_ms", median_of(&SweepRow::flash_backward)}};
 }
 
 }  // namespace
 
 std::string bench_table(const BenchReport& report) {
-  std::vector<std::vector<std::string>> rows;
-  for (const PassReport& pass : report.passes) rows.push_back(table_row(pass, report.peak_gflops));
-  return format_table(
-      {"type", "ms", "half of them in", "GFLOP/s", "of peak", "peak memory", "moved by model", "differs by"},
-      rows);
+  const Table table = table_of("", pass_columns(), report.passes);
+  return format_table(table.columns, table.rows);
 }
 
-ordered_json pass_json(const PassReport& p, double peak_gflops) {
-  const auto gflops = p.gflops();
-  return {{"type", type_name(p.kernel)},
-          {"pass", name(p.pass)},
-          {"threads", kernels::threads()},
-          {"ms", p.ms ? ordered_json(p.ms->median) : ordered_json(nullptr)},
-          {"gflops", or_null(gflops)},
-          {"peak_gflops", peak_gflops},
-          {"fraction", gflops ? ordered_json(*gflops / peak_gflops) : ordered_json(nullptr)},
-          {"peak_bytes", or_null(p.peak_bytes)},
-          {"max_abs_diff", or_null(p.max_abs_diff)}};
+std::string bench_json_lines(const BenchReport& report) {
+  std::string lines;
+  for (const PassReport& pass : report.passes) lines += json_of(pass_columns(), pass).dump() + "\n";
+  return lines;
+}
+
+std::string bench_finding(const BenchReport& report) {
+  const SweepRow row = sweep_row(0, report);
+  if (row.naive_forward.empty() || row.flash_forward.empty()) return "";
+  std::string text = speed_finding("flash", "naive", row.flash_forward, row.naive_forward) + " (forward)";
+  if (!row.flash_backward.empty()) {
+    text += ", " + speed_finding("flash", "naive", row.flash_backward, row.naive_backward) + " (backward)";
+  }
+  return text;
 }
 
 ChromeTrace bench_trace(const std::vector<TimedCall>& calls) {
@@ -96,12 +102,12 @@ ChromeTrace bench_trace(const std::vector<TimedCall>& calls) {
   trace.thread_name(kThread, "calls");
   for (const TimedCall& call : calls) {
     const double end_us = call.begin_us + 1e3 * call.ms;
-    trace.add({.name = fmt::format("{} {}", type_name(call.kernel), name(call.pass)),
+    trace.add({.name = fmt::format("{} {}", name_of(call.kernel), to_string(call.phase)),
                .category = "attention",
                .begin_us = call.begin_us,
                .duration_us = 1e3 * call.ms,
                .thread = kThread,
-               .details = {{"kernel", type_name(call.kernel)}, {"pass", name(call.pass)}}});
+               .details = {{"kernel", name_of(call.kernel)}, {"pass", to_string(call.phase)}}});
     // When the peak was reached is not known; it is drawn over the whole call.
     trace.counter("peak bytes", call.begin_us, static_cast<double>(call.peak_bytes));
     trace.counter("live bytes", call.begin_us, static_cast<double>(call.live_before));
@@ -113,38 +119,30 @@ ChromeTrace bench_trace(const std::vector<TimedCall>& calls) {
 SweepRow sweep_row(Index time, const BenchReport& report) {
   SweepRow row = {.time = time};
   for (const PassReport& p : report.passes) {
-    const bool forward = p.pass == Pass::forward, naive = p.kernel == AttentionKernel::naive;
+    const bool forward = p.phase == Phase::forward, naive = p.kernel == AttentionKernel::naive;
     auto& field = naive ? (forward ? row.naive_forward : row.naive_backward)
                         : (forward ? row.flash_forward : row.flash_backward);
-    if (p.ms) field = p.ms->median;
+    field = p.times_ms;
   }
   return row;
 }
 
 std::string sweep_table(const std::vector<SweepRow>& rows) {
-  std::vector<std::vector<std::string>> cells;
-  for (const SweepRow& row : rows) {
-    cells.push_back({fmt::format("{}", row.time), number(row.naive_forward, "-"),
-                     number(row.flash_forward, "-"), number(row.naive_backward, "-"),
-                     number(row.flash_backward, "-")});
-  }
-  return format_table({"T", "naive forward ms", "flash forward ms", "naive backward ms", "flash backward ms"},
-                      cells);
+  const Table table = table_of("", sweep_columns(), rows);
+  return format_table(table.columns, table.rows);
 }
 
-std::string sweep_csv(const std::vector<SweepRow>& rows) {
-  std::string csv = "T,naive_forward_ms,flash_forward_ms,naive_backward_ms,flash_backward_ms\n";
-  for (const SweepRow& row : rows) {
-    csv += fmt::format("{},{},{},{},{}\n", row.time, number(row.naive_forward, ""),
-                       number(row.flash_forward, ""), number(row.naive_backward, ""),
-                       number(row.flash_backward, ""));
-  }
-  return csv;
-}
+std::string sweep_csv(const std::vector<SweepRow>& rows) { return csv_of(json_of(sweep_columns(), rows)); }
 
 std::string sweep_verdict(const std::vector<SweepRow>& rows) {
-  return fmt::format("flash is faster {} (forward), {} (forward + backward)",
-                     winning_range(rows, forward_times), winning_range(rows, both_times));
+  std::vector<bool> forward, both;
+  for (const SweepRow& row : rows) {
+    forward.push_back(flash_wins(row.naive_forward, row.flash_forward));
+    both.push_back(
+        flash_wins(sum(row.naive_forward, row.naive_backward), sum(row.flash_forward, row.flash_backward)));
+  }
+  return fmt::format("flash is faster {} (forward), {} (forward + backward)", winning_range(rows, forward),
+                     winning_range(rows, both));
 }
 
 }  // namespace tilegrad::train

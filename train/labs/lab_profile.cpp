@@ -25,9 +25,8 @@ std::vector<fs::path> table_files(const fs::path& folder) {
 
 }  // namespace
 
-LabProfile::LabProfile(const Json& task, const std::string& what) {
-  if (task.contains("profile")) stem_ = task.at("profile").get<std::string>() + "-" + what;
-}
+LabProfile::LabProfile(const std::string& profile, const std::string& what)
+    : stem_(profile.empty() ? "" : profile + "-" + what) {}
 
 void LabProfile::begin() {
   if (!stem_.empty()) call_.emplace(profiler_, ++calls_);
@@ -51,21 +50,19 @@ void clear_profiles(const LabOptions& options) {
   check(!error, "{}: cannot be replaced: {}", folder.string(), error.message());
 }
 
-Json with_profile(const LabOptions& options, Json task) {
-  if (!options.profile || !task.contains("label")) return task;
-  const fs::path folder = profile_folder(options);
-  make_folder(folder);
-  task["profile"] = (folder / task.at("label").get<std::string>()).string();
-  return task;
+std::string profile_stem(const LabOptions& options, const std::string& variant) {
+  if (variant.empty()) return "";
+  make_folder(profile_folder(options));
+  return (profile_folder(options) / variant).string();
 }
 
 std::vector<Table> profile_tables(const LabOptions& options) {
   std::vector<Table> tables;
-  std::vector<std::string> damage;
+  std::vector<std::string> warnings;
   for (const fs::path& file : table_files(profile_folder(options))) {
     const std::string name = file.filename().string();
-    const Profile profile = read_profile(file, damage);
-    check(damage.empty(), "{}", damage.empty() ? "" : damage[0]);
+    const Profile profile = read_profile(file, warnings);
+    check(warnings.empty(), "{}", warnings.empty() ? "" : warnings[0]);
     tables.push_back(profile_table(name.substr(0, name.size() - kTableEnding.size()), profile));
     tables.back().folded = true;
   }

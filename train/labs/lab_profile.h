@@ -2,21 +2,23 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tilegrad/train/labs/lab.h"
 #include "tilegrad/train/measure/profiler.h"
+#include "tilegrad/train/report/table.h"
 
-/// What --profile adds to a lab. Two files for each thing that is timed, in the folder "profiles" beside the
+/// What --profile adds to a lab. Two files for each thing that is timed, in the folder "profiles" next to the
 /// results: <variant>-<what>.json opens in Perfetto, <variant>-<what>.ops.json is the table.
 namespace tilegrad::train {
 
-/// In the process that measures: profiles the calls of `what` if the task has a "profile".
+/// In the process that measures: profiles the calls of `what`, unless `profile` is empty.
 class LabProfile {
  public:
-  LabProfile(const Json& task, const std::string& what);
+  LabProfile(const std::string& profile, const std::string& what);
   void begin();
   void end();
-  /// The calls that are over, into the files.
+  /// Writes the files of the finished calls.
   void write() const;
 
  private:
@@ -26,16 +28,10 @@ class LabProfile {
   Index calls_ = 0;
 };
 
-/// Forgets the profiles of an earlier lab in the folder.
-void clear_profiles(const LabOptions& options);
+/// The beginning of the profiles' names of a variant; empty if the variant is. Makes the folder.
+std::string profile_stem(const LabOptions& options, const std::string& variant);
 
-/// The task with its "profile", if profiles are wanted and it has a "label", the name of its variant.
-Json with_profile(const LabOptions& options, Json task);
-
-/// The folder of the profiles.
-std::filesystem::path profile_folder(const LabOptions& options);
-
-/// The tables in it.
+/// The tables in the folder of the profiles.
 std::vector<Table> profile_tables(const LabOptions& options);
 
 }  // namespace tilegrad::train

@@ -1,15 +1,29 @@
 #include "tilegrad/train/measure/attention_cost.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
 namespace tilegrad::train {
 
-std::string_view name(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
+namespace {
 
-// In double, where the sizes of no call are too large.
-double AttentionSizes::all_pairs() const {
-  return static_cast<double>(batch) * static_cast<double>(heads) * static_cast<double>(pairs);
+// B · Hq · pairs; in double, which holds the sizes of any call.
+double all_pairs(const AttentionProblem& p) {
+  return static_cast<double>(p.batch) * static_cast<double>(p.heads) *
+         static_cast<double>(visible_pairs(p.tq, p.tk, p.options));
+}
+
+}  // namespace
+
+std::string describe(const AttentionProblem& p) {
+  std::string text = fmt::format("q {}, k and v {}, {}", Shape{p.batch, p.tq, p.heads, p.head_size},
+                                 Shape{p.batch, p.tk, p.kv_heads, p.head_size}, p.dtype);
+  if (p.options.causal) text += ", causal";
+  if (p.options.window.left) text += fmt::format(", {} keys to the left", *p.options.window.left);
+  if (p.options.window.right) text += fmt::format(", {} keys to the right", *p.options.window.right);
+  return text;
 }
 
 Index visible_pairs(Index tq, Index tk, const AttentionOptions& options) {
@@ -25,22 +39,21 @@ Index visible_pairs(Index tq, Index tk, const AttentionOptions& options) {
   return pairs;
 }
 
-double attention_flops(const AttentionSizes& sizes, Pass pass) {
-  const double products = pass == Pass::forward ? 2 : 5;
-  return products * 2 * sizes.all_pairs() * static_cast<double>(sizes.dim);
+double attention_flops(const AttentionProblem& problem, Phase phase) {
+  const double products = phase == Phase::forward ? 2 : 5;
+  return products * 2 * all_pairs(problem) * static_cast<double>(problem.head_size);
 }
 
-double moved_bytes(const AttentionSizes& s, AttentionKernel kernel, Pass pass, Dtype dtype,
-                   Index cache_bytes) {
-  const bool forward = pass == Pass::forward;
-  const double dim = static_cast<double>(s.dim), stored = static_cast<double>(bytes_of(dtype));
-  const double computed = static_cast<double>(bytes_of(compute_dtype(dtype)));
-  const double rows = static_cast<double>(s.batch) * static_cast<double>(s.heads * s.tq + s.kv_heads * s.tk);
-  const double tensors = (forward ? 2 : 4) * stored * rows * dim;
-  if (kernel == AttentionKernel::naive) return tensors + (forward ? 4 : 7) * computed * s.all_pairs();
-  const double passing = forward ? 2 * stored : 2 * stored + 2 * computed;
+double moved_bytes(const AttentionProblem& p, AttentionKernel kernel, Phase phase, Index cache_bytes) {
+  const bool forward = phase == Phase::forward;
+  const double size = static_cast<double>(p.head_size), stored = static_cast<double>(bytes_of(p.dtype));
+  const double computed = static_cast<double>(bytes_of(compute_dtype(p.dtype)));
+  const double rows = static_cast<double>(p.batch) * static_cast<double>(p.heads * p.tq + p.kv_heads * p.tk);
+  const double tensors = (forward ? 2 : 4) * stored * rows * size;
+  if (kernel == AttentionKernel::naive) return tensors + (forward ? 4 : 7) * computed * all_pairs(p);
+  const double streamed = forward ? 2 * stored : 2 * stored + 2 * computed;
   const double cached = static_cast<double>(cache_bytes) / computed;
-  return tensors + passing * s.all_pairs() * dim * dim / cached;
+  return tensors + streamed * all_pairs(p) * size * size / cached;
 }
 
 }  // namespace tilegrad::train

@@ -87,12 +87,12 @@ void write_environment(const std::filesystem::path& file, const Environment& env
   write_file(file, json_text(json, 2) + "\n");
 }
 
-Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& damage) {
+Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& warnings) {
   Environment environment;
   if (!std::filesystem::exists(file)) return environment;
   const ordered_json json = ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {
-    damage.push_back(file.string() + ": is not a JSON object; left out");
+    warnings.push_back(file.string() + ": is not a JSON object; left out");
     return environment;
   }
   const auto read = [&](const char* name, std::string& value) {

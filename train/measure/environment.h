@@ -1,14 +1,13 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace tilegrad::train {
 
-/// environment.json: what besides the settings decides how fast a run was, and the command that repeats it.
+/// environment.json: what decides how fast a run was, apart from its settings, and the command that repeats it.
 struct Environment {
   std::string command = {};
   std::string processor = {};
@@ -28,7 +27,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Environment& env
 
 void write_environment(const std::filesystem::path& file, const Environment& environment);
 
-/// What is known: nothing if the file is missing. If it is damaged that is told in `damage`.
-Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& damage);
+/// What is known: nothing if the file is missing or, with a warning, if it is damaged.
+Environment read_environment(const std::filesystem::path& file, std::vector<std::string>& warnings);
 
 }  // namespace tilegrad::train

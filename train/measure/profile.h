@@ -2,13 +2,14 @@
 
 #include <array>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
-#include "tilegrad/train/measure/memory_timeline.h"
+#include "tilegrad/base/index.h"
+#include "tilegrad/train/measure/phase.h"
 
-/// ops.json: where the time and the memory of some calls, steps of training as a rule, went op by op.
+/// ops.json: where the time and the memory of some calls, usually training steps, went, op by op.
 namespace tilegrad::train {
 
 /// What one op did in one phase.
@@ -21,7 +22,7 @@ struct PhaseCost {
 struct OpCost {
   std::string op = {};
   std::array<PhaseCost, kPhases.size()> phases = {};  ///< by Phase
-  double total_ms = 0;  ///< with the ops that ran inside of it; inside of itself counts once
+  double total_ms = 0;  ///< with the ops that ran inside of it; an op inside of itself counts once
   double self_ms = 0;   ///< without them
   Index at_peak = 0;    ///< bytes that its rules kept when the peak was reached
 
@@ -44,7 +45,7 @@ struct Profile {
 nlohmann::ordered_json to_json(const Profile& profile);
 void write_profile(const std::filesystem::path& file, const Profile& profile);
 
-/// Without calls if the file is missing, or damaged, which is then told in `damage`.
-Profile read_profile(const std::filesystem::path& file, std::vector<std::string>& damage);
+/// A profile without calls if the file is missing or, with a warning, if it is not a profile.
+Profile read_profile(const std::filesystem::path& file, std::vector<std::string>& warnings);
 
 }  // namespace tilegrad::train

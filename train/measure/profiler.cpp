@@ -25,15 +25,13 @@ Entry& entry_of(std::vector<Entry>& entries, const Name& op) {
 
 }  // namespace
 
-Profiler::Kept& Profiler::kept_by(std::string_view op) { return entry_of(kept_, op); }
+Profiler::SavedByOp& Profiler::saved_by(std::string_view op) { return entry_of(saved_, op); }
 
-// Inside the allocator's lock. Threads of the kernels come here too, but only while the one that runs the ops
-// waits for them.
-void Profiler::see(const memory::Usage& usage) {
-  live_.push_back({.us = now_us(), .bytes = usage.live});
+void Profiler::add(Phase phase, const memory::Usage& usage) {
+  live_.push_back({.ms = now_us() / 1e3, .phase = phase, .live_bytes = usage.live});
   if (usage.live <= peak_bytes_) return;
   peak_bytes_ = usage.live;
-  for (Kept& kept : kept_) kept.at_peak = kept.bytes;
+  for (SavedByOp& saved : saved_) saved.at_peak = saved.bytes;
 }
 
 Profile Profiler::profile(std::string_view what) const {
@@ -55,11 +53,11 @@ Profile Profiler::profile(std::string_view what) const {
     cost.self_ms += span.self_ms();
     if (!span.inside_itself) cost.total_ms += span.total_ms();
   }
-  for (const Kept& kept : kept_) {
-    OpCost& cost = entry_of(profile.ops, kept.op);
-    cost.at_peak = kept.at_peak;
+  for (const SavedByOp& saved : saved_) {
+    OpCost& cost = entry_of(profile.ops, saved.op);
+    cost.at_peak = saved.at_peak;
     for (const Phase phase : kPhases) {
-      cost.in(phase).saved_bytes = kept.saved_bytes[static_cast<std::size_t>(phase)];
+      cost.in(phase).saved_bytes = saved.saved_bytes[static_cast<std::size_t>(phase)];
     }
   }
   profile.of =
@@ -76,7 +74,7 @@ ChromeTrace Profiler::trace(std::string_view what) const {
   for (const Span& span : spans_) {
     const bool call = span.op.empty();
     trace.add({.name = call ? fmt::format("{} {}", what, span.number) : std::string(span.op),
-               .category = call ? "call" : name_of(span.phase),
+               .category = call ? "call" : to_string(span.phase),
                .begin_us = span.begin_us,
                .duration_us = span.end_us - span.begin_us,
                .thread = kThread,
@@ -84,18 +82,32 @@ ChromeTrace Profiler::trace(std::string_view what) const {
                            {"saved_bytes", span.saved_bytes},
                            {"live_bytes", span.live_bytes}}});
   }
-  for (const LiveBytes& live : live_) {
-    trace.counter("live bytes", live.us, static_cast<double>(live.bytes));
+  for (const MemoryEvent& event : live_) {
+    trace.counter("live bytes", 1e3 * event.ms, static_cast<double>(event.live_bytes));
   }
   return trace;
 }
 
+MemoryTimeline Profiler::memory(Index number) const {
+  const auto call = std::find_if(spans_.begin(), spans_.end(),
+                                 [&](const Span& span) { return span.op.empty() && span.number == number; });
+  MemoryTimeline timeline;
+  if (call == spans_.end()) return timeline;
+  const double begin_ms = call->begin_us / 1e3, end_ms = call->end_us / 1e3;
+  for (MemoryEvent event : live_) {
+    if (event.ms < begin_ms || event.ms > end_ms) continue;
+    event.ms -= begin_ms;
+    timeline.push_back(event);
+  }
+  return timeline;
+}
+
 Profiler::Call::Call(Profiler& profiler, Index number)
-    : profiler_(profiler), listening_(*this), observing_(memory_observer()) {
-  for (Kept& kept : profiler_.kept_) kept.bytes = 0;
-  profiler_.see(memory::usage());
+    : profiler_(profiler), listening_(*this), observing_([this](const memory::Usage& usage) { see(usage); }) {
+  for (SavedByOp& saved : profiler_.saved_) saved.bytes = 0;
   begin({});
   open_.back().number = number;
+  see(memory::usage());
 }
 
 Profiler::Call::~Call() {
@@ -108,8 +120,11 @@ void Profiler::Call::update() {
   begin(kUpdate);
 }
 
-memory::Observer Profiler::Call::memory_observer() {
-  return [this](const memory::Usage& usage) { profiler_.see(usage); };
+// Inside the allocator's lock. Threads of the kernels come here too, but only while the owner waits for them;
+// their scratch memory belongs to the phase that the owner is in.
+void Profiler::Call::see(const memory::Usage& usage) {
+  if (std::this_thread::get_id() == owner_) phase_ = current_phase();
+  profiler_.add(phase_, usage);
 }
 
 Phase Profiler::Call::current_phase() const { return updating_ ? Phase::update : phase_of_tapes(); }
@@ -132,16 +147,16 @@ void Profiler::Call::end() {
   open_.pop_back();
   span.end_us = now;
   span.saved_bytes = Saved::total_bytes() - span.saved_bytes;
-  span.live_bytes = profiler_.live_.back().bytes;
-  if (span.phase == Phase::backward) profiler_.kept_by(span.op).bytes += span.saved_bytes;
+  span.live_bytes = profiler_.live_.back().live_bytes;
+  if (span.phase == Phase::backward) profiler_.saved_by(span.op).bytes += span.saved_bytes;
   if (!open_.empty()) open_.back().parts_us += span.end_us - span.begin_us;
   profiler_.spans_.push_back(span);
 }
 
 void Profiler::Call::recorded(std::string_view op, Index saved_bytes) {
-  Kept& kept = profiler_.kept_by(op);
-  kept.bytes += saved_bytes;
-  kept.saved_bytes[static_cast<std::size_t>(current_phase())] += saved_bytes;
+  SavedByOp& saved = profiler_.saved_by(op);
+  saved.bytes += saved_bytes;
+  saved.saved_bytes[static_cast<std::size_t>(current_phase())] += saved_bytes;
 }
 
 }  // namespace tilegrad::train

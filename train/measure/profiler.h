@@ -1,18 +1,20 @@
 #pragma once
 
 #include <chrono>
-#include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/train/measure/chrome_trace.h"
+#include "tilegrad/train/measure/memory_timeline.h"
 #include "tilegrad/train/measure/profile.h"
 
 namespace tilegrad::train {
 
-/// Collects what ops cost, call by call: steps of training, or the repetitions of a measurement.
+/// Records time and memory, call by call: training steps, or the repetitions of a measurement. It is the one
+/// recorder; a table of ops, a trace and a timeline of the live bytes are three views of what it holds.
 class Profiler {
  public:
   class Call;
@@ -21,10 +23,12 @@ class Profiler {
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
 
-  /// Of the calls that are over. `what` is the word for one: with "step" they are "steps 2 to 4".
+  /// Of the finished calls. `what` is the word for one: with "step" they are "steps 2 to 4".
   Profile profile(std::string_view what) const;
   /// The same calls as a timeline: calls, in them ops, in them ops; and the live bytes as a counter.
   ChromeTrace trace(std::string_view what) const;
+  /// The live bytes through the finished call of this number, from its beginning; empty if there is none.
+  MemoryTimeline memory(Index number) const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -36,36 +40,32 @@ class Profiler {
     Phase phase = Phase::forward;
     bool inside_itself = false;
     double begin_us = 0, end_us = 0;
-    double parts_us = 0;    // of the spans right inside of it
-    Index saved_bytes = 0;  // when it ended, less than when it began if it let go of what it saved
-    Index live_bytes = 0;   // when it ended
+    double parts_us = 0;    // of the spans directly inside of it
+    Index saved_bytes = 0;  // at its end, minus those at its beginning if it released what it had saved
+    Index live_bytes = 0;   // at its end
     double total_ms() const { return (end_us - begin_us) / 1e3; }
     double self_ms() const { return (end_us - begin_us - parts_us) / 1e3; }
   };
-  // What the rules of an op save and keep.
-  struct Kept {
+  // What the rules of an op save.
+  struct SavedByOp {
     std::string_view op = {};
     std::array<Index, kPhases.size()> saved_bytes = {};
     Index bytes = 0;    // now
-    Index at_peak = 0;  // when most were live
-  };
-  struct LiveBytes {
-    double us = 0;
-    Index bytes = 0;
+    Index at_peak = 0;  // when most bytes were live
   };
 
   double now_us() const { return std::chrono::duration<double, std::micro>(Clock::now() - start_).count(); }
-  Kept& kept_by(std::string_view op);
-  void see(const memory::Usage& usage);
+  SavedByOp& saved_by(std::string_view op);
+  void add(Phase phase, const memory::Usage& usage);
 
   Clock::time_point start_ = Clock::now();
   std::vector<Span> spans_;  // in the order in which they ended
-  std::vector<Kept> kept_;
-  std::vector<LiveBytes> live_;
+  std::vector<SavedByOp> saved_;
+  MemoryTimeline live_;  // ms since start_
   Index peak_bytes_ = 0;
 };
 
-/// One call to be profiled, as long as it lives. It belongs to the thread that made it.
+/// One call to be recorded, as long as it lives. It belongs to the thread that made it.
 class Profiler::Call final : OpListener {
  public:
   Call(Profiler& profiler, Index number);
@@ -76,18 +76,18 @@ class Profiler::Call final : OpListener {
   /// The tapes are done; from here on the call updates its model.
   void update();
 
-  /// For an observer inside of this one, which would hide the memory from it.
-  memory::Observer memory_observer();
-
  private:
   void begin(std::string_view op) override;
   void end() override;
   void recorded(std::string_view op, Index saved_bytes) override;
+  void see(const memory::Usage& usage);
   Phase current_phase() const;
 
   Profiler& profiler_;
   std::vector<Span> open_;  // the innermost one last
   bool updating_ = false;
+  Phase phase_ = Phase::forward;
+  std::thread::id owner_ = std::this_thread::get_id();
   ListenScope listening_;
   memory::ObserverScope observing_;  // last, because it calls the rest
 };

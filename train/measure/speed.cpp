@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <map>
 #include <vector>
 
 #include "tilegrad/base/memory.h"
@@ -159,6 +160,16 @@ double fma_gflops() {
 }
 template double fma_gflops<float>();
 template double fma_gflops<double>();
+
+template <class T>
+double highest_fma_gflops() {
+  static std::map<int, double> highest;  // by number of threads
+  double& peak = highest[kernels::threads()];
+  peak = std::max(peak, fma_gflops<T>());
+  return peak;
+}
+template double highest_fma_gflops<float>();
+template double highest_fma_gflops<double>();
 
 double read_bandwidth(std::span<const std::byte> memory) {
   constexpr int kTimes = 3;

@@ -15,6 +15,11 @@ namespace tilegrad {
 template <class T>
 double fma_gflops();
 
+/// The highest fma_gflops<T>() of this process so far, on as many threads; measures it once more. Call it
+/// throughout a run: what a neighbour takes from one measurement, it does not take from all.
+template <class T>
+double highest_fma_gflops();
+
 /// GB/s that the threads read together from this memory, at least 1 MiB that is aligned to 64 bytes; what is
 /// beyond the last whole MiB is left out. Memory that fits into a cache is read from there.
 double read_bandwidth(std::span<const std::byte> memory);

@@ -18,4 +18,36 @@ Quartiles quartiles(std::vector<double> values) {
 
 double median(std::vector<double> values) { return quartiles(std::move(values)).median; }
 
+namespace {
+
+// P(X <= k) for the heads X of n fair coins; through logarithms, because 2^-n underflows.
+double binomial_tail(int n, int k) {
+  double sum = 0;
+  for (int i = 0; i <= k; ++i) {
+    sum += std::exp(std::lgamma(n + 1) - std::lgamma(i + 1) - std::lgamma(n - i + 1) - n * std::log(2.0));
+  }
+  return sum;
+}
+
+}  // namespace
+
+Verdict sign_test(std::span<const double> a, std::span<const double> b) {
+  constexpr double kLevel = 0.05;
+  int less = 0, greater = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    less += a[i] < b[i];
+    greater += a[i] > b[i];
+  }
+  if (2 * binomial_tail(less + greater, std::min(less, greater)) > kLevel) {
+    return Verdict::not_distinguishable;
+  }
+  return less > greater ? Verdict::less : Verdict::greater;
+}
+
+std::optional<std::size_t> first_lasting_win(const std::vector<bool>& won) {
+  std::size_t first = won.size();
+  while (first > 0 && won[first - 1]) --first;
+  return first < won.size() ? std::optional(first) : std::nullopt;
+}
+
 }  // namespace tilegrad::train

@@ -21,4 +21,18 @@ double largest_difference(const Tensor& a, const Tensor& b) {
   return largest;
 }
 
+double largest_magnitude(const Tensor& x) {
+  double largest = 0;
+  for (Index i = 0; i < x.size(); ++i) largest = std::max(largest, std::abs(x.at(i)));
+  return largest;
+}
+
+bool agree(const Tensor& result, const Tensor& expected) {
+  const double magnitude = largest_magnitude(expected);
+  return std::isfinite(magnitude) && with_float_type("agree", compute_dtype(result.dtype()), [&]<class T>() {
+           const double tolerance = std::sqrt(static_cast<double>(std::numeric_limits<T>::epsilon()));
+           return largest_difference(result, expected) <= tolerance * magnitude;
+         });
+}
+
 }  // namespace tilegrad::train

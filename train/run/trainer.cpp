@@ -132,16 +132,12 @@ Var Trainer::forward(const data::Batch& batch, const nn::ForwardOptions& options
   return model_(tokens_of(batch), options);
 }
 
-StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
+StepReport Trainer::step(Profiler* profiler) {
   const auto start = Clock::now();
   memory::reset_peak();
   const Index step = state_.step;
   std::optional<Profiler::Call> profiled;
   if (profiler != nullptr) profiled.emplace(*profiler, step + 1);
-  std::optional<MemoryRecorder> recorder;
-  if (timeline != nullptr) {
-    recorder.emplace(*timeline, profiled ? profiled->memory_observer() : memory::Observer());
-  }
   const data::Batch batch = data_->train(step, config_.batch);
   const nn::ForwardOptions options = {
       .training = true, .key = RandomKey{config_.seed}.fold(kDropout).fold(static_cast<std::uint64_t>(step))};
@@ -153,7 +149,6 @@ StepReport Trainer::step(MemoryTimeline* timeline, Profiler* profiler) {
     report.loss = loss.value().item();
     tape.backward(loss);
   }
-  if (recorder) recorder->update();
   if (profiled) profiled->update();
   report.live_bytes = memory::usage().live;
   report.lr = learning_rate(config_, step);

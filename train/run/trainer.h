@@ -6,7 +6,6 @@
 #include "tilegrad/data/batch.h"
 #include "tilegrad/nn/adamw.h"
 #include "tilegrad/nn/transformer.h"
-#include "tilegrad/train/measure/memory_timeline.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/run/run_config.h"
 
@@ -52,9 +51,8 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// One step; how its live bytes rise and fall is added to `timeline`, and what its ops cost to `profiler`,
-  /// if there is one.
-  StepReport step(MemoryTimeline* timeline = nullptr, Profiler* profiler = nullptr);
+  /// One step; `profiler`, if there is one, records its time and memory under the number of the step.
+  StepReport step(Profiler* profiler = nullptr);
 
   /// Over the first examples of the held-out set, at most `examples` of them (rounded up to whole batches);
   /// 0: all.

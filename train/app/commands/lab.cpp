@@ -6,10 +6,9 @@
 
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/run_options.h"
-#include "tilegrad/train/labs/checkpoint.h"
-#include "tilegrad/train/labs/flash.h"
-#include "tilegrad/train/labs/heads.h"
-#include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/labs/checkpoint_lab.h"
+#include "tilegrad/train/labs/flash_lab.h"
+#include "tilegrad/train/labs/heads_lab.h"
 #include "tilegrad/train/run/checkpoint_policy.h"
 #include "tilegrad/train/run/names.h"
 #include "tilegrad/train/run/run_command_line.h"
@@ -27,11 +26,11 @@ void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_
   app.add_option("--out", options.out, "folder for the results")->capture_default_str();
   add_size(app, "--repeats", repeats, "timed repetitions of each variant");
   app.add_flag("--profile", options.profile,
-               "tell what each op costs in what is timed; the files of profiles/ open in Perfetto");
+               "report what each op costs in what is timed; the files of profiles/ open in Perfetto");
   app.add_option("--seed", seed, "decides all random numbers")->capture_default_str();
 }
 
-// What is the same for every lab. Profiles are there even if it does not come to its end.
+// What is the same for every lab. Profiles are written even if it is interrupted.
 int run_lab(const CLI::App& app, LabOptions options, const Console& console,
             const std::function<int(const LabOptions&)>& run) {
   options.command = "tilegrad lab " + app.get_name() + given_options(app, {"out"});
@@ -56,12 +55,12 @@ Command add_flash_lab(CLI::App& labs) {
   };
   CLI::App* app = labs.add_subcommand("flash", "naive against flash attention: error, time, memory, traffic");
   const auto options = std::make_shared<Options>();
-  add_size(*app, "--seq", options->lab.seq, "tokens of a sequence");
-  add_size(*app, "--d", options->lab.d, "head size");
-  add_size(*app, "--heads", options->lab.heads, "heads");
-  add_size(*app, "--batch", options->lab.batch, "sequences");
-  app->add_flag("--causal", options->lab.causal, "each query sees the keys up to itself");
-  app->add_option("--dtype", options->dtype, "f32, f64, or bf16, which stores and is computed in f32")
+  add_size(*app, "--batch,--b", options->lab.batch, "sequences");
+  add_size(*app, "--heads,--h", options->lab.heads, "heads");
+  add_size(*app, "--seq,--q-len", options->lab.seq, "tokens of a sequence");
+  add_size(*app, "--head-size,--d", options->lab.head_size, "size of a head");
+  app->add_flag("--causal", options->lab.causal, "mask the keys after a query's own position");
+  app->add_option("--dtype", options->dtype, "f32, f64 or bf16; bf16 is stored, and computed in f32")
       ->check(CLI::IsMember({"f32", "f64", "bf16"}))
       ->capture_default_str();
   app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
@@ -86,12 +85,13 @@ Command add_heads_lab(CLI::App& labs) {
     HeadsLab lab;
     LabOptions common;
   };
-  CLI::App* app = labs.add_subcommand("heads", "what sharing key/value heads saves, and what it costs");
+  CLI::App* app =
+      labs.add_subcommand("heads", "MHA, GQA and MQA: what sharing key/value heads saves and costs");
   const auto options = std::make_shared<Options>();
-  add_size(*app, "--seq", options->lab.seq, "tokens of a sequence");
-  add_size(*app, "--d", options->lab.d, "head size");
-  add_size(*app, "--heads", options->lab.heads, "query heads");
-  add_size(*app, "--gqa-groups", options->lab.groups, "key/value heads of GQA");
+  add_size(*app, "--heads,--h", options->lab.heads, "query heads");
+  add_size(*app, "--kv-heads,--gqa-groups", options->lab.kv_heads, "key/value heads of GQA");
+  add_size(*app, "--seq,--q-len", options->lab.seq, "tokens of a sequence");
+  add_size(*app, "--head-size,--d", options->lab.head_size, "size of a head");
   add_size(*app, "--layers", options->lab.layers, "transformer blocks");
   add_size(*app, "--tokens", options->lab.tokens, "tokens to decode, at the end of the sequence");
   add_size(*app, "--steps", options->lab.steps, "training steps on the toy task");
@@ -108,19 +108,27 @@ Command add_checkpoint_lab(CLI::App& labs) {
   struct Options {
     CheckpointLab lab;
     LabOptions common;
+    Index head_size = 0;
     std::string budget;
   };
-  CLI::App* app = labs.add_subcommand("checkpoint", "what recomputing activations saves, and what it costs");
+  CLI::App* app = labs.add_subcommand("checkpoint", "what recomputing activations saves and costs");
   const auto options = std::make_shared<Options>();
   add_size(*app, "--layers", options->lab.layers, "transformer blocks");
-  add_size(*app, "--seq", options->lab.seq, "tokens of a sequence");
-  add_size(*app, "--d", options->lab.d, "size of a token's vector");
-  add_size(*app, "--heads", options->lab.heads, "heads");
-  add_size(*app, "--batch", options->lab.batch, "sequences");
+  add_size(*app, "--batch,--b", options->lab.batch, "sequences");
+  add_size(*app, "--heads,--h", options->lab.heads, "heads");
+  add_size(*app, "--seq,--q-len", options->lab.seq, "tokens of a sequence");
+  CLI::Option* const width = app->add_option("--width", options->lab.width, "size of a token's vector")
+                                 ->check(CLI::Range(Index{1}, Index{1} << 31))
+                                 ->capture_default_str();
+  CLI::Option* const head_size = app->add_option("--head-size,--d", options->head_size,
+                                                 "size of a head; with --heads it gives the width")
+                                     ->check(CLI::Range(Index{1}, Index{1} << 31))
+                                     ->excludes(width);
   app->add_option("--budget", options->budget,
                   "bytes that a step may need, such as 64MiB; halfway between least and most unless given");
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
-  return {app, [app, options](const Console& console) {
+  return {app, [app, head_size, options](const Console& console) {
+            if (head_size->count() > 0) options->lab.width = options->lab.heads * options->head_size;
             if (!options->budget.empty()) options->lab.budget = parse_bytes("budget", options->budget);
             return run_lab(*app, options->common, console, [&](const LabOptions& common) {
               return run_checkpoint_lab(options->lab, common, console);
@@ -128,13 +136,13 @@ Command add_checkpoint_lab(CLI::App& labs) {
           }};
 }
 
-// What measure_apart() starts; for nobody to type, so --help does not show it.
+// What measure_in_child() starts. Nobody types it, so --help does not show it.
 Command add_measure(CLI::App& labs) {
   CLI::App* app = labs.add_subcommand("measure", "one measurement of a lab")->group("");
   const auto folder = std::make_shared<std::string>();
   app->add_option("folder", *folder, "folder with the task")->required();
   return {app, [folder](const Console&) {
-            answer(*folder);
+            run_measurement(*folder);
             return kSuccess;
           }};
 }

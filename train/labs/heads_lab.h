@@ -1,12 +1,16 @@
 #pragma once
 
+#include <cstdint>
+
+#include "tilegrad/base/index.h"
 #include "tilegrad/train/labs/lab.h"
+#include "tilegrad/train/report/console.h"
 
 namespace tilegrad::train {
 
-/// MHA, GQA and MQA: one transformer with as many key/value heads as heads, `groups` of them, and one.
+/// MHA, GQA and MQA: one transformer with as many key/value heads as heads, `kv_heads` of them, and one.
 struct HeadsLab {
-  Index seq = 1024, d = 64, heads = 8, groups = 4, layers = 2;
+  Index seq = 1024, head_size = 64, heads = 8, kv_heads = 4, layers = 2;
   Index tokens = 64;     ///< to decode
   Index steps = 100;     ///< of training on the toy task, the same for all
   bool convert = false;  ///< also turn a trained MHA into the others
@@ -15,7 +19,7 @@ struct HeadsLab {
 };
 
 /// Measures size, time and memory of training and decoding, and what each kind learns of sorting in the same
-/// few steps. Returns kFailure if sharing heads changes an output that it must not. Throws if the groups do
+/// few steps. Returns kFailure if sharing heads changes an output that it must not. Throws if kv_heads does
 /// not divide the heads.
 int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console& console);
 

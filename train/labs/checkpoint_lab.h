@@ -1,14 +1,17 @@
 #pragma once
 
-#include "tilegrad/autograd/checkpoint_plan.h"
+#include <cstdint>
+
+#include "tilegrad/base/index.h"
 #include "tilegrad/train/labs/lab.h"
+#include "tilegrad/train/report/console.h"
 
 namespace tilegrad::train {
 
 /// A transformer on random tokens, and the ways of checkpointing it: none, every block, √L segments, the best
 /// schedule under a budget, and the policies that recompute a part of every block.
 struct CheckpointLab {
-  Index layers = 6, seq = 512, d = 128, heads = 4, batch = 4;
+  Index layers = 6, seq = 512, width = 128, heads = 4, batch = 4;
   Index budget = 0;  ///< bytes; 0: halfway between the least possible and what no checkpointing needs
   Index repeats = 3;
   std::uint64_t seed = 1;

@@ -4,12 +4,13 @@
 
 #include "tilegrad/autograd/dtype.h"
 #include "tilegrad/train/labs/lab.h"
+#include "tilegrad/train/report/console.h"
 
 namespace tilegrad::train {
 
 /// Naive against flash attention on random q, k, v.
 struct FlashLab {
-  Index seq = 1024, d = 64, heads = 4, batch = 1;
+  Index batch = 1, heads = 4, seq = 1024, head_size = 64;
   bool causal = false;
   Dtype dtype = Dtype::f32;
   bool sweep = false;                   ///< also lengths from 64 on, until one meets a limit
@@ -19,7 +20,7 @@ struct FlashLab {
   std::uint64_t seed = 1;
 };
 
-/// f32, f64, or bf16, in which only this lab stores; an Error for any other name.
+/// f32, f64 or bf16; an Error for any other name. Only this lab stores in bf16.
 Dtype dtype_of_flash_lab(std::string_view text);
 
 /// Measures how far the two differ, their times and memory, and how near they come to what the machine can

@@ -1,0 +1,80 @@
+#include "tilegrad/train/labs/checkpoint_measure.h"
+
+#include <cstring>
+
+#include "tilegrad/autograd/tape.h"
+#include "tilegrad/base/memory.h"
+#include "tilegrad/train/labs/random_tokens.h"
+#include "tilegrad/train/run/stage_costs.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+// What both measurements work on. Members are made in this order.
+struct Bench {
+  explicit Bench(const CheckpointTask& task)
+      : key{task.seed},
+        model(task.model(), key.fold(0)),
+        tokens(random_tokens(task.batch, task.seq, key.fold(1))),
+        targets(random_tokens(task.batch, task.seq, key.fold(2))) {}
+
+  nn::ForwardOptions mode() const { return {.training = true, .key = key.fold(3)}; }
+
+  // Loss and gradients of one step; the gradients are left in the model.
+  double step() {
+    nn::zero_grad(nn::parameters(model));
+    Tape tape;
+    const Var loss = cross_entropy(model(tokens, mode()), targets);
+    tape.backward(loss);
+    return loss.value().item();
+  }
+
+  RandomKey key;
+  nn::Transformer model;
+  Tensor tokens, targets;
+};
+
+// FNV-1a over the bits of all gradients.
+std::uint64_t hash_of_gradients(nn::Transformer& model) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const nn::NamedParameter& p : nn::parameters(model)) {
+    for (const float g : p.parameter->grad().view<float>()) {
+      std::uint32_t bits = 0;
+      std::memcpy(&bits, &g, sizeof bits);
+      hash = (hash ^ bits) * 0x100000001b3;
+    }
+  }
+  return hash;
+}
+
+}  // namespace
+
+nn::TransformerConfig CheckpointTask::model() const {
+  return {.vocabulary = kVocabulary,
+          .context = seq,
+          .layers = layers,
+          .width = width,
+          .attention = {.heads = heads, .kv_heads = heads},
+          .recompute = recompute};
+}
+
+ChainCost measure_chain(const CheckpointTask& task) {
+  Bench bench(task);
+  return measure_stages(bench.model, bench.tokens, bench.targets, bench.mode());
+}
+
+StepCosts measure_schedule(const CheckpointTask& task, const CallTimer& timer) {
+  Bench bench(task);
+  bench.model.schedule = task.schedule;
+  bench.step();  // makes the scratch memory that threads keep
+  nn::zero_grad(nn::parameters(bench.model));
+  memory::reset_peak();
+  StepCosts costs = {.loss = bench.step()};
+  costs.peak = memory::usage().peak;
+  costs.gradients = hash_of_gradients(bench.model);
+  costs.step_ms = timer.time("step", [&] { bench.step(); });
+  return costs;
+}
+
+}  // namespace tilegrad::train

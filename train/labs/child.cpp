@@ -1,0 +1,104 @@
+#include "tilegrad/train/labs/child.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "tilegrad/base/child_process.h"
+#include "tilegrad/base/file.h"
+#include "tilegrad/base/interrupt.h"
+#include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/labs/measurements.h"
+#include "tilegrad/train/run/run_folder.h"
+
+namespace tilegrad::train {
+
+namespace fs = std::filesystem;
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Task, measurement, variant, arguments, repeats, profile)
+
+namespace {
+
+fs::path task_file(const fs::path& folder) { return folder / "task.json"; }
+fs::path result_file(const fs::path& folder) { return folder / "result.json"; }
+
+Json read_json(const fs::path& file) {
+  Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  check(!json.is_discarded(), "{}: is not JSON", file.string());
+  return json;
+}
+
+void join_lists(Json& to, const Json& from) {
+  for (const auto& [key, value] : from.items()) {
+    if (value.is_array()) to[key].insert(to[key].end(), value.begin(), value.end());
+  }
+}
+
+void show_progress(const Console& console, std::size_t done, std::size_t all) {
+  if (!console.terminal) return;
+  console.err << fmt::format("\r{} of {} measurements{}", done, all, done == all ? "\n" : "") << std::flush;
+}
+
+}  // namespace
+
+std::vector<double> CallTimer::time(const std::string& what, const std::function<void()>& f) const {
+  using Clock = std::chrono::steady_clock;
+  LabProfile profile(profile_, what);
+  std::vector<double> ms;
+  do {
+    profile.begin();
+    const auto start = Clock::now();
+    f();
+    ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    profile.end();
+    profile.write();  // each time, because an interrupt ends this process
+  } while (std::ssize(ms) < repeats_);
+  return ms;
+}
+
+Json measure(const Task& task) {
+  const auto found = measurements().find(task.measurement);
+  check(found != measurements().end(), "lab: there is no measurement `{}`", task.measurement);
+  return found->second(task.arguments, CallTimer(task));
+}
+
+Json measure_in_child(const LabOptions& options, Task task) {
+  const fs::path folder = options.out;
+  make_folder(folder);
+  if (options.profile) task.profile = profile_stem(options, task.variant);
+  write_file(task_file(folder), Json(task).dump(2) + "\n");
+  const InterruptScope interrupt;
+  const ChildResult child = run_child(options.program, {"lab", "measure", folder.string()});
+  if (InterruptScope::requested()) throw Interrupted("lab: interrupted");
+  check(child.exit_code == kSuccess, "lab: the measurement `{}` failed with exit code {}", task.measurement,
+        child.exit_code);
+  Json result = read_json(result_file(folder));
+  result["peak_rss"] = child.peak_rss;
+  fs::remove(task_file(folder));
+  fs::remove(result_file(folder));
+  return result;
+}
+
+void run_measurement(const fs::path& folder) {
+  const auto task = read_json(task_file(folder)).get<Task>();
+  write_file(result_file(folder), measure(task).dump() + "\n");
+}
+
+std::vector<Json> measure_interleaved(const LabOptions& options, const std::vector<Task>& tasks,
+                                      const Console& console) {
+  std::vector<Json> results(tasks.size());
+  const std::size_t all = tasks.size() * static_cast<std::size_t>(options.rounds);
+  std::size_t done = 0;
+  for (int round = 0; round < options.rounds; ++round) {
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      show_progress(console, done++, all);
+      const Json result = measure_in_child(options, tasks[i]);
+      if (round == 0) results[i] = result;
+      if (round > 0) join_lists(results[i], result);
+    }
+  }
+  show_progress(console, done, all);
+  return results;
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,284 @@
+#include "tilegrad/train/labs/flash_lab.h"
+
+#include <algorithm>
+#include <array>
+
+#include "tilegrad/train/labs/flash_measure.h"
+#include "tilegrad/train/labs/publish.h"
+#include "tilegrad/train/labs/speed_finding.h"
+#include "tilegrad/train/measure/statistics.h"
+#include "tilegrad/train/run/names.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+constexpr std::array kKernels = {AttentionKernel::naive, AttentionKernel::flash};
+
+struct Machine {
+  double gflops = 0;        // of the compute type
+  double gbytes_per_s = 0;  // from memory
+  Index l2 = 0;             // bytes
+  std::string processor = {};
+};
+
+// One pass of one kernel at one length.
+struct Row {
+  Index seq = 0;
+  AttentionKernel kernel = AttentionKernel::flash;
+  bool backward = false;  // forward and backward, or forward alone
+  Timing time = {};
+  Index peak = 0, peak_rss = 0;      // bytes
+  double moved = 0, operations = 0;  // by the formulas of attention_cost.h
+
+  double gflops() const { return operations / time.ms / 1e6; }
+  double gbytes_per_s() const { return moved / time.ms / 1e6; }
+};
+
+FlashTask task_of(const FlashLab& lab, AttentionKernel kernel, Index seq) {
+  return {.batch = lab.batch,
+          .heads = lab.heads,
+          .seq = seq,
+          .head_size = lab.head_size,
+          .causal = lab.causal,
+          .dtype = lab.dtype,
+          .kernel = kernel,
+          .seed = lab.seed};
+}
+
+Task attention_task(const FlashLab& lab, const FlashTask& task) {
+  return {.measurement = "attention",
+          .variant = fmt::format("{}-{}", name_of(task.kernel), task.seq),
+          .arguments = task,
+          .repeats = lab.repeats};
+}
+
+Machine machine_of(const MachineSpeeds& speeds, Dtype dtype) {
+  const auto best = [](const std::vector<double>& tries) {
+    return *std::max_element(tries.begin(), tries.end());
+  };
+  return {.gflops = best(dtype == Dtype::f64 ? speeds.f64_gflops : speeds.f32_gflops),
+          .gbytes_per_s = best(speeds.gbytes_per_s),
+          .l2 = speeds.l2_bytes,
+          .processor = speeds.processor};
+}
+
+// The rows of forward, and of forward and backward.
+std::array<Row, 2> rows_of(const FlashTask& task, const AttentionCosts& costs, Index l2) {
+  const AttentionProblem problem = task.problem();
+  Row forward = {.seq = task.seq,
+                 .kernel = task.kernel,
+                 .time = timing_of(costs.forward_ms),
+                 .peak = costs.forward_peak,
+                 .peak_rss = costs.peak_rss,
+                 .moved = moved_bytes(problem, task.kernel, Phase::forward, l2),
+                 .operations = attention_flops(problem, Phase::forward)};
+  Row both = forward;
+  both.backward = true;
+  both.time = timing_of(costs.step_ms);
+  both.peak = costs.step_peak;
+  both.moved += moved_bytes(problem, task.kernel, Phase::backward, l2);
+  both.operations += attention_flops(problem, Phase::backward);
+  return {forward, both};
+}
+
+std::vector<Column<Row>> columns_of(const Machine& machine) {
+  const double peak = machine.gflops, bandwidth = machine.gbytes_per_s;
+  return {{"T", "seq", &Row::seq},
+          {"kernel", "kernel", [](const Row& r) { return name_of(r.kernel); }},
+          {"pass", "pass", [](const Row& r) { return r.backward ? "forward + backward" : "forward"; }},
+          {"ms", "ms", [](const Row& r) { return r.time.ms; }, number("{:.2f}")},
+          {"spread, ms", "spread_ms", [](const Row& r) { return r.time.spread_ms; }, number("{:.2f}")},
+          {"peak tracked", "peak_bytes", &Row::peak, bytes},
+          {"peak RSS", "peak_rss_bytes", &Row::peak_rss, bytes},
+          {"bytes moved", "moved_bytes", &Row::moved, bytes},
+          {"", "operations", &Row::operations},
+          {"flop a byte", "operations_per_byte", [](const Row& r) { return r.operations / r.moved; },
+           number("{:.1f}")},
+          {"GFLOP/s", "gflops", &Row::gflops, number("{:.1f}")},
+          {"of FMA peak", "fma_peak_percent", [peak](const Row& r) { return 100 * r.gflops() / peak; },
+           number("{:.1f} %")},
+          {"", "gbytes_per_s", &Row::gbytes_per_s},
+          {"of memory peak", "memory_peak_percent",
+           [bandwidth](const Row& r) { return 100 * r.gbytes_per_s() / bandwidth; }, number("{:.1f} %")}};
+}
+
+std::vector<Column<TensorErrors>> accuracy_columns() {
+  // In f64 naive attention is its own reference: there is no error to compare with.
+  const auto ratio = [](const TensorErrors& e) {
+    return e.naive_error == 0 ? OrderedJson() : OrderedJson(e.flash_error / e.naive_error);
+  };
+  const Show small = number("{:.1e}");
+  return {{"tensor", "tensor", &TensorErrors::tensor},
+          {"max abs difference", "max_abs_difference", &TensorErrors::max_abs_difference, small},
+          {"of the largest element", "max_rel_difference", &TensorErrors::max_rel_difference, small},
+          {"error of naive", "naive_error", &TensorErrors::naive_error, small},
+          {"error of flash", "flash_error", &TensorErrors::flash_error, small},
+          {"flash / naive", "", ratio, number("{:.2f}")}};
+}
+
+// 64, 96, 128, 192, 256 ...: each length about 1.4 times the one before.
+Index next_length(Index seq) { return (seq & (seq - 1)) == 0 ? seq / 2 * 3 : seq / 3 * 4; }
+
+struct Sweep {
+  std::vector<Row> rows = {};
+  std::string end = {};  // why it ended
+};
+
+// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays.
+void add_length(const FlashLab& lab, const FlashTask& task, const AttentionCosts& costs, Index l2,
+                Sweep& sweep) {
+  std::string end;
+  if (!costs.fits) {
+    end = fmt::format("{} needs more than {} at T = {}", name_of(task.kernel), format_bytes(lab.memory_limit),
+                      task.seq);
+  } else {
+    for (const Row& row : rows_of(task, costs, l2)) sweep.rows.push_back(row);
+    if (sweep.rows.back().time.ms > 1e3 * lab.time_limit) {
+      end = fmt::format("{} takes more than {} s at T = {}", name_of(task.kernel), lab.time_limit, task.seq);
+    }
+  }
+  if (sweep.end.empty()) sweep.end = end;
+}
+
+Sweep sweep_lengths(const FlashLab& lab, const LabOptions& options, Index l2, const Console& console) {
+  constexpr Index kShortest = 64;
+  Sweep sweep;
+  for (Index seq = kShortest; sweep.end.empty(); seq = next_length(seq)) {
+    std::vector<FlashTask> arguments;
+    std::vector<Task> tasks;
+    for (const AttentionKernel kernel : kKernels) {
+      arguments.push_back(task_of(lab, kernel, seq));
+      arguments.back().memory_limit = lab.memory_limit;
+      tasks.push_back(attention_task(lab, arguments.back()));
+    }
+    const auto results = measure_interleaved(options, tasks, console);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      add_length(lab, arguments[i], results[i].get<AttentionCosts>(), l2, sweep);
+    }
+  }
+  return sweep;
+}
+
+const Row* find_row(const std::vector<Row>& rows, AttentionKernel kernel, Index seq) {
+  const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
+    return r.kernel == kernel && r.backward && r.seq == seq;
+  });
+  return found == rows.end() ? nullptr : &*found;
+}
+
+// From which length on flash is faster, among those at which both were measured.
+std::string finding_of_lengths(const std::vector<Row>& rows) {
+  std::vector<Index> lengths;
+  std::vector<bool> won;
+  for (const Row& naive : rows) {
+    if (naive.kernel != AttentionKernel::naive || !naive.backward) continue;
+    const Row* const flash = find_row(rows, AttentionKernel::flash, naive.seq);
+    if (flash == nullptr) continue;
+    lengths.push_back(naive.seq);
+    won.push_back(sign_test(flash->time.all_ms, naive.time.all_ms) == Verdict::less);
+  }
+  if (lengths.empty()) return "";
+  const auto first = first_lasting_win(won);
+  return first ? fmt::format("; flash is faster from T = {} on", lengths[*first])
+               : fmt::format("; flash is not distinguishably faster at T = {}", lengths.back());
+}
+
+std::string finding_of(const FlashLab& lab, const std::vector<Row>& rows) {
+  const Row &naive = *find_row(rows, AttentionKernel::naive, lab.seq),
+            &flash = *find_row(rows, AttentionKernel::flash, lab.seq);
+  const double memory = static_cast<double>(naive.peak) / static_cast<double>(flash.peak);
+  return fmt::format("at T = {} flash uses {:.1f}x {} memory than naive; {}", lab.seq,
+                     std::max(memory, 1 / memory), memory >= 1 ? "less" : "more",
+                     speed_finding("flash", "naive", flash.time.all_ms, naive.time.all_ms));
+}
+
+template <class Value>
+Chart chart_over_lengths(const std::string& title, const std::string& axis, const std::vector<Row>& rows,
+                         Value&& value) {
+  Chart chart = {.title = title,
+                 .note = "forward and backward",
+                 .x = {.title = "T, tokens", .logarithmic = true, .switchable = true},
+                 .y = {.title = axis, .logarithmic = true, .switchable = true}};
+  for (const AttentionKernel kernel : kKernels) {
+    Series series = {.name = std::string(name_of(kernel))};
+    for (const Row& r : rows) {
+      if (r.kernel == kernel && r.backward) series.points.emplace_back(static_cast<double>(r.seq), value(r));
+    }
+    chart.series.push_back(std::move(series));
+  }
+  return chart;
+}
+
+std::vector<Chart> charts_of(const std::vector<Row>& rows) {
+  return {chart_over_lengths("Time", "time, ms", rows, [](const Row& r) { return r.time.ms; }),
+          chart_over_lengths("Tracked memory", "peak, MiB", rows,
+                             [](const Row& r) { return mebibytes(r.peak); })};
+}
+
+std::string describe(const Machine& machine, Dtype dtype) {
+  return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
+                     machine.gflops, name(compute_dtype(dtype)), machine.gbytes_per_s,
+                     format_bytes(machine.l2));
+}
+
+OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
+  return {{"seq", lab.seq},         {"head_size", lab.head_size}, {"heads", lab.heads},
+          {"batch", lab.batch},     {"causal", lab.causal},       {"dtype", name(lab.dtype)},
+          {"repeats", lab.repeats}, {"seed", lab.seed},           {"machine", describe(machine, lab.dtype)},
+          {"l2_bytes", machine.l2}};
+}
+
+}  // namespace
+
+Dtype dtype_of_flash_lab(std::string_view text) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16}) {
+    if (name(dtype) == text) return dtype;
+  }
+  fail("lab flash: --dtype is `{}`, not f32, f64 or bf16", text);
+}
+
+int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
+  announce(console, fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}",
+                                options.rounds, lab.repeats,
+                                lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
+  const FlashTask naive = task_of(lab, AttentionKernel::naive, lab.seq),
+                  flash = task_of(lab, AttentionKernel::flash, lab.seq);
+  const auto results = measure_interleaved(options,
+                                           {{.measurement = "machine", .arguments = flash},
+                                            attention_task(lab, naive),
+                                            attention_task(lab, flash)},
+                                           console);
+  const Machine machine = machine_of(results[0].get<MachineSpeeds>(), lab.dtype);
+  std::vector<Row> rows;
+  for (const auto& [task, result] : {std::pair{naive, results[1]}, std::pair{flash, results[2]}}) {
+    const auto costs = result.get<AttentionCosts>();
+    check(costs.fits, "lab flash: {} attention does not fit into memory at T = {}", name_of(task.kernel),
+          lab.seq);
+    for (const Row& row : rows_of(task, costs, machine.l2)) rows.push_back(row);
+  }
+  const auto accuracy =
+      measure_in_child(options, {.measurement = "accuracy", .arguments = flash}).get<Accuracy>();
+
+  const std::vector<Column<Row>> columns = columns_of(machine);
+  LabResult result = {.name = "flash",
+                      .configuration = configuration_of(lab, machine),
+                      .details = {{"accuracy", json_of(accuracy_columns(), accuracy.tensors)}}};
+  result.report = {.title = "Flash attention against naive attention",
+                   .finding = finding_of(lab, rows),
+                   .tables = {table_of(describe(machine, lab.dtype), columns, rows),
+                              table_of("Differences, and errors against naive attention in f64",
+                                       accuracy_columns(), accuracy.tensors)}};
+  if (lab.sweep) {
+    const Sweep sweep = sweep_lengths(lab, options, machine.l2, console);
+    result.report.finding += finding_of_lengths(sweep.rows) + "; " + sweep.end;
+    result.report.tables.push_back(table_of("Over lengths", columns, sweep.rows));
+    result.report.charts = charts_of(sweep.rows);
+    rows.insert(rows.end(), sweep.rows.begin(), sweep.rows.end());
+  }
+  result.rows = json_of(columns, rows);
+  publish(options, result, console);
+  return kSuccess;
+}
+
+}  // namespace tilegrad::train

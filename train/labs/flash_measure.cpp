@@ -1,0 +1,94 @@
+#include "tilegrad/train/labs/flash_measure.h"
+
+#include <algorithm>
+
+#include "tilegrad/base/memory.h"
+#include "tilegrad/train/measure/attention_workload.h"
+#include "tilegrad/train/measure/speed.h"
+#include "tilegrad/train/measure/system.h"
+#include "tilegrad/train/measure/tensor_difference.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+AttentionWorkload workload_of(const FlashTask& task, Dtype dtype) {
+  AttentionProblem problem = task.problem();
+  problem.dtype = dtype;
+  return {problem, RandomKey{task.seed}};
+}
+
+template <class F>
+Index peak_of(F&& f) {
+  memory::reset_peak();
+  f();
+  return memory::usage().peak;
+}
+
+// out, dq, dk, dv.
+std::vector<Tensor> results_of(const FlashTask& task, AttentionKernel kernel, Dtype dtype) {
+  AttentionWorkload::Results results = workload_of(task, dtype).step(kernel);
+  results.grads.insert(results.grads.begin(), results.out);
+  return results.grads;
+}
+
+}  // namespace
+
+AttentionProblem FlashTask::problem() const {
+  return {.batch = batch,
+          .heads = heads,
+          .kv_heads = heads,
+          .tq = seq,
+          .tk = seq,
+          .head_size = head_size,
+          .dtype = dtype,
+          .options = {.causal = causal}};
+}
+
+AttentionCosts measure_attention(const FlashTask& task, const CallTimer& timer) {
+  if (task.memory_limit > 0) memory::set_limit(task.memory_limit);
+  try {
+    const AttentionWorkload workload = workload_of(task, task.dtype);
+    const auto forward = [&] { workload.forward(task.kernel); };
+    const auto step = [&] { workload.step(task.kernel); };
+    forward();  // makes the scratch memory that threads keep
+    return {.forward_peak = peak_of(forward),
+            .step_peak = peak_of(step),
+            .forward_ms = timer.time("forward", forward),
+            .step_ms = timer.time("step", step)};
+  } catch (const memory::OutOfMemory&) {
+    return {.fits = false};
+  }
+}
+
+Accuracy measure_accuracy(const FlashTask& task) {
+  const auto naive = results_of(task, AttentionKernel::naive, task.dtype);
+  const auto flash = results_of(task, AttentionKernel::flash, task.dtype);
+  const auto exact = results_of(task, AttentionKernel::naive, Dtype::f64);
+  Accuracy accuracy;
+  for (const char* tensor : {"out", "dq", "dk", "dv"}) {
+    const std::size_t i = accuracy.tensors.size();
+    const double difference = largest_difference(naive[i], flash[i]);
+    accuracy.tensors.push_back({.tensor = tensor,
+                                .max_abs_difference = difference,
+                                .max_rel_difference = difference / largest_magnitude(exact[i]),
+                                .naive_error = largest_difference(naive[i], exact[i]),
+                                .flash_error = largest_difference(flash[i], exact[i])});
+  }
+  return accuracy;
+}
+
+MachineSpeeds measure_machine(const FlashTask&) {
+  const auto tries = [](double (*speed)()) {
+    std::vector<double> speeds(10);
+    std::generate(speeds.begin(), speeds.end(), speed);
+    return speeds;
+  };
+  return {.f32_gflops = tries(fma_gflops<float>),
+          .f64_gflops = tries(fma_gflops<double>),
+          .gbytes_per_s = {read_bandwidth()},
+          .l2_bytes = l2_bytes(),
+          .processor = processor_name()};
+}
+
+}  // namespace tilegrad::train

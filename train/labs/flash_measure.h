@@ -1,0 +1,59 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tilegrad/train/labs/child.h"
+#include "tilegrad/train/measure/attention_cost.h"
+
+/// The measurements of `tilegrad lab flash`, each made in a child.
+namespace tilegrad::train {
+
+/// A square problem with as many key/value heads as heads.
+struct FlashTask {
+  Index batch = 1, heads = 1, seq = 1, head_size = 1;
+  bool causal = false;
+  Dtype dtype = Dtype::f32;
+  AttentionKernel kernel = AttentionKernel::flash;  ///< not read by measure_accuracy
+  Index memory_limit = 0;                           ///< bytes; 0: the program's own
+  std::uint64_t seed = 1;
+
+  AttentionProblem problem() const;
+};
+
+/// What one kernel took for forward alone, and for forward and backward ("step").
+struct AttentionCosts {
+  bool fits = true;                                     ///< into memory; if not, nothing else is known
+  Index forward_peak = 0, step_peak = 0, peak_rss = 0;  ///< bytes
+  std::vector<double> forward_ms = {}, step_ms = {};
+};
+AttentionCosts measure_attention(const FlashTask& task, const CallTimer& timer);
+
+/// How far naive and flash are apart, and each from naive attention in f64.
+struct TensorErrors {
+  std::string tensor = {};  ///< out, dq, dk or dv
+  double max_abs_difference = 0, max_rel_difference = 0, naive_error = 0, flash_error = 0;
+};
+struct Accuracy {
+  std::vector<TensorErrors> tensors = {};
+};
+Accuracy measure_accuracy(const FlashTask& task);
+
+/// What the machine can do at best; the lists hold several tries.
+struct MachineSpeeds {
+  std::vector<double> f32_gflops = {}, f64_gflops = {}, gbytes_per_s = {};
+  Index l2_bytes = 0;
+  std::string processor = {};
+};
+MachineSpeeds measure_machine(const FlashTask& task);
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FlashTask, batch, heads, seq, head_size, causal, dtype, kernel,
+                                   memory_limit, seed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AttentionCosts, fits, forward_peak, step_peak, peak_rss,
+                                                forward_ms, step_ms)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TensorErrors, tensor, max_abs_difference, max_rel_difference, naive_error,
+                                   flash_error)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Accuracy, tensors)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MachineSpeeds, f32_gflops, f64_gflops, gbytes_per_s, l2_bytes, processor)
+
+}  // namespace tilegrad::train

@@ -1,0 +1,224 @@
+#include "tilegrad/train/labs/heads_lab.h"
+
+#include <algorithm>
+
+#include "tilegrad/train/labs/heads_measure.h"
+#include "tilegrad/train/labs/publish.h"
+#include "tilegrad/train/labs/speed_finding.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+// What was measured of one kind.
+struct Row {
+  std::string kind = {};  // mha, gqa or mqa
+  Index kv_heads = 0;
+  Index parameters = 0;
+  Index kv_bytes_per_token = 0;
+  Timing step = {}, token = {};
+  TrainingCosts training = {};
+  DecodingCosts decoding = {};
+  Sharing sharing = {};
+  Learning learning = {};
+
+  double tokens_per_s() const { return 1e3 / token.ms; }
+};
+
+// The kinds, with their key/value heads.
+std::vector<std::pair<std::string, Index>> kinds_of(const HeadsLab& lab) {
+  return {{"mha", lab.heads}, {"gqa", lab.kv_heads}, {"mqa", 1}};
+}
+
+HeadsTask arguments_of(const HeadsLab& lab, Index kv_heads) {
+  return {.seq = lab.seq,
+          .head_size = lab.head_size,
+          .heads = lab.heads,
+          .kv_heads = kv_heads,
+          .layers = lab.layers,
+          .tokens = lab.tokens,
+          .steps = lab.steps,
+          .seed = lab.seed};
+}
+
+Task task_of(const HeadsLab& lab, const std::string& measurement, const std::string& kind, Index kv_heads) {
+  return {.measurement = measurement,
+          .variant = kind,
+          .arguments = arguments_of(lab, kv_heads),
+          .repeats = lab.repeats};
+}
+
+void validate(const HeadsLab& lab) {
+  check(lab.heads % lab.kv_heads == 0, "lab heads: {} key/value heads do not divide {} heads", lab.kv_heads,
+        lab.heads);
+  check(lab.tokens >= 2 && lab.tokens < lab.seq,
+        "lab heads: {} tokens to decode, must be from 2 to seq - 1, {}", lab.tokens, lab.seq - 1);
+  arguments_of(lab, lab.heads).model().validate();
+}
+
+// Times are interleaved; the rest is measured once.
+std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, const Console& console) {
+  std::vector<Task> tasks;
+  for (const auto& [kind, kv_heads] : kinds_of(lab)) {
+    tasks.push_back(task_of(lab, "training", kind, kv_heads));
+    tasks.push_back(task_of(lab, "decoding", kind, kv_heads));
+  }
+  const auto timed = measure_interleaved(options, tasks, console);
+  std::vector<Row> rows;
+  for (const auto& [kind, kv_heads] : kinds_of(lab)) {
+    const nn::TransformerConfig model = arguments_of(lab, kv_heads).model();
+    Row row = {.kind = kind,
+               .kv_heads = kv_heads,
+               .parameters = model.parameter_count(),
+               .kv_bytes_per_token = model.kv_bytes_per_token()};
+    timed[2 * rows.size()].get_to(row.training);
+    timed[2 * rows.size() + 1].get_to(row.decoding);
+    measure_in_child(options, task_of(lab, "sharing", kind, kv_heads)).get_to(row.sharing);
+    measure_in_child(options, task_of(lab, "learning", kind, kv_heads)).get_to(row.learning);
+    row.step = timing_of(row.training.step_ms);
+    row.token = timing_of(row.decoding.token_ms);
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::vector<Column<Row>> size_columns() {
+  return {{"kind", "kind", &Row::kind},
+          {"K/V heads", "kv_heads", &Row::kv_heads},
+          {"parameters", "parameters", &Row::parameters},
+          {"K/V a token", "kv_bytes_per_token", &Row::kv_bytes_per_token, bytes},
+          {"ms a step", "step_ms", [](const Row& r) { return r.step.ms; }, number("{:.1f}")},
+          {"spread, ms", "step_spread_ms", [](const Row& r) { return r.step.spread_ms; }, number("{:.1f}")},
+          {"peak tracked", "peak_bytes", [](const Row& r) { return r.training.peak; }, bytes},
+          {"peak RSS", "peak_rss_bytes", [](const Row& r) { return r.training.peak_rss; }, bytes},
+          {"decoding peak", "decoding_peak_bytes", [](const Row& r) { return r.decoding.peak; }, bytes},
+          {"its RSS", "decoding_peak_rss_bytes", [](const Row& r) { return r.decoding.peak_rss; }, bytes},
+          {"tokens/s", "tokens_per_s", &Row::tokens_per_s,
+           [](const OrderedJson& value) { return format_count(value.get<double>()); }}};
+}
+
+std::vector<Column<Row>> quality_columns() {
+  return {{"kind", "", &Row::kind},
+          {"differs from repeated heads by", "sharing_difference",
+           [](const Row& r) { return r.sharing.difference; }, number("{:.1e}")},
+          {"", "accuracy", [](const Row& r) { return r.learning.accuracy; }},
+          {"accuracy, %", "", [](const Row& r) { return 100 * r.learning.accuracy; }, number("{:.1f}")}};
+}
+
+OrderedJson rows_json(const std::vector<Row>& rows) {
+  std::vector<Column<Row>> columns = size_columns();
+  for (Column<Row>& column : quality_columns()) columns.push_back(std::move(column));
+  return json_of(columns, rows);
+}
+
+struct ConversionRow {
+  std::string kind = {};
+  Conversion conversion = {};
+};
+
+std::vector<ConversionRow> measure_conversions(const HeadsLab& lab, const LabOptions& options) {
+  std::vector<ConversionRow> rows;
+  for (const auto& [kind, kv_heads] : kinds_of(lab)) {
+    if (kind == "mha") continue;
+    rows.push_back({.kind = kind});
+    measure_in_child(options, task_of(lab, "conversion", kind, kv_heads)).get_to(rows.back().conversion);
+  }
+  return rows;
+}
+
+std::vector<Column<ConversionRow>> conversion_columns() {
+  const auto loss = [](std::size_t i) {
+    return [i](const ConversionRow& r) { return r.conversion.losses[i]; };
+  };
+  const Show show = number("{:.4f}");
+  return {{"to", "kind", &ConversionRow::kind},
+          {"", "losses", [](const ConversionRow& r) { return r.conversion.losses; }},
+          {"MHA", "", loss(0), show},
+          {"right after", "", loss(1), show},
+          {"+1 % steps", "", loss(2), show},
+          {"+5 % steps", "", loss(3), show},
+          {"+10 % steps", "", loss(4), show}};
+}
+
+bool all_exact(const std::vector<Row>& rows) {
+  return std::all_of(rows.begin(), rows.end(), [](const Row& r) { return r.sharing.difference == 0; });
+}
+
+std::string finding_of(const HeadsLab& lab, const std::vector<Row>& rows) {
+  const Row &mha = rows.front(), &mqa = rows.back();
+  std::string accuracies;
+  for (const Row& r : rows) {
+    accuracies +=
+        fmt::format("{}{} {:.1f} %", accuracies.empty() ? "" : ", ", r.kind, 100 * r.learning.accuracy);
+  }
+  return fmt::format(
+      "mqa keeps {:.0f}x less K/V a token than mha; decoding: {}; accuracy after {} steps: {}; shared heads "
+      "compute {} repeated ones",
+      static_cast<double>(mha.kv_bytes_per_token) / static_cast<double>(mqa.kv_bytes_per_token),
+      speed_finding("mqa", "mha", mqa.token.all_ms, mha.token.all_ms), lab.steps, accuracies,
+      all_exact(rows) ? "exactly what" : "NOT what");
+}
+
+std::string finding_of_conversions(const std::vector<ConversionRow>& rows) {
+  std::string text;
+  for (const ConversionRow& r : rows) {
+    const std::vector<double>& losses = r.conversion.losses;
+    text += fmt::format(
+        "; pooled to {} the loss changes from {:.4f} to {:.4f}, and is {:.4f} after 10 % more steps", r.kind,
+        losses[0], losses[1], losses.back());
+  }
+  return text;
+}
+
+Chart bars(const std::string& title, const std::string& axis, const std::vector<Row>& rows,
+           double (*value)(const Row&)) {
+  Chart chart = {.title = title,
+                 .kind = Chart::Kind::bars,
+                 .x = {.title = "kind"},
+                 .y = {.title = axis},
+                 .series = {{.name = title}}};
+  for (const Row& row : rows) {
+    chart.series[0].points.emplace_back(static_cast<double>(chart.categories.size()), value(row));
+    chart.categories.push_back(row.kind);
+  }
+  return chart;
+}
+
+OrderedJson configuration_of(const HeadsLab& lab) {
+  return {{"seq", lab.seq},           {"head_size", lab.head_size}, {"heads", lab.heads},
+          {"kv_heads", lab.kv_heads}, {"layers", lab.layers},       {"tokens", lab.tokens},
+          {"steps", lab.steps},       {"repeats", lab.repeats},     {"seed", lab.seed}};
+}
+
+}  // namespace
+
+int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console& console) {
+  validate(lab);
+  announce(console,
+           fmt::format("mha, gqa and mqa: {} rounds of training steps and decoding, interleaved; then "
+                       "{} steps of sorting each{}",
+                       options.rounds, lab.steps, lab.convert ? "; then the conversions" : ""));
+  const std::vector<Row> rows = measure_rows(lab, options, console);
+  LabResult result = {.name = "heads", .configuration = configuration_of(lab), .rows = rows_json(rows)};
+  result.report = {
+      .title = "MHA, GQA and MQA",
+      .finding = finding_of(lab, rows),
+      .tables = {table_of("Training and decoding", size_columns(), rows),
+                 table_of(
+                     fmt::format("What they compute, and what they learn of sorting in {} steps", lab.steps),
+                     quality_columns(), rows)},
+      .charts = {bars("K/V a token", "bytes", rows,
+                      [](const Row& r) { return static_cast<double>(r.kv_bytes_per_token); }),
+                 bars("Decoding", "tokens/s", rows, [](const Row& r) { return r.tokens_per_s(); })}};
+  if (lab.convert) {
+    const auto conversions = measure_conversions(lab, options);
+    result.details = {{"conversions", json_of(conversion_columns(), conversions)}};
+    result.report.finding += finding_of_conversions(conversions);
+    result.report.tables.push_back(table_of("Validation loss of a trained MHA with its K/V heads pooled",
+                                            conversion_columns(), conversions));
+  }
+  publish(options, result, console);
+  return all_exact(rows) ? kSuccess : kFailure;
+}
+
+}  // namespace tilegrad::train

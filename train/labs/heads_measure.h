@@ -1,0 +1,61 @@
+#pragma once
+
+#include <vector>
+
+#include "tilegrad/nn/transformer.h"
+#include "tilegrad/train/labs/child.h"
+
+/// The measurements of `tilegrad lab heads`, each made in a child.
+namespace tilegrad::train {
+
+/// One kind of attention: MHA, GQA or MQA, by the number of its key/value heads.
+struct HeadsTask {
+  Index seq = 1, head_size = 1, heads = 1, kv_heads = 1, layers = 1;
+  Index tokens = 1;  ///< to decode
+  Index steps = 1;   ///< of training on the toy task
+  std::uint64_t seed = 1;
+
+  /// The model that is trained and decodes, with random weights.
+  nn::TransformerConfig model() const;
+};
+
+/// A training step of the model.
+struct TrainingCosts {
+  Index peak = 0, peak_rss = 0;  ///< bytes
+  std::vector<double> step_ms = {};
+};
+TrainingCosts measure_training(const HeadsTask& task, const CallTimer& timer);
+
+/// Decoding, token by token; the first one, which includes the whole prompt, is left out.
+struct DecodingCosts {
+  Index peak = 0, peak_rss = 0;  ///< bytes
+  std::vector<double> token_ms = {};
+};
+DecodingCosts measure_decoding(const HeadsTask& task, const CallTimer& timer);
+
+/// How far attention with shared heads is from MHA whose keys and values are the shared ones, repeated.
+struct Sharing {
+  double difference = 0;
+};
+Sharing measure_sharing(const HeadsTask& task);
+
+/// What the model learns of the toy task.
+struct Learning {
+  double loss = 0, accuracy = 0, exact = 0;
+};
+Learning measure_learning(const HeadsTask& task);
+
+/// Losses of a trained MHA, of the same with its heads pooled to kv_heads, and after 1, 5 and 10 % more steps.
+struct Conversion {
+  std::vector<double> losses = {};
+};
+Conversion measure_conversion(const HeadsTask& task);
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HeadsTask, seq, head_size, heads, kv_heads, layers, tokens, steps, seed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TrainingCosts, peak, peak_rss, step_ms)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DecodingCosts, peak, peak_rss, token_ms)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Sharing, difference)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Conversion, losses)
+
+}  // namespace tilegrad::train

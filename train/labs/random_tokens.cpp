@@ -1,0 +1,12 @@
+#include "tilegrad/train/labs/random_tokens.h"
+
+namespace tilegrad::train {
+
+Tensor random_tokens(Index batch, Index time, RandomKey key) {
+  RandomStream random(key);
+  Tensor ids = Tensor::empty({batch, time}, Dtype::i32);
+  for (std::int32_t& id : ids.mut<std::int32_t>()) id = static_cast<std::int32_t>(random.below(kVocabulary));
+  return ids;
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,21 @@
+#include "tilegrad/train/labs/speed_finding.h"
+
+#include <fmt/format.h>
+
+#include "tilegrad/train/measure/statistics.h"
+
+namespace tilegrad::train {
+
+std::string speed_finding(std::string_view a, std::string_view b, const std::vector<double>& a_ms,
+                          const std::vector<double>& b_ms) {
+  const double ratio = median(b_ms) / median(a_ms);
+  const Verdict verdict = sign_test(a_ms, b_ms);
+  // The medians have the last word, because the ratio is theirs.
+  if (verdict == Verdict::less && ratio > 1) return fmt::format("{} is {:.2f}x faster than {}", a, ratio, b);
+  if (verdict == Verdict::greater && ratio < 1) {
+    return fmt::format("{} is {:.2f}x slower than {}", a, 1 / ratio, b);
+  }
+  return fmt::format("the times of {} and {} are not distinguishable", a, b);
+}
+
+}  // namespace tilegrad::train

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "tilegrad/train/measure/attention_cost.h"
+
+namespace tilegrad::train {
+
+/// Which of its parts a workload has.
+struct WorkloadParts {
+  bool backward = true;
+  bool random_mask = false;  ///< a boolean mask (1, 1, Tq, Tk) of fair coins
+};
+
+/// An attention problem on random operands, the same numbers for every kernel, and in every dtype up to
+/// rounding.
+class AttentionWorkload {
+ public:
+  /// Throws memory::OutOfMemory if the operands do not fit.
+  AttentionWorkload(const AttentionProblem& problem, RandomKey key, const WorkloadParts& parts = {});
+
+  /// What one kernel computed.
+  struct Results {
+    Tensor out;
+    std::vector<Tensor> grads;  ///< dq, dk, dv
+  };
+
+  /// out, with nothing recorded.
+  Tensor forward(AttentionKernel kernel) const;
+
+  /// Forward and backward; `between` is called after the forward pass.
+  Results step(AttentionKernel kernel, const std::function<void()>& between = {}) const;
+
+ private:
+  AttentionOptions options_;
+  Tensor q_, k_, v_, dout_;
+  AttentionExtras extras_;
+};
+
+}  // namespace tilegrad::train
