@@ -74,4 +74,12 @@ void write_file(const std::filesystem::path& path, std::string_view content) {
   }
 }
 
+void make_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  check(!error, "{}: cannot be made: {}", folder.string(), error.message());
+  check(::access(folder.c_str(), W_OK) == 0, "{}: cannot be written to: {}", folder.string(),
+        std::strerror(errno));
+}
+
 }  // namespace tilegrad

@@ -14,4 +14,7 @@ std::string read_file(const std::filesystem::path& path);
 /// folder not writable) and then leaves the old file as it was.
 void write_file(const std::filesystem::path& path, std::string_view content);
 
+/// Makes a folder and its parents. Throws Error if that cannot be done or the folder is not writable.
+void make_folder(const std::filesystem::path& folder);
+
 }  // namespace tilegrad

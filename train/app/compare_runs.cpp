@@ -6,9 +6,9 @@
 #include <cmath>
 #include <map>
 
-#include "tilegrad/base/child_process.h"
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
+#include "tilegrad/base/process.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/profile_table.h"

@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "tilegrad/base/format.h"
 #include "tilegrad/base/interrupt.h"
-#include "tilegrad/base/json_text.h"
+#include "tilegrad/base/json.h"
 #include "tilegrad/train/app/progress.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/profiler.h"

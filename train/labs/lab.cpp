@@ -5,7 +5,7 @@
 #include <chrono>
 #include <map>
 
-#include "tilegrad/base/child_process.h"
+#include "tilegrad/base/process.h"
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/kernels/parallel.h"

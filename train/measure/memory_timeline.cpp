@@ -1,11 +1,12 @@
 #include "tilegrad/train/measure/memory_timeline.h"
 
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/file.h"
-#include "tilegrad/base/json_lines.h"
+#include "tilegrad/base/json.h"
 
 namespace tilegrad::train {
 

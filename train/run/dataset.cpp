@@ -3,19 +3,13 @@
 #include <algorithm>
 
 #include "tilegrad/base/file.h"
+#include "tilegrad/base/hash.h"
 #include "tilegrad/data/task.h"
 #include "tilegrad/data/text.h"
 
 namespace tilegrad::train {
 
 namespace {
-
-// FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
-std::uint64_t fnv1a(std::string_view bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
-}
 
 std::unique_ptr<data::Dataset> make_text(RunConfig& config, RandomKey key) {
   auto text = std::make_unique<data::Text>(data::Text::from_file(config.text, config.model.context, key));

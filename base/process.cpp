@@ -1,4 +1,4 @@
-#include "tilegrad/base/child_process.h"
+#include "tilegrad/base/process.h"
 
 #include <sys/prctl.h>
 #include <sys/resource.h>
