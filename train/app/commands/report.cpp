@@ -21,7 +21,7 @@ struct ReportOptions {
 };
 
 int report(const ReportOptions& options, const Console& console) {
-  const Report page = compare_report(options.folders);
+  const Report page = run_page(load_runs(options.folders));
   for (const std::string& warning : page.warnings) spdlog::warn("{}", warning);
   write_report(options.out, page);
   console.out << fmt::format("{}\nreport: {}\n", page.finding, options.out) << std::flush;
