@@ -14,6 +14,10 @@ std::string json_text(const ordered_json& json, int indent) {
   return json.dump(indent, ' ', /*ensure_ascii=*/false, ordered_json::error_handler_t::replace);
 }
 
+bool is_utf8(const std::string& bytes) {
+  return ordered_json::parse(json_text(bytes)).get_ref<const std::string&>() == bytes;
+}
+
 bool for_each_json_line(const std::filesystem::path& file, const std::function<void(const JsonLine&)>& f) {
   const std::string content = read_file(file);
   std::string_view rest = content;

@@ -15,6 +15,9 @@ namespace tilegrad {
 /// a file may contain, become U+FFFD.
 std::string json_text(const nlohmann::ordered_json& json, int indent = -1);
 
+/// Whether JSON can hold these bytes as they are.
+bool is_utf8(const std::string& bytes);
+
 /// One line of a file of JSON lines, complete with its line break.
 struct JsonLine {
   Index number = 1;
