@@ -31,7 +31,7 @@ int report(const ReportOptions& options, const Console& console) {
 }  // namespace
 
 Command add_report_command(CLI::App& program) {
-  CLI::App* app = program.add_subcommand("report", "lay runs side by side on one page");
+  CLI::App* app = program.add_subcommand("report", "show runs side by side on one page");
   const auto options = std::make_shared<ReportOptions>(*app);
   return {app, [options](const Console& console) { return report(*options, console); }};
 }
