@@ -9,7 +9,9 @@
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/json.h"
+#include "tilegrad/base/lock.h"
 #include "tilegrad/base/process.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/profile_table.h"
@@ -78,16 +80,28 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
   return variant;
 }
 
+// What the process of a variant is to do; it writes the config.json of the run itself.
+fs::path task_file(const Variant& variant) {
+  return fs::path(variant.config.out).parent_path() / (variant.name + ".json");
+}
+
 // How the process of a variant is started: its lines of progress begin with its name, and stand below each
 // other.
 std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOptions& options) {
   std::size_t longest = 0;
   for (const std::string& name : options.variants) longest = std::max(longest, name.size());
   const std::string label = options.json ? variant.name : fmt::format("{:<{}}", variant.name, longest);
-  std::vector<std::string> arguments = {
-      "train",   "--repeat",    RunFolder(variant.config.out).config_file().string(),
-      "--label", label,         "--log-level",
-      "warn",    "--no-summary"};
+  std::vector<std::string> arguments = {"train",
+                                        "--repeat",
+                                        task_file(variant).string(),
+                                        "--out",
+                                        variant.config.out,
+                                        "--overwrite",
+                                        "--label",
+                                        label,
+                                        "--log-level",
+                                        "warn",
+                                        "--no-summary"};
   if (options.quiet) arguments.push_back("--quiet");
   if (options.json) arguments.push_back("--json");
   if (options.profile) arguments.push_back("--profile");
@@ -95,11 +109,14 @@ std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOp
 }
 
 LoadedRun run_variant(const Variant& variant, const ComparisonOptions& options) {
-  const RunFolder folder(variant.config.out);
-  folder.start(variant.config);
+  write_file(task_file(variant), json_text(to_json(variant.config), 2) + "\n");
   const ChildResult process = run_child(options.program, arguments_of(variant, options));
+  fs::remove(task_file(variant));
   std::vector<std::string> warnings;
-  LoadedRun run = load_run(folder.path(), warnings);
+  LoadedRun run = {.name = variant.name, .config = variant.config};
+  if (process.exit_code == kSuccess || process.exit_code == kInterrupted) {
+    run = load_run(variant.config.out, warnings);
+  }
   for (const std::string& warning : warnings) spdlog::warn("{}", warning);
   run.process = process;
   return run;
@@ -161,7 +178,8 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
     variant.config.model_for(vocabulary);  // before the first one trains
 
   const fs::path folder(base.out);
-  make_folder(folder);
+  if (!options.overwrite) check_free(folder);
+  const FolderLock lock(folder);
   fs::remove(folder / "compare.json");  // of an earlier comparison, whose variants are no longer meant
   const Environment environment = current_environment(comparison_command(with_facts, options));
   write_environment(RunFolder(folder).environment_file(), environment);
