@@ -247,7 +247,7 @@ Chart bars(std::string title, Axis y, const Runs& runs, const std::string& name,
 
 Chart peak_memory(const Runs& runs) {
   Chart chart = {.title = "Peak of tracked memory",
-                 .note = "What was live then, by what it was used for.",
+                 .note = "What was live at the peak, by purpose.",
                  .kind = Chart::Kind::bars,
                  .y = {.title = "memory, MiB"},
                  .series = {},
