@@ -26,7 +26,8 @@ void on_signal(int signal) {
   if (first_request.compare_exchange_strong(first, now)) return;
   // One wish can arrive twice: from the terminal, and passed on by a parent process.
   constexpr std::int64_t kSameWish = 1000;
-  if (now - first < kSameWish) return;
+  const bool every_write_repeats_it = signal == SIGPIPE;
+  if (every_write_repeats_it || now - first < kSameWish) return;
   std::signal(signal, SIG_DFL);
   std::raise(signal);
 }
@@ -37,13 +38,14 @@ InterruptScope::InterruptScope() {
   first_request = 0;
   struct sigaction action = {};
   action.sa_handler = on_signal;
-  sigaction(SIGINT, &action, &outer_int_);
-  sigaction(SIGTERM, &action, &outer_term_);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    sigaction(kSignals[i], nullptr, &outer_[i]);
+    if (outer_[i].sa_handler != SIG_IGN) sigaction(kSignals[i], &action, nullptr);
+  }
 }
 
 InterruptScope::~InterruptScope() {
-  sigaction(SIGINT, &outer_int_, nullptr);
-  sigaction(SIGTERM, &outer_term_, nullptr);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &outer_[i], nullptr);
 }
 
 bool InterruptScope::requested() { return first_request != 0; }

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <array>
 #include <csignal>
 
 namespace tilegrad {
 
-/// While it lives, the first Ctrl-C (or SIGTERM) only asks to stop; a second one, at least a second later,
-/// ends the program as usual.
+/// While it lives, the first Ctrl-C only asks to stop, so that the program can save; so do SIGTERM, SIGHUP (the
+/// terminal is gone) and SIGPIPE (the reader of the output is gone). A second Ctrl-C, SIGTERM or SIGHUP, at least a
+/// second later, ends the program as usual. A signal that was ignored, as in a background job or under nohup,
+/// stays ignored.
 class InterruptScope {
  public:
   InterruptScope();
@@ -16,8 +19,8 @@ class InterruptScope {
   static bool requested();
 
  private:
-  struct sigaction outer_int_;
-  struct sigaction outer_term_;
+  static constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+  std::array<struct sigaction, kSignals.size()> outer_;
 };
 
 }  // namespace tilegrad

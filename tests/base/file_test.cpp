@@ -1,11 +1,13 @@
 #include "tilegrad/base/file.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "tests/limits.h"
 #include "tests/message_of.h"
@@ -61,13 +63,65 @@ TEST_CASE("file: a failed write says why, keeps the old file and removes the tem
   CHECK(folder.entries() == 1);
 }
 
-TEST_CASE("file: a full disk is reported as such") {
+TEST_CASE("file: a full disk is reported as such, and a device stays a device") {
   const TemporaryFolder folder;
-  // The temporary file that write_file opens leads to the device that is always full.
-  fs::create_symlink("/dev/full", folder / "a.tmp");
+  fs::create_symlink("/dev/full", folder / "a");
   CHECK(message_of([&] { write_file(folder / "a", "x"); }) ==
         (folder / "a") + ": cannot be written: No space left on device");
-  CHECK(folder.entries() == 0);
+  CHECK(fs::is_character_file("/dev/full"));
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("file: a new content has the mode of the old one") {
+  const TemporaryFolder folder;
+  write_file(folder / "a", "old");
+  const auto owner_only = fs::perms::owner_read | fs::perms::owner_write;
+  fs::permissions(folder / "a", owner_only);
+  write_file(folder / "a", "new");
+  CHECK(read_file(folder / "a") == "new");
+  CHECK(fs::status(folder / "a").permissions() == owner_only);
+}
+
+TEST_CASE("file: writing to a link writes the file that it names, and the link stays") {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "elsewhere");
+  write_file(folder / "elsewhere/a", "old");
+  fs::create_symlink("elsewhere/a", folder / "link");
+  fs::create_symlink("elsewhere/missing", folder / "dangling");
+  write_file(folder / "link", "new");
+  write_file(folder / "dangling", "made");
+  CHECK(fs::is_symlink(folder / "link"));
+  CHECK(read_file(folder / "elsewhere/a") == "new");
+  CHECK(read_file(folder / "elsewhere/missing") == "made");
+}
+
+TEST_CASE("file: links in a circle are an error of one line, for reading and for writing") {
+  const TemporaryFolder folder;
+  fs::create_symlink(folder / "b", folder / "a");
+  fs::create_symlink(folder / "a", folder / "b");
+  CHECK(message_of([&] { write_file(folder / "a", "x"); }) ==
+        (folder / "a") + ": cannot be written: Too many levels of symbolic links");
+  CHECK(message_of([&] { read_file(folder / "a"); }) ==
+        (folder / "a") + ": cannot be opened: Too many levels of symbolic links");
+}
+
+TEST_CASE("file: a named pipe is written in place") {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  std::string received;
+  std::thread reader([&] { received = read_file(pipe); });
+  write_file(pipe, "content");
+  reader.join();
+  CHECK(received == "content");
+  CHECK(fs::is_fifo(pipe));
+}
+
+TEST_CASE("file: a file of the user that is called like a temporary one stays as it is") {
+  const TemporaryFolder folder;
+  write_file(folder / "a.tmp", "mine");
+  write_file(folder / "a", "new");
+  CHECK(read_file(folder / "a.tmp") == "mine");
 }
 
 TEST_CASE("file: writing into a missing folder or over a folder is an error that names the path") {

@@ -10,6 +10,8 @@
 
 #include "tests/train/run_program.h"
 #include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/run/run_folder.h"
+#include "tilegrad/train/run/trainer.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -20,6 +22,8 @@ std::size_t lines(const std::string& file) {
   const std::string content = std::filesystem::exists(file) ? read_file(file) : "";
   return static_cast<std::size_t>(std::count(content.begin(), content.end(), '\n'));
 }
+
+void nothing(int) {}
 
 }  // namespace
 
@@ -47,7 +51,7 @@ TEST_CASE("interrupt: Ctrl-C stops after the step, saves, prints the summary, an
 }
 
 TEST_CASE("interrupt: a request that arrives twice is one request, and the scope restores what was before") {
-  const auto before = std::signal(SIGTERM, SIG_IGN);
+  const auto before = std::signal(SIGTERM, nothing);
   {
     const InterruptScope scope;
     CHECK_FALSE(InterruptScope::requested());
@@ -55,6 +59,55 @@ TEST_CASE("interrupt: a request that arrives twice is one request, and the scope
     kill(getpid(), SIGTERM);
     CHECK(InterruptScope::requested());
   }
-  const bool restored = std::signal(SIGTERM, before) == SIG_IGN;
+  const bool restored = std::signal(SIGTERM, before) == nothing;
   CHECK(restored);
+}
+
+TEST_CASE("interrupt: the loss of the terminal or of the reader asks to stop, as often as it is signalled") {
+  for (const int signal : {SIGHUP, SIGPIPE}) {
+    CAPTURE(signal);
+    const InterruptScope scope;
+    for (int i = 0; i < 3; ++i) kill(getpid(), signal);
+    CHECK(InterruptScope::requested());
+  }
+}
+
+TEST_CASE("interrupt: a signal that was ignored, as in a background job, stays ignored") {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    CAPTURE(signal);
+    const auto before = std::signal(signal, SIG_IGN);
+    {
+      const InterruptScope scope;
+      kill(getpid(), signal);
+      CHECK_FALSE(InterruptScope::requested());
+    }
+    std::signal(signal, before);
+  }
+}
+
+TEST_CASE("interrupt: an evaluation ends early, and takes place when the run is resumed") {
+  RunConfig config = tiny_config();
+  const Trainer trainer(config);
+  int asked = 0;
+  trainer.evaluate(0, [&] { return ++asked == 2; });
+  CHECK(asked == 2);
+
+  const TemporaryFolder folder;
+  const std::string run = folder / "run", whole = folder / "whole";
+  REQUIRE(run_program(tiny_training(whole)).code == kSuccess);
+  // As after an interrupt in the evaluation of the last step: all steps are saved, and the evaluation is missing.
+  config = config_from_json(read_file(whole + "/config.json"), "whole");
+  config.out = run;
+  Trainer steps(config);
+  const RunFolder files(run);
+  make_folder(run);
+  files.start(config);
+  for (Index i = 0; i < config.steps; ++i) {
+    steps.step();
+    if (steps.position().step == 5 || steps.position().step == 10) steps.take_mean_loss();
+  }
+  files.save(steps);
+  REQUIRE(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
+  CHECK(timeless_metrics(run).back() == timeless_metrics(whole).back());
+  CHECK(read_file(run + "/state.safetensors") == read_file(whole + "/state.safetensors"));
 }

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include "tests/message_of.h"
 #include "tests/train/run_program.h"
 #include "tilegrad/train/app/run_options.h"
 #include "tilegrad/train/run/presets.h"
@@ -40,8 +41,9 @@ TEST_CASE("options: a task brings its preset, a text another") {
 
 TEST_CASE("options: the command line wins over the file, the file over the preset") {
   const TemporaryFolder folder;
-  write_file(folder / "a.toml", "layers=5\nwidth=96\ntie=true\nkv-init=\"pooled\"\n[train]\nbatch=7\n");
-  const RunConfig config = resolve({"--width", "24", "--task", "sort", "--config", folder / "a.toml"});
+  write_file(folder / "a.json",
+             R"({"layers": 5, "width": 96, "tie": true, "kv_init": "pooled", "batch": 7})");
+  const RunConfig config = resolve({"--width", "24", "--task", "sort", "--config", folder / "a.json"});
   CHECK(config.model.width == 24);
   CHECK(config.model.layers == 5);
   CHECK(config.model.tie);
@@ -52,8 +54,8 @@ TEST_CASE("options: the command line wins over the file, the file over the prese
 
 TEST_CASE("options: the task may come from the file, and still brings its preset") {
   const TemporaryFolder folder;
-  write_file(folder / "a.toml", "lr=0.5\ntask=induction\n");
-  const RunConfig config = resolve({"--config", folder / "a.toml"});
+  write_file(folder / "a.json", R"({"lr": 0.5, "task": "induction"})");
+  const RunConfig config = resolve({"--config", folder / "a.json"});
   CHECK(config.task.kind == data::TaskKind::induction);
   CHECK(config.model.layers == 2);
   CHECK(config.lr == 0.5);
@@ -72,6 +74,12 @@ TEST_CASE("options: what follows from another setting follows it unless it is gi
   CHECK(given.model.context == 40);
 }
 
+TEST_CASE("options: a name that is not valid UTF-8 is an error of one line") {
+  CHECK(test::message_of([] { resolve({"--out", "a\xff"}); }) == "out: `a\xff` is not valid UTF-8");
+  CHECK(test::message_of([] { resolve({"--text", "a\xff"}); }) == "text: `a\xff` is not valid UTF-8");
+  CHECK(resolve({"--out", "Übung"}).out == "Übung");
+}
+
 TEST_CASE("options: a flag can be taken back") {
   CHECK(resolve({"--tie"}).model.tie);
   CHECK_FALSE(resolve({"--text", "x", "--no-tie"}).model.tie);
@@ -83,9 +91,9 @@ TEST_CASE("options: what attention may have is off unless it is given") {
   CHECK_FALSE(plain.softcap);
   CHECK_FALSE(plain.sinks);
   const TemporaryFolder folder;
-  write_file(folder / "a.toml", "softcap=1.5\nwindow=3\n");
+  write_file(folder / "a.json", R"({"softcap": 1.5, "window": 3})");
   const nn::AttentionConfig given =
-      resolve({"--config", folder / "a.toml", "--window", "0", "--sinks", "--positions", "alibi"})
+      resolve({"--config", folder / "a.json", "--window", "0", "--sinks", "--positions", "alibi"})
           .model.attention;
   CHECK(given.window == 0);
   CHECK(given.softcap == 1.5);
@@ -93,14 +101,39 @@ TEST_CASE("options: what attention may have is off unless it is given") {
   CHECK(given.positions == nn::PositionEncoding::alibi);
 }
 
+TEST_CASE("options: the config.json of any run is a file for --config") {
+  const TemporaryFolder folder;
+  RunConfig task = task_preset(data::TaskKind::recall);
+  task.out = "runs/a#1, my dir";
+  task.seed = ~std::uint64_t{0};
+  RunConfig text = text_preset();
+  text.text = "book, volume 1 #2.txt";
+  text.vocabulary = "ab";
+  text.out = "runs/text";
+  for (const RunConfig& config : {task, text}) {
+    write_file(folder / "config.json", to_json(config).dump());
+    RunConfig back = resolve({"--config", folder / "config.json"});
+    back.vocabulary = config.vocabulary;  // a fact of the text, which is read again
+    CHECK(to_json(back) == to_json(config));
+  }
+  CHECK(resolve({"--config", folder / "config.json", "--task", "copy"}).task.kind == data::TaskKind::copy);
+  CHECK_FALSE(resolve({"--config", folder / "config.json", "--task", "copy"}).is_text());
+  CHECK(resolve({"--config", folder / "config.json", "--lr", "0.25"}).lr == 0.25);
+}
+
 TEST_CASE("options: a config file with an unknown setting or a bad value is an error that names it") {
   const TemporaryFolder folder;
-  write_file(folder / "a", "layer=5\n");
-  CHECK_THROWS_WITH_AS(resolve({"--config", folder / "a"}),
-                       doctest::Contains("has an unknown setting `layer`"), Error);
-  write_file(folder / "b", "layers=many\n");
-  CHECK_THROWS_WITH_AS(resolve({"--config", folder / "b"}), doctest::Contains("many"), Error);
-  CHECK_THROWS_WITH_AS(resolve({"--config", folder / "c"}), doctest::Contains("cannot be read"), Error);
+  const auto error_of = [&](const std::string& content) {
+    write_file(folder / "a", content);
+    return test::message_of([&] { resolve({"--config", folder / "a"}); });
+  };
+  CHECK(error_of(R"({"layer": 5})") == (folder / "a") + ": `layer` is not a setting");
+  CHECK(error_of(R"({"layers": "many"})") == (folder / "a") + ": `layers` is not an integer");
+  CHECK(error_of("layers=5\n") ==
+        "config: " + (folder / "a") + R"(: is not JSON, such as {"layers": 2, "lr": 0.01})");
+  CHECK(error_of("[]") == (folder / "a") + ": is not a JSON object");
+  CHECK(test::message_of([&] { resolve({"--config", folder / "c"}); }) == (folder / "c") + ": no such file");
+  CHECK(test::message_of([&] { resolve({"--config", ""}); }) == "config: names no file");
 }
 
 TEST_CASE("config: JSON and back is the same config, for every preset") {
@@ -157,6 +190,10 @@ TEST_CASE("config: a missing key or a wrong type is an error that names it") {
   CHECK(error_with("softcap", "high") == "config.json: `softcap` is not a number");
   CHECK(error_with("sinks", nullptr) == "config.json: `sinks` is not true or false");
   CHECK(error_with("mlp", "tanh") == "config.json: `mlp`: `tanh` is not one of gelu, relu, swiglu");
+  auto unknown = json;
+  unknown["widht"] = 3;
+  CHECK_THROWS_WITH_AS(config_from_json(unknown.dump(), "config.json"),
+                       "config.json: `widht` is not a setting", Error);
   json.erase("width");
   CHECK_THROWS_WITH_AS(config_from_json(json.dump(), "config.json"), "config.json: `width` is missing",
                        Error);

@@ -374,7 +374,7 @@ TEST_CASE("train --profile: two runs agree in all but times, and a plain run for
   REQUIRE(run_program(tiny_training(a, {"--profile"})).code == kSuccess);
   REQUIRE(run_program(tiny_training(b, {"--profile"})).code == kSuccess);
   CHECK(timeless(read_intact(a + "/ops.json")) == timeless(read_intact(b + "/ops.json")));
-  REQUIRE(run_program(tiny_training(a)).code == kSuccess);
+  REQUIRE(run_program(tiny_training(a, {"--overwrite"})).code == kSuccess);
   CHECK_FALSE(std::filesystem::exists(a + "/ops.json"));
   CHECK_FALSE(std::filesystem::exists(a + "/profile.json"));
 }
@@ -384,7 +384,8 @@ TEST_CASE("train --profile: a short run is profiled as far as it goes, a resumed
   const std::string run = folder / "run";
   REQUIRE(run_program(tiny_training(run, {"--profile", "--stop-after", "1"})).code == kSuccess);
   CHECK(read_intact(run + "/ops.json").of == "step 1");
-  REQUIRE(run_program(tiny_training(run, {"--profile", "--stop-after", "3"})).code == kSuccess);
+  REQUIRE(run_program(tiny_training(run, {"--profile", "--stop-after", "3", "--overwrite"})).code ==
+          kSuccess);
   CHECK(read_intact(run + "/ops.json").of == "steps 2 to 3");
   const Output output = run_program({"train", "--resume", run, "--quiet", "--json", "--profile"});
   REQUIRE(output.code == kSuccess);

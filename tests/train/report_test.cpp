@@ -92,7 +92,7 @@ TEST_CASE(
   CHECK(output.out.starts_with(json["finding"].get<std::string>()));
   CHECK(json["warnings"].empty());
 
-  const Report report = compare_report({folder / "naive", folder / "flash"});
+  const Report report = run_page(load_runs({folder / "naive", folder / "flash"}));
   CHECK(value_of(report, "seed") == "naive: 1; flash: 7");
   CHECK(value_of(report, "model") == "2 layers, 2 heads, width 16, context 11, f32");
   CHECK(value_of(report, "command of flash").find("--checkpoint block --steps 12") != std::string::npos);
@@ -180,7 +180,7 @@ TEST_CASE("report: a run of a comparison that cannot be read is left out and tol
   REQUIRE(run_program(tiny_training(folder / "all/b")).code == kSuccess);
   write_file(folder / "all/b/config.json", "{");
   write_file(folder / "all/compare.json", "{");
-  const Report report = compare_report({folder / "all"});
+  const Report report = run_page(load_runs({folder / "all"}));
   CHECK(report.tables[0].rows.size() == 1);
   REQUIRE(report.warnings.size() == 2);
   CHECK(report.warnings[0].ends_with("compare.json: is not a JSON array; left out"));
@@ -192,12 +192,15 @@ TEST_CASE(
   const TemporaryFolder folder;
   REQUIRE(run_program(tiny_training(folder / "all/new")).code == kSuccess);
   REQUIRE(run_program(tiny_training(folder / "all/old")).code == kSuccess);
-  CHECK(compare_report({folder / "all"}).tables[0].rows.size() == 2);
+  CHECK(run_page(load_runs({folder / "all"})).tables[0].rows.size() == 2);
   write_file(folder / "all/compare.json", R"([{"variant": "new", "peak_rss": 3145728}])");
-  const Report report = compare_report({folder / "all"});
+  const Report report = run_page(load_runs({folder / "all"}));
   REQUIRE(report.tables[0].rows.size() == 1);
   CHECK(report.tables[0].rows[0].front() == "new");
-  CHECK(report.tables[0].rows[0].back() == "3.0");
+  const Table& results = report.tables[0];
+  const auto rss = std::find(results.columns.begin(), results.columns.end(), "peak RSS");
+  REQUIRE(rss != results.columns.end());
+  CHECK(results.rows[0][rss - results.columns.begin()] == "3.0 MiB");
 }
 
 TEST_CASE("report: a folder without a run and a file that cannot be written are errors of one line") {

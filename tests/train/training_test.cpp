@@ -129,8 +129,9 @@ TEST_CASE("train: every kind of model takes a step") {
       {"--mlp", "swiglu", "--norm", "rmsnorm", "--positions", "rope", "--tie"},
       {"--mlp", "relu", "--bias", "--kv-heads", "1", "--kv-init", "pooled"},
       {"--dtype", "f64", "--hidden", "20", "--detect-anomaly"}};
-  for (const auto& kind : kinds) {
+  for (auto kind : kinds) {
     CAPTURE(kind[1]);
+    kind.push_back("--overwrite");
     check_success(run_program(tiny_training(folder / "run", kind)));
     CHECK(losses(folder / "run").size() == 12);
   }

@@ -3,12 +3,15 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
-#include "tilegrad/base/child_process.h"
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
+#include "tilegrad/base/json.h"
+#include "tilegrad/base/lock.h"
+#include "tilegrad/base/process.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/profile_table.h"
@@ -79,77 +82,70 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
   return variant;
 }
 
+// What the process of a variant is to do; it writes the config.json of the run itself.
+fs::path task_file(const Variant& variant) {
+  return fs::path(variant.config.out).parent_path() / (variant.name + ".json");
+}
+
 // How the process of a variant is started: its lines of progress begin with its name, and stand below each
 // other.
 std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOptions& options) {
   std::size_t longest = 0;
   for (const std::string& name : options.variants) longest = std::max(longest, name.size());
   const std::string label = options.json ? variant.name : fmt::format("{:<{}}", variant.name, longest);
-  std::vector<std::string> arguments = {
-      "train",   "--repeat",    RunFolder(variant.config.out).config_file().string(),
-      "--label", label,         "--log-level",
-      "warn",    "--no-summary"};
+  std::vector<std::string> arguments = {"train",
+                                        "--repeat",
+                                        task_file(variant).string(),
+                                        "--out",
+                                        variant.config.out,
+                                        "--overwrite",
+                                        "--label",
+                                        label,
+                                        "--log-level",
+                                        "warn",
+                                        "--no-summary"};
   if (options.quiet) arguments.push_back("--quiet");
   if (options.json) arguments.push_back("--json");
   if (options.profile) arguments.push_back("--profile");
   return arguments;
 }
 
-Profile profile_in(const RunFolder& folder) {
-  std::vector<std::string> damage;
-  Profile profile = read_profile(folder.ops_file(), damage);
-  for (const std::string& line : damage) spdlog::warn("{}", line);
-  return profile;
-}
-
-VariantResult run_variant(const Variant& variant, const ComparisonOptions& options, Index vocabulary) {
-  const RunFolder folder(variant.config.out);
-  folder.start(variant.config);
-  const ChildResult child = run_child(options.program, arguments_of(variant, options));
-
-  const nn::TransformerConfig model = variant.config.model_for(vocabulary);
-  VariantResult result = {.name = variant.name,
-                          .exit_code = child.exit_code,
-                          .parameters = model.parameter_count(),
-                          .kv_bytes_per_token = model.kv_bytes_per_token(),
-                          .peak_rss = child.peak_rss,
-                          .metrics = read_metrics(folder.metrics_file()),
-                          .profile = profile_in(folder)};
-  const MetricsSummary summary = summary_of(result.metrics);
-  result.last = summary.last;
-  result.ms_per_step = summary.ms_per_step;
-  result.tokens_per_s = summary.tokens_per_s;
-  result.peak_bytes = summary.highest.peak_bytes;
-  return result;
-}
-
-void write_comparison_report(const fs::path& folder) {
-  const Report report = compare_report({folder});
-  for (const std::string& warning : report.warnings) spdlog::warn("{}", warning);
-  write_report(folder / "report.html", report);
-}
-
-// Steps are numbered from 1 in both, so the n-th lines belong together.
-double largest_difference(const Metrics& a, const Metrics& b) {
-  double largest = 0;
-  for (std::size_t i = 0; i < std::min(a.steps.size(), b.steps.size()); ++i) {
-    largest = std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss));
+LoadedRun run_variant(const Variant& variant, const ComparisonOptions& options) {
+  write_file(task_file(variant), json_text(to_json(variant.config), 2) + "\n");
+  const ChildResult process = run_child(options.program, arguments_of(variant, options));
+  fs::remove(task_file(variant));
+  std::vector<std::string> warnings;
+  LoadedRun run = {.name = variant.name, .config = variant.config};
+  if (process.exit_code == kSuccess || process.exit_code == kInterrupted) {
+    run = load_run(variant.config.out, warnings);
   }
-  return largest;
+  for (const std::string& warning : warnings) spdlog::warn("{}", warning);
+  run.process = process;
+  return run;
 }
 
-void show_results(const std::vector<VariantResult>& results, const fs::path& folder, bool json,
+void write_results(const fs::path& folder, const std::vector<LoadedRun>& runs,
+                   const Environment& environment) {
+  write_file(folder / "curves.csv", curves_csv(runs));
+  write_file(folder / "compare.json", json_text(results_json(runs), 2) + "\n");
+  if (runs.empty()) return;
+  write_report(folder / "report.html",
+               run_page({.runs = runs, .environments = {{folder.string(), environment}}}));
+}
+
+void show_results(const std::vector<LoadedRun>& runs, const fs::path& folder, bool json,
                   const Console& console) {
   if (json) {
-    for (const auto& row : comparison_json(results)) console.out << row.dump() << "\n";
+    for (const auto& row : results_json(runs)) console.out << json_text(row) << "\n";
     console.out << std::flush;
     return;
   }
-  for (const VariantResult& result : results) {
-    if (result.profile.calls == 0) continue;
-    console.out << format_table(profile_table(result.name, result.profile)) << "\n";
+  for (const LoadedRun& run : runs) {
+    if (run.profile.calls == 0) continue;
+    console.out << format_table(profile_table(run.name, run.profile)) << "\n";
   }
-  console.out << comparison_table(results)
+  const Table table = results_table(runs);
+  console.out << format_table(table.columns, table.rows)
               << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())
               << std::flush;
 }
@@ -186,25 +182,23 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
     variant.config.model_for(vocabulary);  // before the first one trains
 
   const fs::path folder(base.out);
-  make_folder(folder);
+  if (!options.overwrite) check_free(folder);
+  const FolderLock lock(folder);
   fs::remove(folder / "compare.json");  // of an earlier comparison, whose variants are no longer meant
-  write_environment(RunFolder(folder).environment_file(),
-                    current_environment(comparison_command(with_facts, options)));
-  std::vector<VariantResult> results;
+  const Environment environment = current_environment(comparison_command(with_facts, options));
+  write_environment(RunFolder(folder).environment_file(), environment);
+  std::vector<LoadedRun> runs;
   const InterruptScope interrupt;
   for (const Variant& variant : variants) {
     if (InterruptScope::requested()) break;
-    results.push_back(run_variant(variant, options, vocabulary));
-    results.back().largest_difference = largest_difference(results[0].metrics, results.back().metrics);
+    runs.push_back(run_variant(variant, options));
   }
-  write_file(folder / "curves.csv", curves_csv(results));
-  write_file(folder / "compare.json", comparison_json(results).dump(2) + "\n");
-  if (!results.empty()) write_comparison_report(folder);
-  show_results(results, base.out, options.json, console);
+  write_results(folder, runs, environment);
+  show_results(runs, folder, options.json, console);
 
-  for (const VariantResult& result : results) {
-    const bool fine = result.exit_code == kSuccess || result.exit_code == kInterrupted;
-    check(fine, "compare: {} failed with exit code {}", result.name, result.exit_code);
+  for (const LoadedRun& run : runs) {
+    const int code = run.process.exit_code;
+    check(code == kSuccess || code == kInterrupted, "compare: {} failed with exit code {}", run.name, code);
   }
   return InterruptScope::requested() ? kInterrupted : kSuccess;
 }

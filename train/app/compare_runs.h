@@ -19,11 +19,12 @@ struct Variant {
 
 struct ComparisonOptions {
   std::vector<std::string> variants = {"mha-naive", "mha-flash", "mha-flash-ckpt", "gqa", "mqa"};
-  Index gqa_heads = 0;    ///< key/value heads of gqa; 0: half of the heads, or what comes closest
-  bool keep_all = false;  ///< a variant that makes no sense for the model is an error, not left out
-  bool quiet = false;     ///< show no progress
-  bool json = false;      ///< progress and results are JSON objects, one a line
-  bool profile = false;   ///< tell what ops cost, in a few of the first steps of each variant
+  Index gqa_heads = 0;     ///< key/value heads of gqa; 0: half of the heads, or what comes closest
+  bool keep_all = false;   ///< a variant that makes no sense for the model is an error, not left out
+  bool overwrite = false;  ///< replace the results in base.out
+  bool quiet = false;      ///< show no progress
+  bool json = false;       ///< progress and results are JSON objects, one a line
+  bool profile = false;    ///< report what ops cost, in a few of the first steps of each variant
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which runs each variant
 };
 

@@ -3,9 +3,11 @@
 
 #include <iostream>
 
+#include "tilegrad/base/process.h"
 #include "tilegrad/train/app/program.h"
 
 int main(int argc, char** argv) {
+  tilegrad::open_standard_streams();
   tilegrad::train::Console console = {.out = std::cout, .err = std::cerr};
   winsize size = {};
   console.terminal = isatty(STDOUT_FILENO) != 0;

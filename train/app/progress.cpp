@@ -1,10 +1,11 @@
 #include "tilegrad/train/app/progress.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "tilegrad/base/format.h"
-#include "tilegrad/base/json_text.h"
+#include "tilegrad/base/json.h"
 
 namespace tilegrad::train {
 

@@ -1,10 +1,11 @@
 #include "tilegrad/train/app/run_options.h"
 
-#include <algorithm>
-#include <fstream>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <type_traits>
 
+#include "tilegrad/base/file.h"
+#include "tilegrad/base/json.h"
 #include "tilegrad/train/app/choice.h"
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/run/presets.h"
@@ -35,6 +36,11 @@ CheckpointPolicy policy_of_option(const std::string& text) {
   }
 }
 
+// config.json, which is JSON, has to hold the name.
+void check_name(std::string_view setting, const std::string& name) {
+  check(is_utf8(name), "{}: `{}` is not valid UTF-8", setting, name);
+}
+
 }  // namespace
 
 template <class T>
@@ -58,45 +64,38 @@ void RunOptions::add(const Setting& setting, T& field) {
 }
 
 RunOptions::RunOptions(CLI::App& command) : command_(command) {
-  command_.add_option("--config", config_file_,
-                      "read settings from this file, `name=value` a line; the command line wins");
+  command_.add_option(
+      "--config", config_file_,
+      "read settings from this JSON file, such as the config.json of a run, whole or in part; "
+      "the command line wins");
   for_each_setting([&](const Setting& setting, auto& field) { add(setting, field); }, given_);
   command_.get_option("--task")->excludes("--text");
 }
 
-bool RunOptions::given(std::string_view setting) const {
+bool RunOptions::on_command_line(std::string_view setting) const {
   return command_.get_option(option_name(setting))->count() > 0;
 }
 
-// CLI11 reads config files only for the whole program, not for one command, so its parser is used by hand.
-void RunOptions::read_config_file() {
-  if (config_file_.empty()) return;
-  std::ifstream file(config_file_);
-  check(file.is_open() && file.peek() != std::ifstream::traits_type::eof(),
-        "config: {} cannot be read or is empty", config_file_);
-  for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
-    const bool section_mark = item.name == "++" || item.name == "--";
-    if (!section_mark) read_item(item);
-  }
-  config_file_.clear();
+bool RunOptions::given(std::string_view setting) const {
+  return on_command_line(setting) || in_file_.contains(setting);
 }
 
-void RunOptions::read_item(const CLI::ConfigItem& item) {
-  const bool ours = item.parents.empty() || item.parents == std::vector{command_.get_name()};
-  CLI::Option* option = ours ? command_.get_option_no_throw(option_name(item.name)) : nullptr;
-  check(option != nullptr && option->get_configurable(), "config: {} has an unknown setting `{}`",
-        config_file_, item.fullname());
-  if (option->count() > 0) return;  // the command line said so already
-  try {
-    if (option->get_expected_min() == 0) {
-      option->add_result(option->get_flag_value(item.name, CLI::ConfigTOML().to_flag(item)));
-    } else {
-      option->add_result(item.inputs);
-    }
-    option->run_callback();
-  } catch (const CLI::ParseError& error) {
-    fail("config: {}: {}", config_file_, error.what());
-  }
+void RunOptions::read_config_file() {
+  if (command_.get_option("--config")->count() == 0) return;
+  check(!config_file_.empty(), "config: names no file");
+  const std::string text = read_file(config_file_);
+  check(nlohmann::json::accept(text), "config: {}: is not JSON, such as {{\"layers\": 2, \"lr\": 0.01}}",
+        config_file_);
+  RunConfig file;
+  in_file_ = settings_from_json(text, config_file_, file);
+  // The config.json of a run has both; a text is learned if there is one.
+  if (on_command_line("task") || !file.is_text()) in_file_.erase("text");
+  if (on_command_line("text") || in_file_.contains("text")) in_file_.erase("task");
+  for_each_setting(
+      [&](const Setting& setting, auto& to, const auto& from) {
+        if (in_file_.contains(setting.name) && !on_command_line(setting.name)) to = from;
+      },
+      given_, file);
 }
 
 RunConfig RunOptions::resolve() {
@@ -112,6 +111,8 @@ RunConfig RunOptions::resolve() {
       },
       config, given_);
   derive_settings(config, [&](std::string_view setting) { return given(setting); });
+  check_name("out", config.out);
+  check_name("text", config.text);
   return config;
 }
 
@@ -128,6 +129,19 @@ RunConfig RunOptions::resolve_resumed(const RunConfig& saved) {
       config, given_);
   check(config.is_text() == saved.is_text(), "resume: --text cannot change; the run learns {}",
         saved.data_name());
+  return config;
+}
+
+RunConfig RunOptions::resolve_repeated(const RunConfig& saved, std::string_view file) {
+  check(command_.get_option("--config")->count() == 0, "repeat: --config has no effect");
+  RunConfig config = saved;
+  for_each_setting(
+      [&](const Setting& setting, const auto&) {
+        check(setting.name == "out" || !on_command_line(setting.name),
+              "repeat: --{} has no effect; --config {} takes settings", setting.name, file);
+      },
+      given_);
+  if (on_command_line("out")) config.out = given_.out;
   return config;
 }
 

@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "tilegrad/base/format.h"
 #include "tilegrad/base/interrupt.h"
-#include "tilegrad/base/json_text.h"
+#include "tilegrad/base/json.h"
+#include "tilegrad/base/lock.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/progress.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/profiler.h"
@@ -24,7 +27,7 @@ namespace tilegrad::train {
 
 namespace {
 
-// What the summary tells.
+// What the summary reports.
 struct Outcome {
   std::vector<double> ms;  // of each step
   StepReport last;
@@ -35,10 +38,18 @@ struct Outcome {
   bool interrupted = false;
 };
 
+// Checks all that can be checked before anything is written, and returns the folder of the run.
+std::string claimable_folder(const RunConfig& config, const RunControl& control) {
+  config.validate();
+  if (!control.resume && !control.overwrite) check_free(config.out);
+  return config.out;
+}
+
 class TrainingRun {
  public:
   TrainingRun(const RunConfig& config, const RunControl& control)
       : control_(control),
+        lock_(claimable_folder(config, control)),
         trainer_(config),
         folder_(config.out),
         metrics_((prepare_folder(), folder_.metrics_file()),
@@ -56,9 +67,11 @@ class TrainingRun {
       if (!lost.empty()) spdlog::warn("{}", lost);
       folder_.write_config(trainer_.config());
     } else {
+      if (holds_results(folder_.path())) previous_.emplace(folder_);
       folder_.start(trainer_.config());
       write_environment(folder_.environment_file(),
                         current_environment("tilegrad train" + options_of(trainer_.config())));
+      unsaved_ = true;
     }
   }
 
@@ -66,14 +79,19 @@ class TrainingRun {
   Profiler* next_profiler();
   void write_profile(Outcome& outcome) const;
   void one_step(Outcome& outcome, Progress& progress);
+  bool evaluation_due();
   void evaluate(Outcome& outcome, Progress& progress);
+  void save();
 
   RunControl control_;
+  FolderLock lock_;
   Trainer trainer_;
   RunFolder folder_;
+  std::optional<PreviousRun> previous_;
   MetricsWriter metrics_;
   std::optional<Profiler> profiler_;
-  Index done_ = 0;  // steps of this call of the program
+  Index done_ = 0;        // steps of this call of the program
+  bool unsaved_ = false;  // something changed since the last save
 };
 
 constexpr Index kLastProfiled = 4;
@@ -93,38 +111,78 @@ void TrainingRun::write_profile(Outcome& outcome) const {
   train::write_profile(folder_.ops_file(), *outcome.profile);
 }
 
+bool all_finite(const Tensor& tensor) {
+  return with_float_type("save", tensor.dtype(), [&]<class T>() {
+    const auto values = tensor.view<T>();
+    return std::all_of(values.begin(), values.end(), [](T value) { return std::isfinite(value); });
+  });
+}
+
+bool weights_are_finite(Trainer& trainer) {
+  const auto parameters = nn::parameters(trainer.model());
+  return std::all_of(parameters.begin(), parameters.end(),
+                     [](const nn::NamedParameter& p) { return all_finite(p.parameter->value()); });
+}
+
+// The last good save is worth more than weights that nothing can be done with.
+void TrainingRun::save() {
+  check(weights_are_finite(trainer_), "step {}: the weights are no longer finite; they are not saved",
+        trainer_.state().step);
+  folder_.save(trainer_);
+  unsaved_ = false;
+  if (previous_) previous_->drop();
+  previous_.reset();
+}
+
 // Of the second step, because the first one makes what later ones find: gradients and optimiser state.
 StepReport TrainingRun::step(Profiler* profiler) {
   const Index number = trainer_.state().step + 1;
-  if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(profiler);
-  Profiler own;
-  Profiler& recorder = profiler != nullptr ? *profiler : own;
-  const StepReport report = trainer_.step(&recorder);
-  write_memory_timeline(folder_.memory_file(), recorder.memory(number));
-  return report;
+  try {
+    if (number != std::min<Index>(2, trainer_.config().steps)) return trainer_.step(profiler);
+    Profiler own;
+    Profiler& recorder = profiler != nullptr ? *profiler : own;
+    const StepReport report = trainer_.step(&recorder);
+    write_memory_timeline(folder_.memory_file(), recorder.memory(number));
+    return report;
+  } catch (const Error& error) {
+    // The optimiser comes last, so the weights are still those of the step before. They are not worth an older run.
+    if (unsaved_ && !previous_ && weights_are_finite(trainer_)) save();
+    fail("step {}: {}", number, error.what());
+  }
 }
 
 void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
   Profiler* const profiler = next_profiler();
   outcome.last = step(profiler);
   ++done_;
+  unsaved_ = true;
   if (profiler != nullptr) write_profile(outcome);
   outcome.ms.push_back(outcome.last.ms);
   if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
   metrics_.write(outcome.last);
   progress.step(outcome.last);
-  const RunConfig& c = trainer_.config();
-  if (outcome.last.step % c.eval_every == 0 || outcome.last.step == c.steps) evaluate(outcome, progress);
 }
 
+// Also of a resumed run that was stopped before the evaluation of its last step.
+bool TrainingRun::evaluation_due() {
+  const TrainState& state = trainer_.state();
+  const RunConfig& c = trainer_.config();
+  return state.loss_count > 0 && (state.step % c.eval_every == 0 || state.step == c.steps);
+}
+
+// An interrupt ends the evaluation, which then takes place when the run is resumed.
 void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
-  // The last evaluation takes all held-out data; those on the way a fixed part of it, to cost little.
+  // The last evaluation takes all held-out data; earlier ones a fixed part of it, to cost little.
   constexpr Index kExamplesOnTheWay = 512;
   const Index step = trainer_.state().step;
-  outcome.evaluation = trainer_.evaluate(step == trainer_.config().steps ? 0 : kExamplesOnTheWay);
+  const Evaluation evaluation =
+      trainer_.evaluate(step == trainer_.config().steps ? 0 : kExamplesOnTheWay, &InterruptScope::requested);
+  if (InterruptScope::requested()) return;
+  outcome.evaluation = evaluation;
   outcome.train_loss = trainer_.take_mean_loss();
-  metrics_.write(step, outcome.train_loss, *outcome.evaluation);
-  progress.evaluation(*outcome.evaluation);
+  unsaved_ = true;
+  metrics_.write(step, outcome.train_loss, evaluation);
+  progress.evaluation(evaluation);
 }
 
 Outcome TrainingRun::run(const Console& console) {
@@ -132,20 +190,18 @@ Outcome TrainingRun::run(const Console& console) {
   const Index first = trainer_.state().step;
   const Index end = control_.stop_after > 0 ? std::min(c.steps, first + control_.stop_after) : c.steps;
   Outcome outcome;
-  Index saved = -1;
   const InterruptScope interrupt;
   Progress progress(
       console, {.steps = c.steps, .label = control_.label, .quiet = control_.quiet, .json = control_.json});
+  if (evaluation_due()) evaluate(outcome, progress);
   for (Index step = first; step < end && !InterruptScope::requested(); ++step) {
     one_step(outcome, progress);
-    if (c.save_every > 0 && outcome.last.step % c.save_every == 0) {
-      folder_.save(trainer_);
-      saved = outcome.last.step;
-    }
+    if (step + 1 == c.steps) save();  // the last evaluation may take long
+    if (evaluation_due()) evaluate(outcome, progress);
+    if (c.save_every > 0 && (step + 1) % c.save_every == 0) save();
   }
-  const Index step = trainer_.state().step;
-  if (saved != step) folder_.save(trainer_);
-  outcome.interrupted = InterruptScope::requested() && step < end;
+  if (unsaved_) save();
+  outcome.interrupted = InterruptScope::requested() && (trainer_.state().step < end || evaluation_due());
   if (outcome.profile && outcome.interrupted && done_ < kLastProfiled) {
     outcome.profile->interrupted = true;
     train::write_profile(folder_.ops_file(), *outcome.profile);

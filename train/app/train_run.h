@@ -10,16 +10,18 @@ namespace tilegrad::train {
 /// How one call of the program goes about a run; nothing here changes its losses or weights.
 struct RunControl {
   bool resume = false;     ///< go on from what config.out holds
+  bool overwrite = false;  ///< replace the run that config.out holds, as soon as the new one has saved
   Index stop_after = 0;    ///< stop, as Ctrl-C would, after this many steps; 0: when all are done
   bool quiet = false;      ///< show no progress
   bool json = false;       ///< progress and summary are JSON objects, one a line
   bool summary = true;     ///< print one at the end
-  bool profile = false;    ///< tell what ops cost, in a few of the first steps
+  bool profile = false;    ///< report what ops cost, in a few of the first steps
   std::string label = {};  ///< stands before each line of progress
 };
 
 /// Trains, writes the files of RunFolder, and prints a summary. Returns kSuccess, or kInterrupted after
-/// Ctrl-C.
+/// Ctrl-C. Throws if config.out holds results that neither `resume` nor `overwrite` is about, or if another process
+/// writes there.
 int run_training(const RunConfig& config, const RunControl& control, const Console& console);
 
 }  // namespace tilegrad::train

@@ -1,8 +1,7 @@
 #include "tilegrad/train/labs/checkpoint_measure.h"
 
-#include <cstring>
-
 #include "tilegrad/autograd/tape.h"
+#include "tilegrad/base/hash.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/train/labs/random_tokens.h"
 #include "tilegrad/train/run/stage_costs.h"
@@ -35,15 +34,11 @@ struct Bench {
   Tensor tokens, targets;
 };
 
-// FNV-1a over the bits of all gradients.
 std::uint64_t hash_of_gradients(nn::Transformer& model) {
-  std::uint64_t hash = 0xcbf29ce484222325;
+  std::uint64_t hash = fnv1a("");
   for (const nn::NamedParameter& p : nn::parameters(model)) {
-    for (const float g : p.parameter->grad().view<float>()) {
-      std::uint32_t bits = 0;
-      std::memcpy(&bits, &g, sizeof bits);
-      hash = (hash ^ bits) * 0x100000001b3;
-    }
+    const auto grad = p.parameter->grad().view<float>();
+    hash = fnv1a({reinterpret_cast<const char*>(grad.data()), grad.size_bytes()}, hash);
   }
   return hash;
 }

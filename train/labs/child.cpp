@@ -4,9 +4,9 @@
 
 #include <chrono>
 
-#include "tilegrad/base/child_process.h"
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
+#include "tilegrad/base/process.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/labs/measurements.h"
 #include "tilegrad/train/run/run_folder.h"

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "tilegrad/base/file.h"
 #include "tilegrad/train/report/profile_table.h"
-#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 

@@ -1,7 +1,7 @@
 #include "tilegrad/train/measure/chrome_trace.h"
 
 #include "tilegrad/base/file.h"
-#include "tilegrad/base/json_text.h"
+#include "tilegrad/base/json.h"
 
 namespace tilegrad::train {
 

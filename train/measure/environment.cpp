@@ -8,7 +8,7 @@
 
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/format.h"
-#include "tilegrad/base/json_text.h"
+#include "tilegrad/base/json.h"
 #include "tilegrad/kernels/gemm.h"
 #include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/measure/version.h"

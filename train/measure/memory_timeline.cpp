@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "tilegrad/base/file.h"
-#include "tilegrad/base/json_lines.h"
+#include "tilegrad/base/json.h"
 
 namespace tilegrad::train {
 

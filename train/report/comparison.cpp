@@ -1,46 +1,124 @@
 #include "tilegrad/train/report/comparison.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "tilegrad/base/format.h"
-#include "tilegrad/train/report/table.h"
 
 namespace tilegrad::train {
 
-std::string comparison_table(const std::vector<VariantResult>& results) {
-  std::vector<std::vector<std::string>> rows;
-  for (const VariantResult& r : results) {
-    const bool evaluated = r.last.step > 0;
-    const auto loss = [&](double value) { return evaluated ? fmt::format("{:.4f}", value) : "-"; };
-    rows.push_back(
-        {r.name, fmt::format("{}", r.parameters), format_bytes(r.kv_bytes_per_token), loss(r.last.train_loss),
-         loss(r.last.val_loss), evaluated ? fmt::format("{:.1f} %", 100 * r.last.accuracy) : "-",
-         fmt::format("{:.2f}", r.ms_per_step), format_count(r.tokens_per_s), format_bytes(r.peak_bytes),
-         format_bytes(r.peak_rss), fmt::format("{:.1e}", r.largest_difference)});
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Runs = std::vector<LoadedRun>;
+
+// max |loss - loss of the first run| over the steps that both have. Steps are numbered from 1 in both.
+double largest_difference(const LoadedRun& first, const LoadedRun& run) {
+  const auto &a = first.metrics.steps, &b = run.metrics.steps;
+  double largest = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    largest = std::max(largest, std::abs(a[i].loss - b[i].loss));
   }
-  return format_table({"variant", "parameters", "K/V a token", "train loss", "val loss", "accuracy",
-                       "ms a step", "tokens/s", "peak tracked", "peak RSS", "loss differs by"},
-                      rows);
+  return largest;
 }
 
-std::string curves_csv(const std::vector<VariantResult>& results) {
+// One number of every run: its key in JSON, its heading in a table (none: not shown), and how it is shown there.
+struct Column {
+  std::string_view key;
+  std::string_view heading;
+  Json (*value)(const LoadedRun& run, const LoadedRun& first);
+  std::string (*text)(const Json& value) = nullptr;
+};
+
+std::string plain(const Json& value) { return value.dump(); }
+std::string loss(const Json& value) { return fmt::format("{:.4f}", value.get<double>()); }
+std::string percent(const Json& value) { return fmt::format("{:.1f} %", 100 * value.get<double>()); }
+std::string fixed(const Json& value) { return fmt::format("{:.2f}", value.get<double>()); }
+std::string scientific(const Json& value) { return fmt::format("{:.1e}", value.get<double>()); }
+std::string count(const Json& value) { return format_count(value.get<double>()); }
+std::string bytes(const Json& value) {
+  return value.get<Index>() > 0 ? format_bytes(value.get<Index>()) : "-";
+}
+
+// A number of the last evaluation; null before the first one.
+template <auto Field>
+Json evaluated(const LoadedRun& run, const LoadedRun&) {
+  const EvaluationLine& last = run.summary.last;
+  return last.step > 0 ? Json(last.*Field) : Json();
+}
+
+constexpr Column kColumns[] = {
+    {"exit_code", "", [](auto& run, auto&) -> Json { return run.process.exit_code; }},
+    {"parameters", "parameters", [](auto& run, auto&) -> Json { return run.parameters; }, plain},
+    {"kv_bytes_per_token", "K/V a token", [](auto& run, auto&) -> Json { return run.kv_bytes_per_token; },
+     bytes},
+    {"steps", "steps", [](auto& run, auto&) -> Json { return run.metrics.steps.size(); }, plain},
+    {"train_loss", "train loss", evaluated<&EvaluationLine::train_loss>, loss},
+    {"val_loss", "val loss", evaluated<&EvaluationLine::val_loss>, loss},
+    {"accuracy", "accuracy", evaluated<&EvaluationLine::accuracy>, percent},
+    {"exact", "", evaluated<&EvaluationLine::exact>},
+    {"ms_per_step", "ms a step", [](auto& run, auto&) -> Json { return run.summary.ms_per_step; }, fixed},
+    {"tokens_per_s", "tokens/s", [](auto& run, auto&) -> Json { return run.summary.tokens_per_s; }, count},
+    {"peak_bytes", "peak tracked", [](auto& run, auto&) -> Json { return run.summary.highest.peak_bytes; },
+     bytes},
+    {"peak_rss", "peak RSS", [](auto& run, auto&) -> Json { return run.process.peak_rss; }, bytes},
+    {"largest_difference", "loss differs by",
+     [](auto& run, auto& first) -> Json { return largest_difference(first, run); }, scientific},
+};
+
+std::string cell(const Column& column, const Json& value) {
+  const bool unknown = value.is_null() || (value.is_number_float() && std::isnan(value.get<double>()));
+  return unknown ? "-" : column.text(value);
+}
+
+}  // namespace
+
+Table results_table(const Runs& runs) {
+  Table table = {.title = "Results", .columns = {"run"}};
+  for (const Column& column : kColumns) {
+    if (!column.heading.empty()) table.columns.emplace_back(column.heading);
+  }
+  for (const LoadedRun& run : runs) {
+    std::vector<std::string>& row = table.rows.emplace_back();
+    row.push_back(run.name);
+    for (const Column& column : kColumns) {
+      if (!column.heading.empty()) row.push_back(cell(column, column.value(run, runs[0])));
+    }
+  }
+  return table;
+}
+
+Json results_json(const Runs& runs) {
+  Json rows = Json::array();
+  for (const LoadedRun& run : runs) {
+    Json& row = rows.emplace_back(Json{{"variant", run.name}});
+    for (const Column& column : kColumns) row[column.key] = column.value(run, runs[0]);
+    if (run.profile.calls > 0) row["profile"] = to_json(run.profile);
+  }
+  return rows;
+}
+
+std::string curves_csv(const Runs& runs) {
   std::string csv = "step";
-  for (const VariantResult& r : results) csv += "," + r.name;
-  for (const VariantResult& r : results) csv += "," + r.name + " val_loss";
+  for (const LoadedRun& run : runs) csv += "," + run.name;
+  for (const LoadedRun& run : runs) csv += "," + run.name + " val_loss";
   csv += "\n";
 
   std::size_t steps = 0;
   std::vector<std::map<Index, double>> evaluations;
-  for (const VariantResult& r : results) {
-    steps = std::max(steps, r.metrics.steps.size());
+  for (const LoadedRun& run : runs) {
+    steps = std::max(steps, run.metrics.steps.size());
     auto& by_step = evaluations.emplace_back();
-    for (const EvaluationLine& e : r.metrics.evaluations) by_step[e.step] = e.val_loss;
+    for (const EvaluationLine& e : run.metrics.evaluations) by_step[e.step] = e.val_loss;
   }
   for (std::size_t i = 0; i < steps; ++i) {
     csv += fmt::format("{}", i + 1);
-    for (const VariantResult& r : results) {
-      csv += i < r.metrics.steps.size() ? fmt::format(",{}", r.metrics.steps[i].loss) : ",";
+    for (const LoadedRun& run : runs) {
+      csv += i < run.metrics.steps.size() ? fmt::format(",{}", run.metrics.steps[i].loss) : ",";
     }
     for (const auto& by_step : evaluations) {
       const auto found = by_step.find(static_cast<Index>(i) + 1);
@@ -49,28 +127,6 @@ std::string curves_csv(const std::vector<VariantResult>& results) {
     csv += "\n";
   }
   return csv;
-}
-
-nlohmann::ordered_json comparison_json(const std::vector<VariantResult>& results) {
-  auto rows = nlohmann::ordered_json::array();
-  for (const VariantResult& r : results) {
-    rows.push_back({{"variant", r.name},
-                    {"exit_code", r.exit_code},
-                    {"parameters", r.parameters},
-                    {"kv_bytes_per_token", r.kv_bytes_per_token},
-                    {"steps", r.metrics.steps.size()},
-                    {"train_loss", r.last.train_loss},
-                    {"val_loss", r.last.val_loss},
-                    {"accuracy", r.last.accuracy},
-                    {"exact", r.last.exact},
-                    {"ms_per_step", r.ms_per_step},
-                    {"tokens_per_s", r.tokens_per_s},
-                    {"peak_bytes", r.peak_bytes},
-                    {"peak_rss", r.peak_rss},
-                    {"largest_difference", r.largest_difference}});
-    if (r.profile.calls > 0) rows.back()["profile"] = to_json(r.profile);
-  }
-  return rows;
 }
 
 }  // namespace tilegrad::train

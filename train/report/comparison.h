@@ -1,38 +1,23 @@
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
-#include "tilegrad/train/measure/profile.h"
-#include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/report/loaded_run.h"
+#include "tilegrad/train/report/table.h"
 
 namespace tilegrad::train {
 
-/// What the table says of one variant.
-struct VariantResult {
-  std::string name;
-  int exit_code = 0;
-  Index parameters = 0;
-  Index kv_bytes_per_token = 0;
-  EvaluationLine last = {};
-  double ms_per_step = 0;  ///< median
-  double tokens_per_s = 0;
-  Index peak_bytes = 0;           ///< tracked
-  Index peak_rss = 0;             ///< of the process
-  double largest_difference = 0;  ///< |loss − loss of the first variant| over all steps that both have
-  Metrics metrics;
-  Profile profile = {};  ///< without calls if there is none
-};
+/// The results of runs as people read them, one run a row: for the terminal and for the page.
+Table results_table(const std::vector<LoadedRun>& runs);
 
-/// The results as people read them: one variant a row.
-std::string comparison_table(const std::vector<VariantResult>& results);
+/// The same results as numbers with all their digits, and what only programs ask for: an array of one object a
+/// run, the content of compare.json.
+nlohmann::ordered_json results_json(const std::vector<LoadedRun>& runs);
 
-/// A line for each step: the step, then for each variant its loss, then for each its validation loss, empty
-/// where there is none.
-std::string curves_csv(const std::vector<VariantResult>& results);
-
-/// The table's numbers, unrounded.
-nlohmann::ordered_json comparison_json(const std::vector<VariantResult>& results);
+/// A line for each step: the step, then for each run its loss, then for each its validation loss, empty where
+/// there is none.
+std::string curves_csv(const std::vector<LoadedRun>& runs);
 
 }  // namespace tilegrad::train

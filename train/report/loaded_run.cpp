@@ -14,11 +14,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-// A run's place, and what compare.json alone knows of it.
+// A run's place, and what only compare.json knows about it.
 struct Place {
   std::string name;
   fs::path path;
-  Index peak_rss = 0;
+  ChildResult process = {};
 };
 
 bool holds_run(const fs::path& folder) { return fs::exists(RunFolder(folder).config_file()); }
@@ -29,21 +29,26 @@ std::string folder_name(const fs::path& folder) {
   return name.empty() || name == "." || name == ".." ? folder.string() : name;
 }
 
-std::vector<Place> places_in_comparison(const fs::path& folder, std::vector<std::string>& damage) {
+std::vector<Place> places_in_comparison(const fs::path& folder, std::vector<std::string>& warnings) {
   std::vector<Place> places;
   const fs::path file = folder / "compare.json";
   if (!fs::exists(file)) return places;
   const ordered_json rows = ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   if (!rows.is_array()) {
-    damage.push_back(file.string() + ": is not a JSON array; left out");
+    warnings.push_back(file.string() + ": is not a JSON array; left out");
     return places;
   }
   for (const ordered_json& row : rows) {
     if (!row.is_object() || !row.contains("variant") || !row["variant"].is_string()) continue;
-    const auto rss = row.find("peak_rss");
-    const bool known = rss != row.end() && rss->is_number_integer();
+    const auto number = [&row = row](const char* key) {
+      const auto found = row.find(key);
+      return found != row.end() && found->is_number_integer() ? found->get<Index>() : 0;
+    };
     const auto name = row["variant"].get<std::string>();
-    places.push_back({.name = name, .path = folder / name, .peak_rss = known ? rss->get<Index>() : 0});
+    places.push_back(
+        {.name = name,
+         .path = folder / name,
+         .process = {.exit_code = static_cast<int>(number("exit_code")), .peak_rss = number("peak_rss")}});
   }
   return places;
 }
@@ -60,45 +65,28 @@ std::vector<Place> places_by_name(const fs::path& folder) {
   return places;
 }
 
-std::vector<Place> places_in(const fs::path& folder, std::vector<std::string>& damage) {
+std::vector<Place> places_in(const fs::path& folder, std::vector<std::string>& warnings) {
   check(fs::is_directory(folder), "report: {}: {}", folder.string(),
         fs::exists(folder) ? "is not a folder" : "no such folder");
   if (holds_run(folder)) return {{.name = folder_name(folder), .path = folder}};
-  std::vector<Place> places = places_in_comparison(folder, damage);
+  std::vector<Place> places = places_in_comparison(folder, warnings);
   if (places.empty()) places = places_by_name(folder);
   check(!places.empty(), "report: {}: holds no run: neither config.json nor folders with one",
         folder.string());
   return places;
 }
 
-// Runs f; what it throws is damage.
+// Runs f; what it throws becomes a warning.
 template <class F>
-bool tolerate(std::vector<std::string>& damage, F&& f) {
+void tolerate(std::vector<std::string>& warnings, F&& f) {
   try {
     f();
-    return true;
   } catch (const Error& error) {
-    damage.push_back(error.what());
-    return false;
+    warnings.push_back(error.what());
   }
 }
 
-void read_run(const Place& place, ReportedRuns& result) {
-  const RunFolder folder(place.path);
-  ReportedRun run = {.name = place.name, .peak_rss = place.peak_rss};
-  const bool readable = tolerate(result.damage, [&] {
-    run.config = folder.read_config();
-    run.parameters = run.config.model_for(make_codec(run.config)->vocabulary()).parameter_count();
-  });
-  if (!readable) return;
-  tolerate(result.damage, [&] { run.metrics = read_metrics(folder.metrics_file(), result.damage); });
-  tolerate(result.damage, [&] { run.memory = read_memory_timeline(folder.memory_file(), result.damage); });
-  tolerate(result.damage, [&] { run.profile = read_profile(folder.ops_file(), result.damage); });
-  run.summary = summary_of(run.metrics);
-  result.runs.push_back(std::move(run));
-}
-
-// Two runs of one name are told apart by where they lie.
+// Two runs of the same name get their paths as names.
 void make_names_unique(std::vector<Place>& places) {
   std::map<std::string, int> times;
   for (const Place& place : places) ++times[place.name];
@@ -109,19 +97,39 @@ void make_names_unique(std::vector<Place>& places) {
 
 }  // namespace
 
-ReportedRuns read_runs(const std::vector<fs::path>& folders) {
-  ReportedRuns result;
+LoadedRun load_run(const fs::path& path, std::vector<std::string>& warnings) {
+  const RunFolder folder(path);
+  LoadedRun run = {.name = folder_name(path), .config = folder.read_config()};
+  const nn::TransformerConfig model = run.config.model_for(make_codec(run.config)->vocabulary());
+  run.parameters = model.parameter_count();
+  run.kv_bytes_per_token = model.kv_bytes_per_token();
+  tolerate(warnings, [&] { run.metrics = read_metrics(folder.metrics_file(), warnings); });
+  tolerate(warnings, [&] { run.memory = read_memory_timeline(folder.memory_file(), warnings); });
+  tolerate(warnings, [&] { run.profile = read_profile(folder.ops_file(), warnings); });
+  run.summary = summary_of(run.metrics);
+  return run;
+}
+
+LoadedRuns load_runs(const std::vector<fs::path>& folders) {
+  LoadedRuns result;
   std::vector<Place> places;
   for (const fs::path& folder : folders) {
-    const auto found = places_in(folder, result.damage);
+    const auto found = places_in(folder, result.warnings);
     places.insert(places.end(), found.begin(), found.end());
     result.environments.emplace_back(folder_name(folder),
-                                     read_environment(RunFolder(folder).environment_file(), result.damage));
+                                     read_environment(RunFolder(folder).environment_file(), result.warnings));
   }
   make_names_unique(places);
-  for (const Place& place : places) read_run(place, result);
+  for (const Place& place : places) {
+    tolerate(result.warnings, [&] {
+      LoadedRun run = load_run(place.path, result.warnings);
+      run.name = place.name;
+      run.process = place.process;
+      result.runs.push_back(std::move(run));
+    });
+  }
   check(!result.runs.empty(), "report: no run can be read: {}",
-        result.damage.empty() ? "there is none" : result.damage[0]);
+        result.warnings.empty() ? "there is none" : result.warnings[0]);
   return result;
 }
 

@@ -2,8 +2,10 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "tilegrad/base/process.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/memory_timeline.h"
 #include "tilegrad/train/measure/profile.h"
@@ -12,27 +14,32 @@
 
 namespace tilegrad::train {
 
-/// A run as its folder tells it.
-struct ReportedRun {
+/// A run as its folder describes it.
+struct LoadedRun {
   std::string name;
+  ChildResult process = {};  ///< what `compare` saw of its process; zeros if it is not known
   RunConfig config = {};
+  Index parameters = 0;
+  Index kv_bytes_per_token = 0;
   Metrics metrics = {};
   MetricsSummary summary = {};
   MemoryTimeline memory = {};
   Profile profile = {};  ///< without calls if there is none
-  Index parameters = 0;
-  Index peak_rss = 0;  ///< 0: not known
 };
 
-/// What was found in some folders.
-struct ReportedRuns {
-  std::vector<ReportedRun> runs = {};
+/// The runs of some folders, in order.
+struct LoadedRuns {
+  std::vector<LoadedRun> runs = {};
   std::vector<std::pair<std::string, Environment>> environments = {};  ///< of each folder
-  std::vector<std::string> damage = {};
+  std::vector<std::string> warnings = {};                              ///< what is missing or damaged
 };
+
+/// Reads one run. Throws Error if its config.json cannot be read; anything else that is missing or damaged is left
+/// out, with a sentence in `warnings`.
+LoadedRun load_run(const std::filesystem::path& folder, std::vector<std::string>& warnings);
 
 /// Reads the runs of each folder: its own, or those that its compare.json names, or those of the folders in
 /// it. Throws if a folder holds none.
-ReportedRuns read_runs(const std::vector<std::filesystem::path>& folders);
+LoadedRuns load_runs(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace tilegrad::train

@@ -78,7 +78,7 @@ Series series_of(const std::string& name, const MemoryTimeline& timeline) {
 
 Chart memory_chart(const std::vector<std::pair<std::string, MemoryTimeline>>& timelines) {
   Chart chart = {.title = "Live memory through one training step",
-                 .note = "Forward piles up what backward takes down. Shaded: a checkpoint recomputes.",
+                 .note = "Forward saves what backward needs and then frees. Shaded: a checkpoint recomputes.",
                  .x = {.title = ""},
                  .y = {.title = "live memory, MiB"},
                  .series = {},

@@ -1,10 +1,11 @@
 #include "tilegrad/train/report/page.h"
 
 #include <array>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "tilegrad/base/file.h"
-#include "tilegrad/base/json_text.h"
+#include "tilegrad/base/json.h"
 #include "tilegrad/train/report/page_assets.h"
 
 namespace tilegrad::train {

@@ -276,43 +276,6 @@
     };
   }
 
-  // --- what was drawn ---------------------------------------------------------------------------------
-
-  function rgb(hex) {
-    return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-  }
-
-  function hasColor(pixels, hex) {
-    const wanted = rgb(hex);
-    const kNear = 12;
-    const kOpaque = 128;
-    for (let i = 0; i < pixels.length; i += 4) {
-      const near = wanted.every((part, c) => Math.abs(pixels[i + c] - part) <= kNear);
-      if (near && pixels[i + 3] >= kOpaque) return true;
-    }
-    return false;
-  }
-
-  // Whether a series stands on the canvas: its elements have a place, and its colour is among the pixels. Bars
-  // that are less than two pixels long cannot be seen.
-  function isDrawn(drawn, pixels, i) {
-    const elements = drawn.getDatasetMeta(i).data.filter((e) => Number.isFinite(e.x) && Number.isFinite(e.y));
-    const large = elements.filter((e) => e.width === undefined || Math.abs(e.width) >= 2);
-    const colors = [drawn.data.datasets[i].borderColor].flat();
-    return elements.length > 0 && (large.length === 0 || colors.some((hex) => hasColor(pixels, hex)));
-  }
-
-  // Leaves on each canvas how many series have something to show, and how many of them it shows.
-  function inspect({ canvas, drawn }) {
-    const { left, top, width, height } = drawn.chartArea;  // without the legend, which has the colours too
-    const area = [left, top, width, height].map((length) => Math.round(length * drawn.currentDevicePixelRatio));
-    const pixels = canvas.getContext("2d").getImageData(...area).data;
-    const all = drawn.data.datasets.map((_, i) => i);
-    const full = all.filter((i) => drawn.data.datasets[i].data.some((p) => Number.isFinite(p?.y ?? p)));
-    canvas.dataset.series = full.length;
-    canvas.dataset.drawn = full.filter((i) => isDrawn(drawn, pixels, i)).length;
-  }
-
   // --- the page ---------------------------------------------------------------------------------------
 
   const views = [];
@@ -422,10 +385,4 @@
   unfold();
   addEventListener("hashchange", unfold);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // Chart.js draws as soon as it knows its size, which is before the second frame.
-  requestAnimationFrame(() =>
-    requestAnimationFrame(() => {
-      views.forEach(inspect);
-      document.documentElement.dataset.ready = "";
-    }));
 })();

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "tilegrad/base/format.h"
-#include "tilegrad/train/report/loaded_run.h"
+#include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/memory_chart.h"
 #include "tilegrad/train/report/profile_table.h"
 
@@ -15,22 +15,22 @@ namespace tilegrad::train {
 
 namespace {
 
-using Runs = std::vector<ReportedRun>;
+using Runs = std::vector<LoadedRun>;
 
 std::vector<std::string> names_of(const Runs& runs) {
   std::vector<std::string> names;
-  for (const ReportedRun& run : runs) names.push_back(run.name);
+  for (const LoadedRun& run : runs) names.push_back(run.name);
   return names;
 }
 
 // The value that all runs share, or what each of them has.
-std::string shared_value(const Runs& runs, const std::function<std::string(const ReportedRun&)>& value_of) {
+std::string shared_value(const Runs& runs, const std::function<std::string(const LoadedRun&)>& value_of) {
   const std::string first = value_of(runs[0]);
   const bool same =
-      std::all_of(runs.begin(), runs.end(), [&](const ReportedRun& run) { return value_of(run) == first; });
+      std::all_of(runs.begin(), runs.end(), [&](const LoadedRun& run) { return value_of(run) == first; });
   if (same) return first;
   std::string all;
-  for (const ReportedRun& run : runs) {
+  for (const LoadedRun& run : runs) {
     all += fmt::format("{}{}: {}", all.empty() ? "" : "; ", run.name, value_of(run));
   }
   return all;
@@ -44,9 +44,9 @@ struct Best {
   double value = std::numeric_limits<double>::infinity();
 };
 
-Best best_of(const Runs& runs, const std::function<double(const ReportedRun&)>& value_of) {
+Best best_of(const Runs& runs, const std::function<double(const LoadedRun&)>& value_of) {
   Best best;
-  for (const ReportedRun& run : runs) {
+  for (const LoadedRun& run : runs) {
     const double value = value_of(run);
     if (!(value > 0) || value > best.value) continue;
     best.names = value == best.value ? best.names + ", " + run.name : run.name;
@@ -61,7 +61,7 @@ std::string against_first(const Runs& runs, double best, double first, std::stri
   return ratio < 1.05 ? "" : fmt::format(", {:.1f}x {} than {}", ratio, how, runs[0].name);
 }
 
-std::string finding_of_one(const ReportedRun& run) {
+std::string finding_of_one(const LoadedRun& run) {
   const MetricsSummary& s = run.summary;
   if (s.last.step == 0) return fmt::format("{} steps, not evaluated yet.", run.metrics.steps.size());
   return fmt::format("Validation loss {:.4f} and accuracy {:.1f} % after {} steps of {:.2f} ms, in {}.",
@@ -69,21 +69,21 @@ std::string finding_of_one(const ReportedRun& run) {
                      format_bytes(s.highest.peak_bytes));
 }
 
-std::string data_of(const ReportedRun& run) {
+std::string data_of(const LoadedRun& run) {
   return run.config.is_text() ? "text " + run.config.text : std::string(run.config.data_name());
 }
 
 bool learn_the_same(const Runs& runs) {
   return std::all_of(runs.begin(), runs.end(),
-                     [&](const ReportedRun& run) { return data_of(run) == data_of(runs[0]); });
+                     [&](const LoadedRun& run) { return data_of(run) == data_of(runs[0]); });
 }
 
 std::string finding(const Runs& runs) {
   if (runs.size() == 1) return finding_of_one(runs[0]);
   // Losses that look the same in a table are the same here.
-  const auto loss = [](const ReportedRun& run) { return std::round(run.summary.last.val_loss * 1e4) / 1e4; };
-  const auto time = [](const ReportedRun& run) { return run.summary.ms_per_step; };
-  const auto memory = [](const ReportedRun& run) {
+  const auto loss = [](const LoadedRun& run) { return std::round(run.summary.last.val_loss * 1e4) / 1e4; };
+  const auto time = [](const LoadedRun& run) { return run.summary.ms_per_step; };
+  const auto memory = [](const LoadedRun& run) {
     return static_cast<double>(run.summary.highest.peak_bytes);
   };
   std::string text;
@@ -103,13 +103,13 @@ std::string finding(const Runs& runs) {
 
 // --- facts and tables ---------------------------------------------------------------------------------
 
-std::string model_of(const ReportedRun& run) {
+std::string model_of(const LoadedRun& run) {
   const nn::TransformerConfig& m = run.config.model;
   return fmt::format("{} layers, {} heads, width {}, context {}, {}", m.layers, m.attention.heads, m.width,
                      m.context, name_of(m.dtype));
 }
 
-std::string training_of(const ReportedRun& run) {
+std::string training_of(const LoadedRun& run) {
   const RunConfig& c = run.config;
   return fmt::format("{} steps of {} sequences, learning rate {} to {}", c.steps, c.batch, c.lr, c.min_lr);
 }
@@ -140,7 +140,7 @@ void add_environments(Facts& facts, const std::vector<std::pair<std::string, Env
   }
 }
 
-Facts facts(const ReportedRuns& all) {
+Facts facts(const LoadedRuns& all) {
   const Runs& runs = all.runs;
   Facts facts = {
       {"data", shared_value(runs, data_of)},
@@ -149,24 +149,6 @@ Facts facts(const ReportedRuns& all) {
       {"seed", shared_value(runs, [](const auto& run) { return fmt::format("{}", run.config.seed); })}};
   add_environments(facts, all.environments);
   return facts;
-}
-
-Table results_table(const Runs& runs) {
-  Table table = {.title = "Results",
-                 .columns = {"run", "parameters", "steps", "train loss", "validation loss", "accuracy, %",
-                             "ms a step", "tokens/s", "peak, MiB", "peak RSS, MiB"},
-                 .rows = {}};
-  for (const ReportedRun& run : runs) {
-    const MetricsSummary& s = run.summary;
-    const auto evaluated = [&](double value) { return s.last.step > 0 ? fmt::format("{:.6g}", value) : "–"; };
-    const auto mib = [](Index bytes) { return bytes > 0 ? fmt::format("{:.1f}", mebibytes(bytes)) : "–"; };
-    table.rows.push_back({run.name, fmt::format("{}", run.parameters),
-                          fmt::format("{}", run.metrics.steps.size()), evaluated(s.last.train_loss),
-                          evaluated(s.last.val_loss), evaluated(100 * s.last.accuracy),
-                          fmt::format("{:.2f}", s.ms_per_step), fmt::format("{:.0f}", s.tokens_per_s),
-                          mib(s.highest.peak_bytes), mib(run.peak_rss)});
-  }
-  return table;
 }
 
 std::string setting_text(const nlohmann::ordered_json& value) {
@@ -179,7 +161,7 @@ Table settings_table(const Runs& runs) {
   const auto names = names_of(runs);
   table.columns.insert(table.columns.end(), names.begin(), names.end());
   std::vector<nlohmann::ordered_json> configs;
-  for (const ReportedRun& run : runs) configs.push_back(to_json(run.config));
+  for (const LoadedRun& run : runs) configs.push_back(to_json(run.config));
   for (const auto& [key, value] : configs[0].items()) {
     if (value.is_array()) continue;  // the bytes of a vocabulary
     std::vector<std::string> row = {key};
@@ -193,7 +175,7 @@ Table settings_table(const Runs& runs) {
 
 std::vector<Table> tables(const Runs& runs) {
   std::vector<Table> tables = {results_table(runs)};
-  for (const ReportedRun& run : runs) {
+  for (const LoadedRun& run : runs) {
     if (run.profile.calls == 0) continue;
     tables.push_back(profile_table(run.name, run.profile));
     tables.back().folded = runs.size() > 1;
@@ -207,15 +189,15 @@ std::vector<Table> tables(const Runs& runs) {
 const Axis kStepAxis = {.title = "step"};
 
 Chart curves(std::string title, std::string note, Axis y, const Runs& runs,
-             const std::function<std::vector<std::pair<double, double>>(const ReportedRun&)>& points_of) {
+             const std::function<std::vector<std::pair<double, double>>(const LoadedRun&)>& points_of) {
   Chart chart = {.title = std::move(title), .note = std::move(note), .x = kStepAxis, .y = std::move(y)};
-  for (const ReportedRun& run : runs) chart.series.push_back({.name = run.name, .points = points_of(run)});
+  for (const LoadedRun& run : runs) chart.series.push_back({.name = run.name, .points = points_of(run)});
   return chart;
 }
 
 Chart training_loss(const Runs& runs) {
   Chart chart = curves("Training loss", "", {.title = "loss, nats", .switchable = true}, runs,
-                       [](const ReportedRun& run) {
+                       [](const LoadedRun& run) {
                          std::vector<std::pair<double, double>> points;
                          for (const StepReport& s : run.metrics.steps) points.emplace_back(s.step, s.loss);
                          return points;
@@ -225,7 +207,7 @@ Chart training_loss(const Runs& runs) {
 }
 
 Chart evaluations(std::string title, Axis y, const Runs& runs, double EvaluationLine::*field, double factor) {
-  return curves(std::move(title), "", std::move(y), runs, [=](const ReportedRun& run) {
+  return curves(std::move(title), "", std::move(y), runs, [=](const LoadedRun& run) {
     std::vector<std::pair<double, double>> points;
     for (const EvaluationLine& e : run.metrics.evaluations) points.emplace_back(e.step, factor * e.*field);
     return points;
@@ -240,7 +222,7 @@ Chart loss_differences(const Runs& runs) {
   return curves(fmt::format("Training loss: difference from {}", runs[0].name),
                 "A logarithmic axis has no point where two losses are the same.",
                 {.title = "|difference|, nats", .logarithmic = true, .switchable = true}, others,
-                [&](const ReportedRun& run) {
+                [&](const LoadedRun& run) {
                   std::vector<std::pair<double, double>> points;
                   for (const StepReport& s : run.metrics.steps) {
                     const auto found = first.find(s.step);
@@ -251,7 +233,7 @@ Chart loss_differences(const Runs& runs) {
 }
 
 Chart bars(std::string title, Axis y, const Runs& runs, const std::string& name,
-           const std::function<double(const ReportedRun&)>& value_of) {
+           const std::function<double(const LoadedRun&)>& value_of) {
   Chart chart = {.title = std::move(title),
                  .kind = Chart::Kind::bars,
                  .y = std::move(y),
@@ -265,7 +247,7 @@ Chart bars(std::string title, Axis y, const Runs& runs, const std::string& name,
 
 Chart peak_memory(const Runs& runs) {
   Chart chart = {.title = "Peak of tracked memory",
-                 .note = "What was live then, by what it was used for.",
+                 .note = "What was live at the peak, by purpose.",
                  .kind = Chart::Kind::bars,
                  .y = {.title = "memory, MiB"},
                  .series = {},
@@ -284,7 +266,7 @@ Chart peak_memory(const Runs& runs) {
 std::vector<Chart> charts(const Runs& runs) {
   std::vector<Chart> charts = {training_loss(runs)};
   std::vector<std::pair<std::string, MemoryTimeline>> timelines;
-  for (const ReportedRun& run : runs) {
+  for (const LoadedRun& run : runs) {
     if (!run.memory.empty()) timelines.emplace_back(run.name, run.memory);
   }
   if (!timelines.empty()) charts.push_back(memory_chart(timelines));
@@ -294,9 +276,9 @@ std::vector<Chart> charts(const Runs& runs) {
   if (runs.size() > 1) charts.push_back(loss_differences(runs));
   charts.push_back(peak_memory(runs));
   charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms a step",
-                        [](const ReportedRun& run) { return run.summary.ms_per_step; }));
+                        [](const LoadedRun& run) { return run.summary.ms_per_step; }));
   charts.push_back(bars("Speed", {.title = "median, tokens/s"}, runs, "tokens/s",
-                        [](const ReportedRun& run) { return run.summary.tokens_per_s; }));
+                        [](const LoadedRun& run) { return run.summary.tokens_per_s; }));
   return charts;
 }
 
@@ -308,14 +290,13 @@ std::string title_of(const Runs& runs) {
 
 }  // namespace
 
-Report compare_report(const std::vector<std::filesystem::path>& folders) {
-  const ReportedRuns all = read_runs(folders);
+Report run_page(const LoadedRuns& all) {
   return {.title = title_of(all.runs),
           .finding = finding(all.runs),
           .facts = facts(all),
           .tables = tables(all.runs),
           .charts = charts(all.runs),
-          .warnings = all.damage};
+          .warnings = all.warnings};
 }
 
 }  // namespace tilegrad::train

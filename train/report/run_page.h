@@ -1,15 +1,11 @@
 #pragma once
 
-#include <filesystem>
-#include <vector>
-
+#include "tilegrad/train/report/loaded_run.h"
 #include "tilegrad/train/report/page.h"
 
 namespace tilegrad::train {
 
-/// Lays the runs of some folders side by side: each folder is that of a run, or one of `compare` with a run
-/// for each variant. What is damaged or missing becomes a warning, and the rest is shown. Throws if a folder
-/// holds no run at all.
-Report compare_report(const std::vector<std::filesystem::path>& folders);
+/// One run, or several side by side. What was damaged or missing in their folders becomes a warning on the page.
+Report run_page(const LoadedRuns& all);
 
 }  // namespace tilegrad::train

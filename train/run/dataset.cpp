@@ -1,6 +1,7 @@
 #include "tilegrad/train/run/dataset.h"
 
 #include "tilegrad/base/file.h"
+#include "tilegrad/base/hash.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/data/task.h"
 #include "tilegrad/data/text.h"
@@ -8,13 +9,6 @@
 namespace tilegrad::train {
 
 namespace {
-
-// FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
-std::uint64_t fnv1a(std::string_view bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
-}
 
 // Reads the text once, so that what is checked is what is learned, and a pipe is a text like any other.
 std::unique_ptr<data::Dataset> make_text(RunConfig& config, RandomKey key) {

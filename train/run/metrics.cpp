@@ -8,7 +8,7 @@
 
 #include "tilegrad/base/error.h"
 #include "tilegrad/base/file.h"
-#include "tilegrad/base/json_lines.h"
+#include "tilegrad/base/json.h"
 #include "tilegrad/train/measure/statistics.h"
 
 namespace tilegrad::train {

@@ -31,11 +31,6 @@ nn::Init init_of(InitKind kind) {
   return {};
 }
 
-const ordered_json& member(const ordered_json& json, const std::string& key, std::string_view where) {
-  check(json.contains(key), "{}: `{}` is missing", where, key);
-  return json[key];
-}
-
 template <class T>
 ordered_json json_of(const T& value) {
   if constexpr (std::is_enum_v<T>) {
@@ -164,22 +159,38 @@ ordered_json to_json(const RunConfig& config) {
   return json;
 }
 
-RunConfig config_from_json(std::string_view text, std::string_view where) {
+std::set<std::string_view> settings_from_json(std::string_view text, std::string_view where,
+                                              RunConfig& config) {
   const ordered_json json = parse_object(text, where);
-  RunConfig config;
-  const auto read = [&](const std::string& key, auto& field) {
-    read_value(member(json, key, where), field, fmt::format("{}: `{}`", where, key));
-  };
+  const auto what = [&](std::string_view key) { return fmt::format("{}: `{}`", where, key); };
+  std::set<std::string> known = {"vocabulary", "text_hash"};
+  std::set<std::string_view> found;
   for_each_setting(
       [&](const Setting& setting, auto& field) {
-        const std::string key = json_key(setting.name);
-        if (!setting.newer || json.contains(key)) read(key, field);
+        const std::string key = *known.insert(json_key(setting.name)).first;
+        if (!json.contains(key)) return;
+        read_value(json[key], field, what(key));
+        found.insert(setting.name);
       },
       config);
-  if (config.is_text()) {
-    config.vocabulary = read_bytes(member(json, "vocabulary", where), fmt::format("{}: `vocabulary`", where));
-    read("text_hash", config.text_hash);
+  for (const auto& [key, value] : json.items()) {
+    check(known.contains(key), "{} is not a setting", what(key));
   }
+  if (json.contains("vocabulary")) config.vocabulary = read_bytes(json["vocabulary"], what("vocabulary"));
+  if (json.contains("text_hash")) read_value(json["text_hash"], config.text_hash, what("text_hash"));
+  return found;
+}
+
+RunConfig config_from_json(std::string_view text, std::string_view where) {
+  RunConfig config;
+  const auto found = settings_from_json(text, where, config);
+  const auto missing = [&](std::string_view key) { fail("{}: `{}` is missing", where, key); };
+  for_each_setting(
+      [&](const Setting& setting, const auto&) {
+        if (!setting.newer && !found.contains(setting.name)) missing(json_key(setting.name));
+      },
+      config);
+  if (config.is_text() && config.vocabulary.empty()) missing("vocabulary");
   return config;
 }
 

@@ -1,11 +1,7 @@
 #include "tilegrad/train/run/run_folder.h"
 
-#include <unistd.h>
-
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 
 #include "tilegrad/base/file.h"
 #include "tilegrad/nn/weights.h"
@@ -54,14 +50,6 @@ void about_file(const fs::path& file, F&& f) {
 }
 
 }  // namespace
-
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(!error, "{}: cannot be made: {}", folder.string(), error.message());
-  check(::access(folder.c_str(), W_OK) == 0, "{}: cannot be written to: {}", folder.string(),
-        std::strerror(errno));
-}
 
 void RunFolder::start(const RunConfig& config) const {
   make_folder(path_);

@@ -7,9 +7,6 @@
 
 namespace tilegrad::train {
 
-/// Makes a folder for results, and those around it. Throws if that cannot be done or it is not writable.
-void make_folder(const std::filesystem::path& folder);
-
 /// The files of a run.
 ///   config.json        every setting, complete
 ///   metrics.jsonl      one object a step and one an evaluation (train/metrics.h)

@@ -168,13 +168,13 @@ StepReport Trainer::step(Profiler* profiler) {
   return report;
 }
 
-Evaluation Trainer::evaluate(Index examples) const {
+Evaluation Trainer::evaluate(Index examples, const std::function<bool()>& stop) const {
   constexpr Index kBatch = 64;
   const Tape::Pause no_gradients;
   const Index all = data_->validation_batches(kBatch);
   const Index batches = examples == 0 ? all : std::min(all, (examples + kBatch - 1) / kBatch);
   Score score;
-  for (Index i = 0; i < batches; ++i) {
+  for (Index i = 0; i < batches && !(stop && stop()); ++i) {
     const data::Batch batch = data_->validation(i, kBatch);
     const Var logits = forward(batch, {.training = false, .key = {}});
     score.add(batch, cross_entropy(logits, targets_of(batch)).value().item(), argmax(logits));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "tilegrad/base/memory.h"
@@ -55,8 +56,8 @@ class Trainer {
   StepReport step(Profiler* profiler = nullptr);
 
   /// Over the first examples of the held-out set, at most `examples` of them (rounded up to whole batches);
-  /// 0: all.
-  Evaluation evaluate(Index examples = 0) const;
+  /// 0: all. Returns early, with what it has seen, as soon as `stop` says so.
+  Evaluation evaluate(Index examples = 0, const std::function<bool()>& stop = nullptr) const;
 
   /// Mean loss of the steps since the last call: the progress on training data.
   double take_mean_loss();

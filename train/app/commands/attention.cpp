@@ -17,22 +17,22 @@ struct AttentionCommand {
   explicit AttentionCommand(CLI::App& app) {
     app.option_defaults()->take_last();
     app.add_option("--in", in,
-                   "safetensors file with q, k, v, and perhaps dout, dlse, bias, mask, sinks, alibi, "
+                   "safetensors file with q, k, v, and optionally dout, dlse, bias, mask, sinks, alibi, "
                    "k_lengths, cu_q and cu_k")
         ->required();
     app.add_option("--out", out, "safetensors file for out, lse and, if there is a dout, the gradients")
         ->required();
-    add_choice<AttentionKernel>(app, "--kernel", kernel, "naive or flash, which is the default");
-    app.add_flag("--causal", options.causal, "a query sees nothing behind its own position");
+    add_choice<AttentionKernel>(app, "--attention,--kernel", kernel, "naive or flash, which is the default");
+    app.add_flag("--causal", options.causal, "mask the keys after a query's own position");
     add_choice<Align>(app, "--align", options.align,
                       "where the diagonal lies if Tq and Tk differ: bottom_right (default) or top_left");
-    app.add_option("--window-left", options.window.left, "keys that a query sees before its own position");
-    app.add_option("--window-right", options.window.right, "and behind it");
+    app.add_option("--window-left", options.window.left, "visible keys before a query's own position");
+    app.add_option("--window-right", options.window.right, "visible keys after it");
     app.add_option("--softcap", options.softcap, "bounds the scores smoothly");
     app.add_option("--scale", options.scale, "factor of the scores; 1/sqrt(D) unless given");
     app.add_option("--dropout", options.dropout, "probability of dropping a weight");
     app.add_option("--seed", options.dropout_key.value, "decides what is dropped")->capture_default_str();
-    app.add_option("--threads", threads, "threads; 0: one for each processor")->check(CLI::Range(0, 1024));
+    app.add_option("--threads", threads, "threads; 0: one per processor")->check(CLI::Range(0, 1024));
     add_choice<Dtype>(app, "--dtype", dtype, "f32 or f64, to which the input is converted");
   }
 

@@ -2,6 +2,7 @@
 
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/compare_runs.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/run_options.h"
 
 namespace tilegrad::train {
@@ -16,19 +17,21 @@ struct CompareOptions {
                    ->capture_default_str();
     app.add_option("--gqa-heads", comparison.gqa_heads, "key/value heads of gqa; half of the heads if 0")
         ->check(CLI::NonNegativeNumber);
+    app.add_flag("--overwrite", comparison.overwrite, "replace the results in the folder");
     app.add_flag("--quiet", comparison.quiet, "show no progress");
     app.add_flag("--profile", comparison.profile,
-                 "tell what each op costs in steps 2 to 4; every variant's profile.json opens in Perfetto");
+                 "show what each op costs in steps 2 to 4; every variant's profile.json opens in Perfetto");
     app.add_flag("--json", comparison.json, "show progress and results as JSON, an object a line");
   }
 
   RunConfig resolve() {
     RunConfig config = run.resolve();
     for (const std::string_view setting : {"attention", "kv-heads"}) {
-      check(!run.given(setting), "compare: --{} is what --variants decides", setting);
+      check(!run.on_command_line(setting), "compare: --{} is what --variants decides", setting);
     }
     if (!run.given("kv-init")) config.kv_init = KvInit::pooled;
     if (!run.given("out")) config.out = "runs/compare-" + std::string(config.data_name());
+    if (!run.on_command_line("out") && !comparison.overwrite) config.out = free_folder(config.out).string();
     comparison.keep_all = variants->count() > 0;
     return config;
   }

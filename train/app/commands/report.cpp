@@ -21,7 +21,7 @@ struct ReportOptions {
 };
 
 int report(const ReportOptions& options, const Console& console) {
-  const Report page = compare_report(options.folders);
+  const Report page = run_page(load_runs(options.folders));
   for (const std::string& warning : page.warnings) spdlog::warn("{}", warning);
   write_report(options.out, page);
   console.out << fmt::format("{}\nreport: {}\n", page.finding, options.out) << std::flush;
@@ -31,7 +31,7 @@ int report(const ReportOptions& options, const Console& console) {
 }  // namespace
 
 Command add_report_command(CLI::App& program) {
-  CLI::App* app = program.add_subcommand("report", "lay runs side by side on one page");
+  CLI::App* app = program.add_subcommand("report", "show runs side by side on one page");
   const auto options = std::make_shared<ReportOptions>(*app);
   return {app, [options](const Console& console) { return report(*options, console); }};
 }

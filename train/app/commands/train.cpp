@@ -2,6 +2,7 @@
 
 #include "tilegrad/base/file.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/run_options.h"
 #include "tilegrad/train/app/train_run.h"
 #include "tilegrad/train/run/run_folder.h"
@@ -12,38 +13,54 @@ namespace {
 
 struct TrainOptions {
   explicit TrainOptions(CLI::App& app) : run(app) {
-    auto* resume_option = app.add_option("--resume", resume, "go on with the run in this folder");
-    app.add_option("--repeat", repeat, "train again what this config.json says; --out decides where")
+    resume_option = app.add_option("--resume", resume, "go on with the run in this folder");
+    repeat_option =
+        app.add_option("--repeat", repeat,
+                       "train again what this run's folder, or its config.json, says; only --out may "
+                       "be given as well")
+            ->excludes(resume_option);
+    app.add_flag("--overwrite", control.overwrite,
+                 "replace the run in the folder as soon as this one has saved")
         ->excludes(resume_option);
     app.add_option("--stop-after", control.stop_after, "stop and save after this many steps, as Ctrl-C would")
         ->check(CLI::NonNegativeNumber);
     app.add_flag("--quiet", control.quiet, "show no progress");
     app.add_flag("--json", control.json, "show progress and summary as JSON, an object a line");
     app.add_flag("--profile", control.profile,
-                 "tell what each op costs in steps 2 to 4; profile.json opens in Perfetto");
+                 "show what each op costs in steps 2 to 4; profile.json opens in Perfetto");
     app.add_option("--label", control.label, "stands before each line of progress");
     app.add_flag("!--no-summary", control.summary, "print no summary at the end");
   }
 
   RunConfig resolve() {
-    if (!resume.empty()) {
-      RunConfig saved = RunFolder(resume).read_config();
-      saved.out = resume;  // the folder may have been moved
-      return run.resolve_resumed(saved);
-    }
-    if (!repeat.empty()) return resolve_repeated();
-    return run.resolve();
+    control.resume = resume_option->count() > 0;
+    if (control.resume) return resolve_resumed();
+    RunConfig config = repeat_option->count() > 0 ? resolve_repeated() : run.resolve();
+    // A folder that was not asked for by name is never one that is in use.
+    if (!run.on_command_line("out") && !control.overwrite) config.out = free_folder(config.out).string();
+    return config;
+  }
+
+  RunConfig resolve_resumed() {
+    check(!resume.empty(), "resume: names no folder");
+    RunConfig saved = RunFolder(resume).read_config();
+    saved.out = resume;  // the folder may have been moved
+    return run.resolve_resumed(saved);
   }
 
   RunConfig resolve_repeated() {
-    RunConfig config = config_from_json(read_file(repeat), repeat);
-    config.out = run.given("out") ? run.resolve().out : config.out;
-    return config;
+    check(!repeat.empty(), "repeat: names no run");
+    std::error_code unknown;
+    const bool is_folder = std::filesystem::is_directory(repeat, unknown);
+    const auto file = is_folder ? RunFolder(repeat).config_file() : std::filesystem::path(repeat);
+    const RunConfig saved = config_from_json(read_file(file), file.string());
+    return run.resolve_repeated(saved, file.string());
   }
 
   RunOptions run;
   RunControl control;
   std::string resume, repeat;
+  CLI::Option *resume_option = nullptr, *repeat_option = nullptr;
 };
 
 }  // namespace
@@ -52,9 +69,8 @@ Command add_train_command(CLI::App& program) {
   CLI::App* app = program.add_subcommand("train", "train one model");
   const auto options = std::make_shared<TrainOptions>(*app);
   return {app, [options](const Console& console) {
-            RunControl control = options->control;
-            control.resume = !options->resume.empty();
-            return run_training(options->resolve(), control, console);
+            const RunConfig config = options->resolve();
+            return run_training(config, options->control, console);
           }};
 }
 

@@ -17,4 +17,8 @@ struct ChildResult {
 /// to it, and it is waited for all the same. Throws if it cannot be started.
 ChildResult run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
+/// Opens /dev/null as each of standard input, output and error that the caller left closed. Otherwise the next
+/// file that is opened would get its number, and what is printed would land in that file. Call it first.
+void open_standard_streams();
+
 }  // namespace tilegrad

@@ -1,12 +1,22 @@
-#include "tilegrad/base/json_lines.h"
+#include "tilegrad/base/json.h"
 
 #include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
 
 #include "tilegrad/base/file.h"
 
 namespace tilegrad {
 
 using nlohmann::ordered_json;
+
+std::string json_text(const ordered_json& json, int indent) {
+  return json.dump(indent, ' ', /*ensure_ascii=*/false, ordered_json::error_handler_t::replace);
+}
+
+bool is_utf8(const std::string& bytes) {
+  return ordered_json::parse(json_text(bytes)).get_ref<const std::string&>() == bytes;
+}
 
 bool for_each_json_line(const std::filesystem::path& file, const std::function<void(const JsonLine&)>& f) {
   const std::string content = read_file(file);
@@ -16,7 +26,8 @@ bool for_each_json_line(const std::filesystem::path& file, const std::function<v
     if (end == std::string_view::npos) return false;
     const std::string_view text = rest.substr(0, end + 1);
     rest.remove_prefix(end + 1);
-    f({number, text, ordered_json::parse(text, nullptr, /*allow_exceptions=*/false)});
+    const ordered_json json = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
+    f({.number = number, .text = text, .json = json});
   }
   return true;
 }
@@ -28,7 +39,7 @@ void read_json_lines(const std::filesystem::path& file, const std::function<bool
     if (take(line.json)) return;
     if (++refused == 1) first = line.number;
   });
-  std::string what = whole ? "" : "the last line was written by half";
+  std::string what = whole ? "" : "the last line was written only in part";
   if (refused > 0) {
     what = fmt::format("{} damaged line{}, the first is line {}{}", refused, refused == 1 ? "" : "s", first,
                        what.empty() ? "" : "; " + what);

@@ -1,5 +1,6 @@
-#include "tilegrad/base/child_process.h"
+#include "tilegrad/base/process.h"
 
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -54,6 +55,13 @@ ChildResult run_child(const std::filesystem::path& program, const std::vector<st
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   check(code != kCannotExecute, "{}: cannot be started", program.string());
   return {.exit_code = code, .peak_rss = Index{usage.ru_maxrss} * 1024};
+}
+
+void open_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // The lowest free number is the one that is opened, so this opens fd itself.
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) open("/dev/null", O_RDWR);
+  }
 }
 
 }  // namespace tilegrad
