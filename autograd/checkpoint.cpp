@@ -3,8 +3,6 @@
 #include <utility>
 #include <vector>
 
-#include "tilegrad/autograd/recomputation.h"
-#include "tilegrad/autograd/saved.h"
 #include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
@@ -27,12 +25,12 @@ struct CheckpointRule {
     std::vector<Var> leaves;
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const Tensor& x = xs[i].get(name, "x");
-      leaves.push_back(dx.needs(static_cast<int>(i)) ? Var::leaf(x) : Var(x));
+      leaves.push_back(dx.needs(static_cast<Index>(i)) ? Var::leaf(x) : Var(x));
     }
     // forward: y = fn(xs), with nothing recorded; now the same with everything recorded.
     inner.backward(fn(leaves), dy);
     for (std::size_t i = 0; i < leaves.size(); ++i) {
-      if (leaves[i].tracked() && leaves[i].grad().defined()) dx.add(static_cast<int>(i), leaves[i].grad());
+      if (leaves[i].tracked() && leaves[i].grad().defined()) dx.add(static_cast<Index>(i), leaves[i].grad());
     }
   }
 };
@@ -66,5 +64,21 @@ Var recomputed(CheckpointFunction fn, std::span<const Var> xs) {
 }
 
 Var recomputed(UnaryFunction fn, const Var& x) { return recomputed(of_one(std::move(fn)), std::span(&x, 1)); }
+
+Recomputation::Recomputation(CheckpointFunction fn, std::span<const Var> xs) : fn_(std::move(fn)) {
+  for (const Var& x : xs) xs_.emplace_back(x);
+}
+
+const Tensor& Recomputation::value(std::string_view op) {
+  if (value_.defined()) return value_;
+  std::vector<Var> xs;
+  for (const Saved& x : xs_) xs.emplace_back(x.get(op, "x"));
+  // A tape of its own marks the pass as a recomputation. Nothing is recorded on it: the ops of the first run
+  // are still on the tape that walks back.
+  const Tape inner;
+  const Tape::Pause pause;
+  value_ = fn_(xs).value();
+  return value_;
+}
 
 }  // namespace tilegrad

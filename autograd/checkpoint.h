@@ -2,8 +2,10 @@
 
 #include <functional>
 #include <span>
+#include <string_view>
+#include <vector>
 
-#include "tilegrad/autograd/var.h"
+#include "tilegrad/autograd/saved.h"
 
 namespace tilegrad {
 
@@ -21,13 +23,28 @@ Var checkpoint(CheckpointFunction fn, std::span<const Var> xs);
 /// The usual case of one input.
 Var checkpoint(std::function<Var(const Var& x)> fn, const Var& x);
 
-/// fn(xs), recorded like any other op; but an op that would save the result for its backward saves xs, and
-/// computes fn(xs) again when it needs it. So fn is meant to be cheap beside the ops behind it, as norms and
-/// activations are beside products. It runs once more for all ops that take this result. Loss and gradients
-/// keep every bit; fn depends on xs and parameters alone.
+/// fn(xs), recorded like any other op; but an op that would save the result for its backward saves xs instead, and
+/// computes fn(xs) again when it needs it. So fn should be cheap compared with the ops that take its result, as norms and
+/// activations are compared with products. It runs once more for all of these ops together. Loss and gradients keep every
+/// bit; fn depends on xs and parameters alone.
 Var recomputed(CheckpointFunction fn, std::span<const Var> xs);
 
 /// The usual case of one input.
 Var recomputed(std::function<Var(const Var& x)> fn, const Var& x);
+
+/// What recomputed() attaches to its result: how backward computes the value again. All ops that saved the value share
+/// one of these; the first that goes backward computes it, the last one frees it.
+class Recomputation {
+ public:
+  Recomputation(CheckpointFunction fn, std::span<const Var> xs);
+
+  /// The value. Throws, naming the op that asks, if what it is made of was modified after the forward pass.
+  const Tensor& value(std::string_view op);
+
+ private:
+  CheckpointFunction fn_;
+  std::vector<Saved> xs_;
+  Tensor value_;  // undefined until somebody asks
+};
 
 }  // namespace tilegrad

@@ -29,8 +29,8 @@ class Stages {
   }
 
   Index last() const { return std::ssize(stages_) - 1; }
-  const StageCost& operator[](Index i) const { return stages_[static_cast<std::size_t>(i)]; }
-  Index gradients_behind(Index i) const { return gradients_[static_cast<std::size_t>(i)]; }
+  const StageCost& operator[](Index i) const { return stages_[i]; }
+  Index gradients_behind(Index i) const { return gradients_[i]; }
 
   // Stage s of [s, t] is recorded and goes back; `rest` is what stages [s + 1, t] need.
   Index recorded(Index s, Index t, Index rest) const {
@@ -141,9 +141,7 @@ class Planner {
   Index held() const { return stages_.held; }
 
  private:
-  const Staircase& stairs(Index s, Index t) const {
-    return stairs_[static_cast<std::size_t>(s)][static_cast<std::size_t>(t)];
-  }
+  const Staircase& stairs(Index s, Index t) const { return stairs_[s][t]; }
 
   void build(Index s, Index t) {
     Staircase steps;
@@ -157,7 +155,7 @@ class Planner {
       // its blocks again at once would cost time and save nothing.
       for (Index k = s; s > 0 && k < t; ++k) add_segments(s, k, t, steps);
     }
-    stairs_[static_cast<std::size_t>(s)][static_cast<std::size_t>(t)] = lower_hull(std::move(steps));
+    stairs_[s][t] = lower_hull(std::move(steps));
   }
 
   // Replay and rest have a staircase each, and both must fit: the candidates are the steps of either.

@@ -42,7 +42,7 @@ double numeric_derivative(const Differentiable& f, std::vector<Tensor> inputs, s
   const double h = step * std::max(1.0, std::abs(x));
   const auto loss = [&](double offset) {
     Tensor moved = inputs[input].clone();
-    moved.mut<double>()[static_cast<std::size_t>(at)] = x + offset;
+    moved.mut<double>()[at] = x + offset;
     std::vector<Tensor> shifted = inputs;
     shifted[input] = moved;
     return weighted_output(f, shifted, r);

@@ -3,26 +3,27 @@
 #include <string_view>
 #include <utility>
 
+#include "tilegrad/autograd/dtype.h"
+#include "tilegrad/base/error.h"
 #include "tilegrad/base/index.h"
 
-/// Who wants to know what ops cost listens here. Nobody does, as a rule, and then an op pays one test of a
-/// pointer.
+/// Profilers register here. Without one, an op costs one extra null check.
 namespace tilegrad {
 
 /// Sees the ops of one thread at work. Names live as long as the program.
 class OpListener {
  public:
   virtual ~OpListener() = default;
-  /// An op begins to go forward or backward; Tape::pass() knows which. What begins before its end is a part
-  /// of it, as the ops are that a checkpoint runs again.
+  /// An op begins to go forward or backward; Tape::pass() tells which. Ops that begin before it ends are parts of it, such
+  /// as those that a checkpoint runs again.
   virtual void begin(std::string_view op) = 0;
-  /// The op that began last and has not ended yet is done; backward, it has also let go of what it saved.
+  /// The op that began last and has not ended yet is done. In backward it has also released what it saved.
   virtual void end() = 0;
   /// The tape took an op whose rule saves `saved_bytes`, counted as Saved::total_bytes() does.
   virtual void recorded(std::string_view op, Index saved_bytes) = 0;
 };
 
-/// `listener` hears the ops of this thread while it lives. Of nested scopes the innermost one hears alone.
+/// `listener` hears the ops of this thread while the scope lives. Of nested scopes only the innermost one hears them.
 class ListenScope {
  public:
   explicit ListenScope(OpListener& listener) : outer_(std::exchange(listening_, &listener)) {}
@@ -30,7 +31,7 @@ class ListenScope {
   ListenScope(const ListenScope&) = delete;
   ListenScope& operator=(const ListenScope&) = delete;
 
-  /// Whoever listens on this thread; nullptr: nobody.
+  /// The listener of this thread, or nullptr.
   static OpListener* listening() { return listening_; }
 
  private:
@@ -38,11 +39,11 @@ class ListenScope {
   OpListener* outer_;
 };
 
-/// Stands at the door of an op: the op lasts as long as the scope.
+/// The first statement of an op: it lasts as long as the scope, which carries its name.
 class OpScope {
  public:
-  explicit OpScope(std::string_view op) : listener_(ListenScope::listening()) {
-    if (listener_ != nullptr) listener_->begin(op);
+  explicit OpScope(std::string_view name) : name_(name), listener_(ListenScope::listening()) {
+    if (listener_ != nullptr) listener_->begin(name);
   }
   ~OpScope() {
     if (listener_ != nullptr) listener_->end();
@@ -50,7 +51,20 @@ class OpScope {
   OpScope(const OpScope&) = delete;
   OpScope& operator=(const OpScope&) = delete;
 
+  std::string_view name() const { return name_; }
+  /// Throws Error "NAME: message" unless `condition` holds.
+  template <class... Args>
+  void check(bool condition, fmt::format_string<Args...> message, Args&&... args) const {
+    if (!condition) [[unlikely]]
+      fail("{}: {}", name_, fmt::format(message, std::forward<Args>(args)...));
+  }
+  template <class F>
+  decltype(auto) with_float_type(Dtype dtype, F&& f) const {
+    return tilegrad::with_float_type(name_, dtype, std::forward<F>(f));
+  }
+
  private:
+  std::string_view name_;
   OpListener* listener_;
 };
 

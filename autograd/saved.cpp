@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "tilegrad/autograd/recomputation.h"
+#include "tilegrad/autograd/checkpoint.h"
 
 namespace tilegrad {
 
@@ -11,7 +11,7 @@ thread_local Index saved_bytes = 0;
 }
 
 Saved::Saved(const Var& value) : recomputation_(value.recomputation()) {
-  if (recomputation_ != nullptr) return;
+  if (recomputation_ != nullptr || !value.value().defined()) return;
   value_ = value.value();
   version_ = value_.version();
   saved_bytes += value_.bytes();
@@ -36,6 +36,7 @@ Saved::~Saved() { release(); }
 
 const Tensor& Saved::get(std::string_view op, std::string_view what) const {
   if (recomputation_ != nullptr) return recomputation_->value(op);
+  if (!value_.defined()) return value_;
   check(value_.version() == version_,
         "{}: saved `{}` {} was modified after the forward pass (version {} then, {} now)", op, what,
         value_.shape(), version_, value_.version());

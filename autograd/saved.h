@@ -13,6 +13,7 @@ namespace tilegrad {
 class Saved {
  public:
   Saved() = default;
+  /// Of an undefined value: nothing.
   explicit Saved(const Var& value);
   Saved(Saved&& other) noexcept;
   Saved& operator=(Saved&& other) noexcept;

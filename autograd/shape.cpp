@@ -9,10 +9,10 @@ Shape::Shape(std::span<const Index> dims) {
   rank_ = static_cast<int>(dims.size());
   Index total = 1;
   for (int i = 0; i < rank_; ++i) {
-    const Index dim = dims[static_cast<std::size_t>(i)];
+    const Index dim = dims[i];
     check(dim >= 0, "shape: axis {} has negative size {}", i, dim);
     check(!__builtin_mul_overflow(total, std::max<Index>(dim, 1), &total), "shape: too many elements");
-    dims_[static_cast<std::size_t>(i)] = dim;
+    dims_[i] = dim;
   }
 }
 
@@ -29,7 +29,7 @@ int Shape::axis(int i) const {
 
 Shape Shape::with(int i, Index n) const {
   Shape changed = *this;
-  changed.dims_[static_cast<std::size_t>(axis(i))] = n;
+  changed.dims_[axis(i)] = n;
   return Shape(changed.dims());  // checks n
 }
 

@@ -24,11 +24,11 @@ class Shape {
   /// Number of elements.
   Index size() const;
   /// Axis i; negative i counts from the end. Throws if out of range.
-  Index operator[](int i) const { return dims_[static_cast<std::size_t>(axis(i))]; }
+  Index operator[](int i) const { return dims_[axis(i)]; }
   /// i as a non-negative axis. Throws if out of range.
   int axis(int i) const;
   /// The last axis, 1 for a scalar: the columns when the tensor is seen as a matrix.
-  Index last() const { return rank_ == 0 ? 1 : dims_[static_cast<std::size_t>(rank_ - 1)]; }
+  Index last() const { return rank_ == 0 ? 1 : dims_[rank_ - 1]; }
   /// This shape with axis i set to n.
   Shape with(int i, Index n) const;
 

@@ -35,7 +35,7 @@ void accumulate(Tensor& into, const Tensor& grad) {
     return;
   }
   with_float_type("accumulate", into.dtype(), [&]<class T>() {
-    kernels::scale_backward<T>(into.mut<T>(), Write::accumulate, grad.view<T>(), T{1});
+    kernels::scale_backward<T>({into.mut<T>(), Write::accumulate}, grad.view<T>(), T{1});
   });
 }
 
@@ -45,8 +45,8 @@ Tensor make_grad(const GradCell& cell) {
   return Tensor::empty(cell.shape, cell.dtype);
 }
 
-/// Makes sure that nobody else sees what is about to be added to the gradient.
-void own(Tensor& grad) {
+/// Gives the gradient memory that it shares with nobody.
+void make_unique(Tensor& grad) {
   const memory::CategoryScope scope(memory::Category::gradients);
   if (!grad.unique()) grad = grad.clone();
 }
@@ -56,30 +56,34 @@ void own(Tensor& grad) {
 InputGrads::InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells)
     : op_(op), cells_(cells) {}
 
-InputGrads::Slot InputGrads::slot(int i) {
-  GradCell& cell = *cells_[static_cast<std::size_t>(i)];
-  // The rule may hold several slots at once. If two inputs are the same value, their slots would be the same
-  // memory, one to overwrite and one to add to; so the second one gets memory of its own.
-  if (std::find(taken_.begin(), taken_.end(), &cell) != taken_.end()) {
-    aliased_.emplace_back(&cell, std::make_unique<Tensor>(make_grad(cell)));
-    return {aliased_.back().second.get(), Write::overwrite};
+InputGrads::Slot InputGrads::slot(Index i) {
+  GradCell& cell = *cells_[i];
+  // The rule may hold several gradients at once. If two inputs are the same value, as in mul(x, x), one place would be
+  // written twice; so the second one gets memory of its own.
+  const bool taken = std::find(taken_.begin(), taken_.end(), &cell) != taken_.end();
+  if (taken || !cell.grad.defined()) {
+    written_.emplace_back(&cell, make_grad(cell));
+    return {written_.back().second, Write::overwrite};
   }
   taken_.push_back(&cell);
-  if (!cell.grad.defined()) {
-    cell.grad = make_grad(cell);
-    return {&cell.grad, Write::overwrite};
+  make_unique(cell.grad);
+  return {cell.grad, Write::accumulate};
+}
+
+void InputGrads::publish() {
+  for (auto& [cell, grad] : written_) {
+    if (cell->grad.defined()) {
+      make_unique(cell->grad);
+      accumulate(cell->grad, grad);
+    } else {
+      cell->grad = std::move(grad);
+    }
   }
-  own(cell.grad);
-  return {&cell.grad, Write::accumulate};
+  written_.clear();
 }
 
-void InputGrads::merge_aliased() {
-  for (auto& [cell, grad] : aliased_) accumulate(cell->grad, *grad);
-  aliased_.clear();
-}
-
-void InputGrads::add(int i, const Tensor& grad) {
-  GradCell& cell = *cells_[static_cast<std::size_t>(i)];
+void InputGrads::add(Index i, const Tensor& grad) {
+  GradCell& cell = *cells_[i];
   check(grad.shape() == cell.shape && grad.dtype() == cell.dtype,
         "{}: backward made a gradient {} {} for input {}, which is {} {}", op_, grad.dtype(), grad.shape(), i,
         cell.dtype, cell.shape);
@@ -87,7 +91,7 @@ void InputGrads::add(int i, const Tensor& grad) {
     cell.grad = grad;
     return;
   }
-  own(cell.grad);
+  make_unique(cell.grad);
   accumulate(cell.grad, grad);
 }
 
@@ -158,7 +162,7 @@ void Tape::run(Node& node) {
   if (observer_) observer_(node, dys);
   InputGrads dx(node.name(), node.inputs);
   node.backward(dys, dx);
-  dx.merge_aliased();
+  dx.publish();
   if (options_.detect_anomaly) {
     for (const auto& cell : node.inputs) {
       check(cell == nullptr || !cell->grad.defined() || is_finite(cell->grad),

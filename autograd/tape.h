@@ -13,32 +13,56 @@
 
 namespace tilegrad {
 
+using kernels::Grad;
 using kernels::Write;
 
 /// The gradients of one op's inputs, as its rule sees them during backward.
 class InputGrads {
  public:
   InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells);
-  /// Adds what was written to the stand-ins of inputs that are one and the same value, as in mul(x, x).
-  void merge_aliased();
 
-  /// Whether anybody needs the gradient of input i. Ask before computing something dear.
-  bool needs(int i) const { return cells_[static_cast<std::size_t>(i)] != nullptr; }
+  /// Whether anybody needs the gradient of input i. Ask before computing something expensive.
+  bool needs(Index i) const { return cells_[i] != nullptr; }
 
-  struct Slot {
-    Tensor* grad;  ///< of the input's shape and dtype; uninitialised if `write` is overwrite
-    Write write;   ///< overwrite for the first contribution, accumulate afterwards
-  };
-  /// Memory for the gradient of input i (wanted, asked for once); the rule must write every element of it.
-  Slot slot(int i);
+  /// Where to write the gradient of input i, every element of it: as a span, as a matrix whose columns are the last axis,
+  /// or as (B, T, H, D). Empty if nobody needs it. To be asked for once.
+  template <class T>
+  Grad<std::span<T>> grad(Index i) {
+    return take<std::span<T>>(i, [](Tensor& grad) { return grad.mut<T>(); });
+  }
+  template <class T>
+  Grad<kernels::Mat<T>> grad_mat(Index i) {
+    return take<kernels::Mat<T>>(i, [](Tensor& grad) { return grad.mut_mat<T>(); });
+  }
+  template <class T>
+  Grad<kernels::HeadsView<T>> grad_heads(Index i) {
+    return take<kernels::HeadsView<T>>(i, [](Tensor& grad) { return grad.mut_heads<T>(); });
+  }
+
   /// Hands over a finished gradient: shared, not copied, if it is the first contribution.
-  void add(int i, const Tensor& grad);
+  void add(Index i, const Tensor& grad);
+
+  /// Called when the rule is done: lets the cells have what was written. An error before that leaves no cell with
+  /// memory that nobody wrote.
+  void publish();
 
  private:
+  struct Slot {
+    Tensor grad;
+    Write write;
+  };
+  Slot slot(Index i);
+  template <class View, class F>
+  Grad<View> take(Index i, F&& view) {
+    if (!needs(i)) return {};
+    Slot taken = slot(i);
+    return {view(taken.grad), taken.write};
+  }
+
   std::string_view op_;
   std::span<const std::shared_ptr<GradCell>> cells_;
-  std::vector<GradCell*> taken_;
-  std::vector<std::pair<GradCell*, std::unique_ptr<Tensor>>> aliased_;
+  std::vector<GradCell*> taken_;                       // written in place
+  std::vector<std::pair<GradCell*, Tensor>> written_;  // to publish
 };
 
 /// How an op goes backward. A rule is a plain aggregate: a name, what it saved, and backward, which reads the
@@ -74,8 +98,7 @@ class Node {
 /// Records the ops that run on this thread while it lives, and walks them back once.
 ///
 /// Invariants:
-/// (1) Nodes stand in execution order, so walking from the back meets every node after all users of its
-/// outputs:
+/// (1) Nodes stand in execution order, so walking from the back meets every node after all users of its outputs:
 ///     no sort, no recursion, no visited set.
 /// (2) Backward consumes the tape: a node, and with it all it saved, is destroyed as soon as it has run.
 /// (3) A node holds the gradient cells of its inputs and outputs, never their values.
@@ -125,8 +148,8 @@ class Tape {
     bool skipped_ = false;
   };
 
-  /// What this thread is about: forward, unless a tape walks back; and inside of that walk, forward once more
-  /// on a tape of its own, as checkpoint() and recomputed() do.
+  /// What this thread is doing: forward, unless a tape walks back; during that walk, recompute while checkpoint() or
+  /// recomputed() runs a function again on a tape of its own.
   enum class Pass { forward, backward, recompute };
   static Pass pass();
 
@@ -148,8 +171,8 @@ class Tape {
   Observer observer_;
 };
 
-/// Whether an op is recorded only if an input is tracked, or always, because the rule itself refers to
-/// tracked values, as the functions that checkpoint() keeps do.
+/// When an op is recorded. input_tracked: only if an input needs a gradient. always: even without one, because the rule
+/// itself refers to tracked values, as the functions that checkpoint() keeps do.
 enum class When { input_tracked, always };
 
 /// The part of record() that does not depend on the rule.
@@ -192,10 +215,10 @@ class NodeOf final : public Node {
 /// Makes the outputs of an op part of the computation. `make_rule()` is called, and so anything saved, only
 /// if the op is recorded: inference saves nothing.
 template <std::size_t N, class F>
-requires Rule<std::invoke_result_t<F>> || MultiRule<std::invoke_result_t<F>> std::array<Var, N> record(
-    const std::array<Tensor, N>& ys, std::span<const Var> inputs, F&& make_rule,
-    When when = When::input_tracked) {
+std::array<Var, N> record(const std::array<Tensor, N>& ys, std::span<const Var> inputs, F&& make_rule,
+                          When when = When::input_tracked) {
   using R = std::invoke_result_t<F>;
+  static_assert(Rule<R> || MultiRule<R>, "make_rule() returns no rule");
   Recorder recorder(R::name, inputs, ys, when);
   std::array<Var, N> outputs;
   if (!recorder.active()) {

@@ -144,9 +144,9 @@ double Tensor::item() const {
   return at(0);
 }
 
-void Tensor::check_type(Dtype wanted) const {
+void Tensor::check_type(Dtype asked) const {
   check(defined(), "tensor: used before it was given a value");
-  check(dtype_ == wanted, "tensor: elements are {}, not {}", dtype_, wanted);
+  check(dtype_ == asked, "tensor: elements are {}, not {}", dtype_, asked);
 }
 
 }  // namespace tilegrad

@@ -65,6 +65,15 @@ class Tensor {
   kernels::Mat<T> mut_mat() {
     return {mut_data<T>(), rows(), shape_.last()};
   }
+  /// A (B, T, H, D) tensor as attention's kernels see it.
+  template <class T>
+  kernels::HeadsView<const T> heads() const {
+    return {data<T>(), dim(0), dim(1), dim(2), dim(3)};
+  }
+  template <class T>
+  kernels::HeadsView<T> mut_heads() {
+    return {mut_data<T>(), dim(0), dim(1), dim(2), dim(3)};
+  }
   /// All axes but the last, multiplied.
   Index rows() const;
 
@@ -93,7 +102,7 @@ class Tensor {
     std::uint64_t version = 0;
   };
 
-  void check_type(Dtype wanted) const;
+  void check_type(Dtype asked) const;
   template <class T>
   const T* data() const {
     check_type(dtype_of<T>);

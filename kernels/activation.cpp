@@ -126,20 +126,16 @@ void swiglu_backward_up(T* dup, Write write, Index n, const T* dy, const T* gate
 }
 
 template <class T>
-const ActivationTable<T>* table() {
-  static constexpr ActivationTable<T> kTable = {relu<T>,
-                                                gelu<T>,
-                                                silu<T>,
-                                                relu_backward<T>,
-                                                gelu_backward<T>,
-                                                silu_backward<T>,
-                                                swiglu<T>,
-                                                swiglu_backward_gate<T>,
-                                                swiglu_backward_up<T>};
-  return &kTable;
-}
-const ActivationTable<float>* table_f32() { return table<float>(); }
-const ActivationTable<double>* table_f64() { return table<double>(); }
+constexpr ActivationTable<T> kTable = {.relu = relu<T>,
+                                       .gelu = gelu<T>,
+                                       .silu = silu<T>,
+                                       .relu_backward = relu_backward<T>,
+                                       .gelu_backward = gelu_backward<T>,
+                                       .silu_backward = silu_backward<T>,
+                                       .swiglu = swiglu<T>,
+                                       .swiglu_backward_gate = swiglu_backward_gate<T>,
+                                       .swiglu_backward_up = swiglu_backward_up<T>};
+TILEGRAD_TARGET_TABLE(ActivationTable)
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
@@ -150,17 +146,7 @@ namespace tilegrad::kernels {
 
 namespace {
 
-HWY_EXPORT(table_f32);
-HWY_EXPORT(table_f64);
-
-template <class T>
-const ActivationTable<T>& best() {
-  if constexpr (sizeof(T) == 4) {
-    return *HWY_DYNAMIC_DISPATCH(table_f32)();
-  } else {
-    return *HWY_DYNAMIC_DISPATCH(table_f64)();
-  }
-}
+TILEGRAD_BEST_TABLE(ActivationTable)
 
 constexpr Index kGrain = 8192;  // an exponential an element: worth a thread's wake-up
 
@@ -171,10 +157,10 @@ void forward(typename ActivationTable<T>::Map map, std::span<T> y, std::span<con
 }
 
 template <class T>
-void backward(typename ActivationTable<T>::MapBackward map, std::span<T> dx, Write write,
-              std::span<const T> dy, std::span<const T> x) {
-  parallel_for(std::ssize(dx), kGrain, [&](Index begin, Index end) {
-    map(dx.data() + begin, write, end - begin, dy.data() + begin, x.data() + begin);
+void backward(typename ActivationTable<T>::MapBackward map, Grad<std::span<T>> dx, std::span<const T> dy,
+              std::span<const T> x) {
+  parallel_for(std::ssize(dx.to), kGrain, [&](Index begin, Index end) {
+    map(dx.to.data() + begin, dx.write, end - begin, dy.data() + begin, x.data() + begin);
   });
 }
 
@@ -185,8 +171,8 @@ void relu(std::span<T> y, std::span<const T> x) {
   forward<T>(best<T>().relu, y, x);
 }
 template <class T>
-void relu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::span<const T> x) {
-  backward<T>(best<T>().relu_backward, dx, write, dy, x);
+void relu_backward(Grad<std::span<T>> dx, std::span<const T> dy, std::span<const T> x) {
+  backward<T>(best<T>().relu_backward, dx, dy, x);
 }
 
 template <class T>
@@ -194,8 +180,8 @@ void gelu(std::span<T> y, std::span<const T> x) {
   forward<T>(best<T>().gelu, y, x);
 }
 template <class T>
-void gelu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::span<const T> x) {
-  backward<T>(best<T>().gelu_backward, dx, write, dy, x);
+void gelu_backward(Grad<std::span<T>> dx, std::span<const T> dy, std::span<const T> x) {
+  backward<T>(best<T>().gelu_backward, dx, dy, x);
 }
 
 template <class T>
@@ -203,8 +189,8 @@ void silu(std::span<T> y, std::span<const T> x) {
   forward<T>(best<T>().silu, y, x);
 }
 template <class T>
-void silu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::span<const T> x) {
-  backward<T>(best<T>().silu_backward, dx, write, dy, x);
+void silu_backward(Grad<std::span<T>> dx, std::span<const T> dy, std::span<const T> x) {
+  backward<T>(best<T>().silu_backward, dx, dy, x);
 }
 
 template <class T>
@@ -214,25 +200,25 @@ void swiglu(std::span<T> y, std::span<const T> gate, std::span<const T> up) {
   });
 }
 template <class T>
-void swiglu_backward(std::span<T> dgate, Write write_gate, std::span<T> dup, Write write_up,
-                     std::span<const T> dy, std::span<const T> gate, std::span<const T> up) {
+void swiglu_backward(Grad<std::span<T>> dgate, Grad<std::span<T>> dup, std::span<const T> dy,
+                     std::span<const T> gate, std::span<const T> up) {
   parallel_for(std::ssize(dy), kGrain, [&](Index begin, Index end) {
     const Index n = end - begin;
     const T *d = dy.data() + begin, *g = gate.data() + begin, *u = up.data() + begin;
-    if (dgate.data() != nullptr) best<T>().swiglu_backward_gate(dgate.data() + begin, write_gate, n, d, g, u);
-    if (dup.data() != nullptr) best<T>().swiglu_backward_up(dup.data() + begin, write_up, n, d, g);
+    if (dgate) best<T>().swiglu_backward_gate(dgate.to.data() + begin, dgate.write, n, d, g, u);
+    if (dup) best<T>().swiglu_backward_up(dup.to.data() + begin, dup.write, n, d, g);
   });
 }
 
-#define TILEGRAD_INSTANTIATE(T)                                                                  \
-  template void relu<T>(std::span<T>, std::span<const T>);                                       \
-  template void relu_backward<T>(std::span<T>, Write, std::span<const T>, std::span<const T>);   \
-  template void gelu<T>(std::span<T>, std::span<const T>);                                       \
-  template void gelu_backward<T>(std::span<T>, Write, std::span<const T>, std::span<const T>);   \
-  template void silu<T>(std::span<T>, std::span<const T>);                                       \
-  template void silu_backward<T>(std::span<T>, Write, std::span<const T>, std::span<const T>);   \
-  template void swiglu<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
-  template void swiglu_backward<T>(std::span<T>, Write, std::span<T>, Write, std::span<const T>, \
+#define TILEGRAD_INSTANTIATE(T)                                                                \
+  template void relu<T>(std::span<T>, std::span<const T>);                                     \
+  template void relu_backward<T>(Grad<std::span<T>>, std::span<const T>, std::span<const T>);  \
+  template void gelu<T>(std::span<T>, std::span<const T>);                                     \
+  template void gelu_backward<T>(Grad<std::span<T>>, std::span<const T>, std::span<const T>);  \
+  template void silu<T>(std::span<T>, std::span<const T>);                                     \
+  template void silu_backward<T>(Grad<std::span<T>>, std::span<const T>, std::span<const T>);  \
+  template void swiglu<T>(std::span<T>, std::span<const T>, std::span<const T>);               \
+  template void swiglu_backward<T>(Grad<std::span<T>>, Grad<std::span<T>>, std::span<const T>, \
                                    std::span<const T>, std::span<const T>);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)

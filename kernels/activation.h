@@ -11,7 +11,7 @@ namespace tilegrad::kernels {
 template <class T>
 void relu(std::span<T> y, std::span<const T> x);
 template <class T>
-void relu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::span<const T> x);
+void relu_backward(Grad<std::span<T>> dx, std::span<const T> dy, std::span<const T> x);
 
 /// The tanh form of GELU, as GPT-2 uses it (Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016):
 /// y = x/2 (1 + tanh u), u = √(2/π) (x + 0.044715 x³);
@@ -19,20 +19,20 @@ void relu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::spa
 template <class T>
 void gelu(std::span<T> y, std::span<const T> x);
 template <class T>
-void gelu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::span<const T> x);
+void gelu_backward(Grad<std::span<T>> dx, std::span<const T> dy, std::span<const T> x);
 
 /// y = x σ(x), σ(x) = 1 / (1 + e^−x); dy/dx = σ (1 + x (1 − σ)).
 template <class T>
 void silu(std::span<T> y, std::span<const T> x);
 template <class T>
-void silu_backward(std::span<T> dx, Write write, std::span<const T> dy, std::span<const T> x);
+void silu_backward(Grad<std::span<T>> dx, std::span<const T> dy, std::span<const T> x);
 
 /// y = silu(gate) ⊙ up, in one pass (Shazeer, "GLU Variants Improve Transformer", 2020).
-/// dgate (+)= dy ⊙ up ⊙ silu'(gate); dup (+)= dy ⊙ silu(gate). A span with null data is not wanted.
+/// dgate (+)= dy ⊙ up ⊙ silu'(gate); dup (+)= dy ⊙ silu(gate).
 template <class T>
 void swiglu(std::span<T> y, std::span<const T> gate, std::span<const T> up);
 template <class T>
-void swiglu_backward(std::span<T> dgate, Write write_gate, std::span<T> dup, Write write_up,
-                     std::span<const T> dy, std::span<const T> gate, std::span<const T> up);
+void swiglu_backward(Grad<std::span<T>> dgate, Grad<std::span<T>> dup, std::span<const T> dy,
+                     std::span<const T> gate, std::span<const T> up);
 
 }  // namespace tilegrad::kernels

@@ -29,9 +29,10 @@ void adamw(std::span<T> w, std::span<T> m, std::span<T> v, std::span<const T> gr
                });
 }
 
-template void adamw<float>(std::span<float>, std::span<float>, std::span<float>, std::span<const float>,
-                           const AdamWStep&);
-template void adamw<double>(std::span<double>, std::span<double>, std::span<double>, std::span<const double>,
-                            const AdamWStep&);
+#define TILEGRAD_INSTANTIATE(T) \
+  template void adamw<T>(std::span<T>, std::span<T>, std::span<T>, std::span<const T>, const AdamWStep&);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
 
 }  // namespace tilegrad::kernels

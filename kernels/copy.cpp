@@ -22,7 +22,7 @@ void copy_run(T* dst, Write write, const T* src, Index n) {
 }  // namespace
 
 template <class T>
-void copy(Mat<T> dst, Write write, std::type_identity_t<Mat<const T>> src) {
+void copy(Mat<T> dst, Write write, Mat<const T> src) {
   parallel_for(dst.rows, std::max<Index>(1, kGrain / std::max<Index>(1, dst.cols)),
                [&](Index begin, Index end) {
                  for (Index i = begin; i < end; ++i) copy_run(dst.row(i), write, src.row(i), dst.cols);
@@ -41,9 +41,11 @@ void swap_axes(T* dst, Write write, const T* src, Index a, Index b, Index c, Ind
   });
 }
 
-template void copy<float>(Mat<float>, Write, Mat<const float>);
-template void copy<double>(Mat<double>, Write, Mat<const double>);
-template void swap_axes<float>(float*, Write, const float*, Index, Index, Index, Index);
-template void swap_axes<double>(double*, Write, const double*, Index, Index, Index, Index);
+#define TILEGRAD_INSTANTIATE(T)                       \
+  template void copy<T>(Mat<T>, Write, Mat<const T>); \
+  template void swap_axes<T>(T*, Write, const T*, Index, Index, Index, Index);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
 
 }  // namespace tilegrad::kernels

@@ -7,7 +7,7 @@ namespace tilegrad::kernels {
 
 /// dst (+)= src, matrices of equal size with any strides: slices and concatenations.
 template <class T>
-void copy(Mat<T> dst, Write write, std::type_identity_t<Mat<const T>> src);
+void copy(Mat<T> dst, Write write, Mat<const T> src);
 
 /// Exchanges the two middle axes: dst (A, C, B, D) (+)= src (A, B, C, D), both contiguous. It is its own
 /// backward.

@@ -2,17 +2,24 @@
 
 #include <span>
 
+#include "tilegrad/base/index.h"
 #include "tilegrad/base/random.h"
 #include "tilegrad/kernels/views.h"
 
+/// Dropout, for float and double, 0 ≤ p < 1. Which elements are dropped is a function of the key and of their place
+/// alone, so nothing is stored: forward, backward and every attention kernel draw the same factors.
 namespace tilegrad::kernels {
 
-/// y_i = x_i / (1 − p) where element i is kept, 0 elsewhere, for float and double, 0 ≤ p < 1. Element i is
-/// kept with probability 1 − p, decided by (key, i) alone: word i % 4 of the key's words at counter i / 4.
+/// The factors of elements [j0, j0 + n) of row number `row`: 1/(1 − p) if word j % 4 of the key's words at counter
+/// (j / 4, row) is at least p 2³², else 0. Attention numbers the rows of its probabilities (b Hq + h) Tq + i.
+template <class T>
+void dropout_factors(T* factors, Index j0, Index n, Index row, double p, RandomKey key);
+
+/// y_i = x_i ⊙ factor_i, and 0 where the factor is 0, even if x is NaN there. All of x is row 0. y may be x.
 template <class T>
 void dropout(std::span<T> y, std::span<const T> x, double p, RandomKey key);
-/// dx_i (+)= dy_i / (1 − p) where kept: the same mask, drawn again.
+/// dx (+)= dy ⊙ the same factors, drawn again.
 template <class T>
-void dropout_backward(std::span<T> dx, Write write, std::span<const T> dy, double p, RandomKey key);
+void dropout_backward(Grad<std::span<T>> dx, std::span<const T> dy, double p, RandomKey key);
 
 }  // namespace tilegrad::kernels

@@ -37,9 +37,8 @@ template <class S, class F>
 S ordered_sum(Index n, F&& f) {
   if (n <= kGrain) return partial_sum<S>(0, n, f);
   std::vector<S> partial(static_cast<std::size_t>((n + kGrain - 1) / kGrain));
-  parallel_for(n, kGrain, [&](Index begin, Index end) {
-    partial[static_cast<std::size_t>(begin / kGrain)] = partial_sum<S>(begin, end, f);
-  });
+  parallel_for(n, kGrain,
+               [&](Index begin, Index end) { partial[begin / kGrain] = partial_sum<S>(begin, end, f); });
   S total = 0;
   for (const S p : partial) total += p;
   return total;
@@ -48,7 +47,7 @@ S ordered_sum(Index n, F&& f) {
 }  // namespace
 
 template <class T>
-void fill(std::span<T> y, std::type_identity_t<T> value) {
+void fill(std::span<T> y, T value) {
   for_each(std::ssize(y), [p = y.data(), value](Index i) { p[i] = value; });
 }
 
@@ -68,51 +67,51 @@ void mul(std::span<T> y, std::span<const T> a, std::span<const T> b) {
 }
 
 template <class T>
-void scale(std::span<T> y, std::span<const T> x, std::type_identity_t<T> s) {
+void scale(std::span<T> y, std::span<const T> x, T s) {
   for_each(std::ssize(y), [p = y.data(), px = x.data(), s](Index i) { p[i] = s * px[i]; });
 }
 
 template <class T>
-void scale_backward(std::span<T> dx, Write write, std::span<const T> dy, std::type_identity_t<T> s) {
-  if (write == Write::overwrite) {
-    scale(dx, dy, s);
+void scale_backward(Grad<std::span<T>> dx, std::span<const T> dy, T s) {
+  if (dx.write == Write::overwrite) {
+    scale(dx.to, dy, s);
   } else {
-    for_each(std::ssize(dx), [p = dx.data(), g = dy.data(), s](Index i) { p[i] += s * g[i]; });
+    for_each(std::ssize(dx.to), [p = dx.to.data(), g = dy.data(), s](Index i) { p[i] += s * g[i]; });
   }
 }
 
 template <class T>
-void mul_backward(std::span<T> da, Write write, std::span<const T> dy, std::span<const T> b) {
-  if (write == Write::overwrite) {
-    mul(da, dy, b);
+void mul_backward(Grad<std::span<T>> da, std::span<const T> dy, std::span<const T> b) {
+  if (da.write == Write::overwrite) {
+    mul(da.to, dy, b);
   } else {
-    for_each(std::ssize(da),
-             [p = da.data(), g = dy.data(), pb = b.data()](Index i) { p[i] += g[i] * pb[i]; });
+    for_each(std::ssize(da.to),
+             [p = da.to.data(), g = dy.data(), pb = b.data()](Index i) { p[i] += g[i] * pb[i]; });
   }
 }
 
 template <class T>
-void add_bias(Mat<T> y, std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> bias) {
+void add_bias(Mat<T> y, Mat<const T> x, std::span<const T> bias) {
   parallel_for(y.rows, std::max<Index>(1, kGrain / std::max<Index>(1, y.cols)), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       T* to = y.row(i);
       const T* from = x.row(i);
-      for (Index j = 0; j < y.cols; ++j) to[j] = from[j] + bias[static_cast<std::size_t>(j)];
+      for (Index j = 0; j < y.cols; ++j) to[j] = from[j] + bias[j];
     }
   });
 }
 
 template <class T>
-void add_bias_backward(std::span<T> dbias, Write write, std::type_identity_t<Mat<const T>> dy) {
+void add_bias_backward(Grad<std::span<T>> dbias, Mat<const T> dy) {
   // Columns are independent, so the order of the rows never changes.
   constexpr Index kColumns = 64;
   const auto sum_columns = [&](Index begin, Index end) {
     std::array<T, kColumns> sums{};
     for (Index i = 0; i < dy.rows; ++i) {
-      for (Index j = begin; j < end; ++j) sums[static_cast<std::size_t>(j - begin)] += dy(i, j);
+      for (Index j = begin; j < end; ++j) sums[j - begin] += dy(i, j);
     }
     for (Index j = begin; j < end; ++j) {
-      store(dbias[static_cast<std::size_t>(j)], write, sums[static_cast<std::size_t>(j - begin)]);
+      store(dbias.to[j], dbias.write, sums[j - begin]);
     }
   };
   parallel_for(dy.cols, kColumns, sum_columns);
@@ -124,11 +123,11 @@ T sum(std::span<const T> x) {
 }
 
 template <class T>
-void sum_backward(std::span<T> dx, Write write, std::type_identity_t<T> s) {
-  if (write == Write::overwrite) {
-    fill(dx, s);
+void sum_backward(Grad<std::span<T>> dx, T s) {
+  if (dx.write == Write::overwrite) {
+    fill(dx.to, s);
   } else {
-    for_each(std::ssize(dx), [p = dx.data(), s](Index i) { p[i] += s; });
+    for_each(std::ssize(dx.to), [p = dx.to.data(), s](Index i) { p[i] += s; });
   }
 }
 
@@ -146,19 +145,19 @@ bool all_finite(std::span<const T> x) {
   return ordered_sum<T>(std::ssize(x), [p = x.data()](Index i) { return T{0} * p[i]; }) == T{0};
 }
 
-#define TILEGRAD_INSTANTIATE(T)                                                               \
-  template void fill<T>(std::span<T>, T);                                                     \
-  template void add<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
-  template void sub<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
-  template void mul<T>(std::span<T>, std::span<const T>, std::span<const T>);                 \
-  template void scale<T>(std::span<T>, std::span<const T>, T);                                \
-  template void scale_backward<T>(std::span<T>, Write, std::span<const T>, T);                \
-  template void mul_backward<T>(std::span<T>, Write, std::span<const T>, std::span<const T>); \
-  template void add_bias<T>(Mat<T>, Mat<const T>, std::span<const T>);                        \
-  template void add_bias_backward<T>(std::span<T>, Write, Mat<const T>);                      \
-  template T sum<T>(std::span<const T>);                                                      \
-  template void sum_backward<T>(std::span<T>, Write, T);                                      \
-  template double sum_of_squares<T>(std::span<const T>);                                      \
+#define TILEGRAD_INSTANTIATE(T)                                                              \
+  template void fill<T>(std::span<T>, T);                                                    \
+  template void add<T>(std::span<T>, std::span<const T>, std::span<const T>);                \
+  template void sub<T>(std::span<T>, std::span<const T>, std::span<const T>);                \
+  template void mul<T>(std::span<T>, std::span<const T>, std::span<const T>);                \
+  template void scale<T>(std::span<T>, std::span<const T>, T);                               \
+  template void scale_backward<T>(Grad<std::span<T>>, std::span<const T>, T);                \
+  template void mul_backward<T>(Grad<std::span<T>>, std::span<const T>, std::span<const T>); \
+  template void add_bias<T>(Mat<T>, Mat<const T>, std::span<const T>);                       \
+  template void add_bias_backward<T>(Grad<std::span<T>>, Mat<const T>);                      \
+  template T sum<T>(std::span<const T>);                                                     \
+  template void sum_backward<T>(Grad<std::span<T>>, T);                                      \
+  template double sum_of_squares<T>(std::span<const T>);                                     \
   template bool all_finite<T>(std::span<const T>);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)

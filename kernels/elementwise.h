@@ -5,11 +5,11 @@
 #include "tilegrad/kernels/views.h"
 
 /// Elementwise maps and sums, for float and double. Spans of one call have equal sizes. Forward kernels
-/// overwrite y; backward kernels take a Write with each gradient. y may be one of the inputs.
+/// overwrite y, which may be one of the inputs.
 namespace tilegrad::kernels {
 
 template <class T>
-void fill(std::span<T> y, std::type_identity_t<T> value);
+void fill(std::span<T> y, T value);
 
 /// y = a + b,  y = a - b,  y = a ⊙ b,  y = s x.
 template <class T>
@@ -19,28 +19,28 @@ void sub(std::span<T> y, std::span<const T> a, std::span<const T> b);
 template <class T>
 void mul(std::span<T> y, std::span<const T> a, std::span<const T> b);
 template <class T>
-void scale(std::span<T> y, std::span<const T> x, std::type_identity_t<T> s);
+void scale(std::span<T> y, std::span<const T> x, T s);
 
 /// dx (+)= s dy: the backward of add, sub and scale.
 template <class T>
-void scale_backward(std::span<T> dx, Write write, std::span<const T> dy, std::type_identity_t<T> s);
+void scale_backward(Grad<std::span<T>> dx, std::span<const T> dy, T s);
 /// da (+)= dy ⊙ b: the backward of mul for one factor, given the other.
 template <class T>
-void mul_backward(std::span<T> da, Write write, std::span<const T> dy, std::span<const T> b);
+void mul_backward(Grad<std::span<T>> da, std::span<const T> dy, std::span<const T> b);
 
 /// y = x + bias, the bias (C) added to every row of x (N, C).
 template <class T>
-void add_bias(Mat<T> y, std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> bias);
+void add_bias(Mat<T> y, Mat<const T> x, std::span<const T> bias);
 /// dbias (+)= Σ_rows dy: the column sums. Rows are summed in a fixed order.
 template <class T>
-void add_bias_backward(std::span<T> dbias, Write write, std::type_identity_t<Mat<const T>> dy);
+void add_bias_backward(Grad<std::span<T>> dbias, Mat<const T> dy);
 
 /// Σ x, in a fixed order of pairwise partial sums.
 template <class T>
 T sum(std::span<const T> x);
 /// dx (+)= s for every element: the backward of sum and mean.
 template <class T>
-void sum_backward(std::span<T> dx, Write write, std::type_identity_t<T> s);
+void sum_backward(Grad<std::span<T>> dx, T s);
 
 /// Σ x², summed in double whatever T is: gradient norms.
 template <class T>

@@ -9,10 +9,9 @@ namespace tilegrad::kernels {
 
 /// y[n, :] = table[ids[n], :], for float and double. Ids lie in [0, table.rows).
 template <class T>
-void embedding(Mat<T> y, std::type_identity_t<Mat<const T>> table, std::span<const std::int32_t> ids);
+void embedding(Mat<T> y, Mat<const T> table, std::span<const std::int32_t> ids);
 /// dtable[ids[n], :] (+)= dy[n, :]. Rows of equal id are added in order of n; overwrite zeroes the others.
 template <class T>
-void embedding_backward(Mat<T> dtable, Write write, std::type_identity_t<Mat<const T>> dy,
-                        std::span<const std::int32_t> ids);
+void embedding_backward(Grad<Mat<T>> dtable, Mat<const T> dy, std::span<const std::int32_t> ids);
 
 }  // namespace tilegrad::kernels

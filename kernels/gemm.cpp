@@ -60,8 +60,7 @@ Index piece_size(Index n) {
 }  // namespace
 
 template <class T>
-void gemm_serial(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
-                 std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta) {
+void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   assert(c.rows == (op_a == Op::none ? a.rows : a.cols));
   assert(c.cols == (op_b == Op::none ? b.cols : b.rows));
@@ -73,8 +72,7 @@ void gemm_serial(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<M
 }
 
 template <class T>
-void gemm(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
-          std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta) {
+void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   if (2 * c.rows * c.cols * inner < kSerialFlops) {
     gemm_serial<T>(c, alpha, a, op_a, b, op_b, beta);

@@ -15,13 +15,11 @@ enum class Op { none, transpose };
 /// Large products are cut into pieces that depend on the shape alone; each piece is one single-threaded call
 /// of OpenBLAS from one of our threads. So the result has the same bits for every number of threads.
 template <class T>
-void gemm(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
-          std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta);
+void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta);
 
 /// The same on the calling thread alone, for kernels that are parallel outside.
 template <class T>
-void gemm_serial(Mat<T> c, std::type_identity_t<T> alpha, std::type_identity_t<Mat<const T>> a, Op op_a,
-                 std::type_identity_t<Mat<const T>> b, Op op_b, std::type_identity_t<T> beta);
+void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta);
 
 /// The processor that OpenBLAS has chosen its kernels for, e.g. "SkylakeX". OPENBLAS_CORETYPE overrides it.
 std::string blas_core();

@@ -17,7 +17,7 @@ struct RowStatistics {
   T rstd;
 };
 
-// What each SIMD target provides: one row. Null pointers are not wanted.
+// What each SIMD target provides: one row.
 template <class T>
 struct NormTable {
   RowStatistics<T> (*layernorm)(T* y, Index n, const T* x, const T* weight, const T* bias, T eps);
@@ -47,9 +47,7 @@ namespace {
 template <class T>
 RowStatistics<T> layernorm(T* y, Index n, const T* x, const T* weight, const T* bias, T eps) {
   const Tag<T> d;
-  const T mean = reduce(
-                     n, [](auto v) { return v; }, x) /
-                 static_cast<T>(n);
+  const T mean = sum(n, x) / static_cast<T>(n);
   const auto m = hn::Set(d, mean);
   const auto square = [&](auto v) {
     const auto c = hn::Sub(v, m);
@@ -66,9 +64,8 @@ RowStatistics<T> layernorm(T* y, Index n, const T* x, const T* weight, const T* 
 
 template <class T>
 RowStatistics<T> rmsnorm(T* y, Index n, const T* x, const T* weight, T eps) {
-  const T mean_square = reduce(
-                            n, [](auto v) { return hn::Mul(v, v); }, x) /
-                        static_cast<T>(n);
+  const auto square = [](auto v) { return hn::Mul(v, v); };
+  const T mean_square = reduce(n, square, x) / static_cast<T>(n);
   const T rstd = T(1) / std::sqrt(mean_square + eps);
   const auto r = hn::Set(Tag<T>(), rstd);
   map(
@@ -87,9 +84,8 @@ void layernorm_dx(T* dx, Write write, Index n, const T* dy, const T* x, const T*
     return hn::Mul(hn::Mul(g, w), hn::Mul(hn::Sub(v, m), r));
   };
   const T count = static_cast<T>(n);
-  const auto mean_g = hn::Set(d, reduce(
-                                     n, [](auto g, auto w) { return hn::Mul(g, w); }, dy, weight) /
-                                     count);
+  const auto weighted = [](auto g, auto w) { return hn::Mul(g, w); };
+  const auto mean_g = hn::Set(d, reduce(n, weighted, dy, weight) / count);
   const auto mean_gn = hn::Set(d, reduce(n, along_n, dy, x, weight) / count);
   const auto step = [&](auto g, auto v, auto w) {
     const auto normalised = hn::Mul(hn::Sub(v, m), r);
@@ -127,13 +123,13 @@ void add(T* sum, Index n, const T* x) {
 }
 
 template <class T>
-const NormTable<T>* table() {
-  static constexpr NormTable<T> kTable = {layernorm<T>,  rmsnorm<T>,     layernorm_dx<T>,
-                                          rmsnorm_dx<T>, add_dweight<T>, add<T>};
-  return &kTable;
-}
-const NormTable<float>* table_f32() { return table<float>(); }
-const NormTable<double>* table_f64() { return table<double>(); }
+constexpr NormTable<T> kTable = {.layernorm = layernorm<T>,
+                                 .rmsnorm = rmsnorm<T>,
+                                 .layernorm_dx = layernorm_dx<T>,
+                                 .rmsnorm_dx = rmsnorm_dx<T>,
+                                 .add_dweight = add_dweight<T>,
+                                 .add = add<T>};
+TILEGRAD_TARGET_TABLE(NormTable)
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
@@ -144,111 +140,89 @@ namespace tilegrad::kernels {
 
 namespace {
 
-HWY_EXPORT(table_f32);
-HWY_EXPORT(table_f64);
+TILEGRAD_BEST_TABLE(NormTable)
 
-template <class T>
-const NormTable<T>& best() {
-  if constexpr (sizeof(T) == 4) {
-    return *HWY_DYNAMIC_DISPATCH(table_f32)();
-  } else {
-    return *HWY_DYNAMIC_DISPATCH(table_f64)();
-  }
-}
-
-constexpr Index kMostPieces = 16;
+constexpr Index kMaxPieces = 16;
 
 // Rows in one piece: at least enough work for a thread's wake-up, and few enough pieces that the sums over
 // rows, one for each piece, stay small. Depends on the shape alone.
 Index rows_per_piece(Index rows, Index cols) {
   constexpr Index kGrain = 16384;
-  return std::max({Index{1}, kGrain / std::max<Index>(1, cols), (rows + kMostPieces - 1) / kMostPieces});
+  return std::max({Index{1}, kGrain / std::max<Index>(1, cols), (rows + kMaxPieces - 1) / kMaxPieces});
 }
 
-// Σ_rows of vectors of `size` elements: each piece of rows sums into scratch of its own, then the pieces are
-// added in order. `row(i, sums)` does one row.
+// Calls row(i, sums) for every row, which adds row i's vector to `sums`: each piece of rows has sums of its own, which
+// are added in order at the end. If `sum` is not needed, sums is null.
 template <class T, class F>
-void sum_over_rows(Index rows, Index cols, Index size, std::span<T> dst, Write write, F&& row) {
+void sum_over_rows(Index rows, Index cols, Grad<std::span<T>> sum, F&& row) {
   const Index grain = rows_per_piece(rows, cols), pieces = (rows + grain - 1) / grain;
+  const Index size = sum ? std::ssize(sum.to) : 0;
   const memory::Block scratch(pieces * size * static_cast<Index>(sizeof(T)), memory::Category::workspace);
   T* sums = reinterpret_cast<T*>(scratch.data());
   parallel_for(rows, grain, [&](Index begin, Index end) {
-    T* own = sums + begin / grain * size;
+    T* own = sum ? sums + begin / grain * size : nullptr;
     std::fill_n(own, size, T{0});
     for (Index i = begin; i < end; ++i) row(i, own);
   });
-  if (dst.data() == nullptr) return;
-  if (write == Write::overwrite) std::fill(dst.begin(), dst.end(), T{0});
-  for (Index piece = 0; piece < pieces; ++piece)
-    best<T>().add(dst.data(), std::ssize(dst), sums + piece * size);
+  if (!sum) return;
+  if (sum.write == Write::overwrite) std::fill(sum.to.begin(), sum.to.end(), T{0});
+  for (Index piece = 0; piece < pieces; ++piece) best<T>().add(sum.to.data(), size, sums + piece * size);
 }
 
 }  // namespace
 
 template <class T>
-void layernorm(Mat<T> y, std::span<T> mean, std::span<T> rstd, std::type_identity_t<Mat<const T>> x,
-               std::span<const std::type_identity_t<T>> weight, std::span<const std::type_identity_t<T>> bias,
-               double eps) {
+void layernorm(Mat<T> y, std::span<T> mean, std::span<T> rstd, Mat<const T> x, std::span<const T> weight,
+               std::span<const T> bias, double eps) {
   parallel_for(y.rows, rows_per_piece(y.rows, y.cols), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const auto row =
           best<T>().layernorm(y.row(i), y.cols, x.row(i), weight.data(), bias.data(), static_cast<T>(eps));
-      mean[static_cast<std::size_t>(i)] = row.mean;
-      rstd[static_cast<std::size_t>(i)] = row.rstd;
+      mean[i] = row.mean;
+      rstd[i] = row.rstd;
     }
   });
 }
 
 template <class T>
-void layernorm_backward(const LayerNormGrads<T>& grads, std::type_identity_t<Mat<const T>> dy,
-                        std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> weight,
-                        std::span<const std::type_identity_t<T>> mean,
-                        std::span<const std::type_identity_t<T>> rstd) {
+void layernorm_backward(const LayerNormGrads<T>& grads, Mat<const T> dy, Mat<const T> x,
+                        std::span<const T> weight, std::span<const T> mean, std::span<const T> rstd) {
   const auto& simd = best<T>();
   const auto row = [&](Index i, T* dweight) {
-    const RowStatistics<T> s = {mean[static_cast<std::size_t>(i)], rstd[static_cast<std::size_t>(i)]};
-    if (grads.dx.data != nullptr) {
-      simd.layernorm_dx(grads.dx.row(i), grads.write_x, x.cols, dy.row(i), x.row(i), weight.data(), s);
+    const RowStatistics<T> s = {mean[i], rstd[i]};
+    if (grads.dx) {
+      simd.layernorm_dx(grads.dx.to.row(i), grads.dx.write, x.cols, dy.row(i), x.row(i), weight.data(), s);
     }
     if (dweight != nullptr) simd.add_dweight(dweight, x.cols, dy.row(i), x.row(i), s);
   };
-  if (grads.dweight.data() != nullptr) {
-    sum_over_rows<T>(x.rows, x.cols, x.cols, grads.dweight, grads.write_weight, row);
-  } else {
-    parallel_for(x.rows, rows_per_piece(x.rows, x.cols), [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i) row(i, nullptr);
-    });
-  }
-  if (grads.dbias.data() != nullptr) {
-    sum_over_rows<T>(x.rows, x.cols, x.cols, grads.dbias, grads.write_bias,
+  if (grads.dx || grads.dweight) sum_over_rows<T>(x.rows, x.cols, grads.dweight, row);
+  if (grads.dbias) {
+    sum_over_rows<T>(x.rows, x.cols, grads.dbias,
                      [&](Index i, T* dbias) { simd.add(dbias, x.cols, dy.row(i)); });
   }
 }
 
 template <class T>
-void rmsnorm(Mat<T> y, std::span<T> rstd, std::type_identity_t<Mat<const T>> x,
-             std::span<const std::type_identity_t<T>> weight, double eps) {
+void rmsnorm(Mat<T> y, std::span<T> rstd, Mat<const T> x, std::span<const T> weight, double eps) {
   parallel_for(y.rows, rows_per_piece(y.rows, y.cols), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
-      rstd[static_cast<std::size_t>(i)] =
-          best<T>().rmsnorm(y.row(i), y.cols, x.row(i), weight.data(), static_cast<T>(eps)).rstd;
+      rstd[i] = best<T>().rmsnorm(y.row(i), y.cols, x.row(i), weight.data(), static_cast<T>(eps)).rstd;
     }
   });
 }
 
 template <class T>
-void rmsnorm_backward(const RmsNormGrads<T>& grads, std::type_identity_t<Mat<const T>> dy,
-                      std::type_identity_t<Mat<const T>> x, std::span<const std::type_identity_t<T>> weight,
-                      std::span<const std::type_identity_t<T>> rstd) {
+void rmsnorm_backward(const RmsNormGrads<T>& grads, Mat<const T> dy, Mat<const T> x,
+                      std::span<const T> weight, std::span<const T> rstd) {
   const auto& simd = best<T>();
   const auto row = [&](Index i, T* dweight) {
-    const RowStatistics<T> s = {T{0}, rstd[static_cast<std::size_t>(i)]};
-    if (grads.dx.data != nullptr) {
-      simd.rmsnorm_dx(grads.dx.row(i), grads.write_x, x.cols, dy.row(i), x.row(i), weight.data(), s);
+    const RowStatistics<T> s = {T{0}, rstd[i]};
+    if (grads.dx) {
+      simd.rmsnorm_dx(grads.dx.to.row(i), grads.dx.write, x.cols, dy.row(i), x.row(i), weight.data(), s);
     }
-    simd.add_dweight(dweight, x.cols, dy.row(i), x.row(i), s);
+    if (dweight != nullptr) simd.add_dweight(dweight, x.cols, dy.row(i), x.row(i), s);
   };
-  sum_over_rows<T>(x.rows, x.cols, x.cols, grads.dweight, grads.write_weight, row);
+  sum_over_rows<T>(x.rows, x.cols, grads.dweight, row);
 }
 
 #define TILEGRAD_INSTANTIATE(T)                                                                             \

@@ -21,8 +21,8 @@ struct Rotation {
       const double frequency = std::pow(base, -static_cast<double>(j) / static_cast<double>(half));
       for (Index t = 0; t < time; ++t) {
         const double angle = static_cast<double>(t + first_position) * frequency;
-        cos[static_cast<std::size_t>(t * half + j)] = static_cast<T>(std::cos(angle));
-        sin[static_cast<std::size_t>(t * half + j)] = static_cast<T>(std::sin(angle));
+        cos[t * half + j] = static_cast<T>(std::cos(angle));
+        sin[t * half + j] = static_cast<T>(std::sin(angle));
       }
     }
   }
@@ -57,20 +57,21 @@ void rotate(HeadsView<T> y, Write write, HeadsView<const T> x, Index first_posit
 }  // namespace
 
 template <class T>
-void rope(HeadsView<T> y, std::type_identity_t<HeadsView<const T>> x, Index first_position, double base) {
+void rope(HeadsView<T> y, HeadsView<const T> x, Index first_position, double base) {
   rotate<T>(y, Write::overwrite, x, first_position, base, T{1});
 }
 
 template <class T>
-void rope_backward(HeadsView<T> dx, Write write, std::type_identity_t<HeadsView<const T>> dy,
-                   Index first_position, double base) {
+void rope_backward(Grad<HeadsView<T>> dx, HeadsView<const T> dy, Index first_position, double base) {
   // forward: y = R x with Rᵀ = R⁻¹
-  rotate<T>(dx, write, dy, first_position, base, T{-1});
+  rotate<T>(dx.to, dx.write, dy, first_position, base, T{-1});
 }
 
-template void rope<float>(HeadsView<float>, HeadsView<const float>, Index, double);
-template void rope<double>(HeadsView<double>, HeadsView<const double>, Index, double);
-template void rope_backward<float>(HeadsView<float>, Write, HeadsView<const float>, Index, double);
-template void rope_backward<double>(HeadsView<double>, Write, HeadsView<const double>, Index, double);
+#define TILEGRAD_INSTANTIATE(T)                                           \
+  template void rope<T>(HeadsView<T>, HeadsView<const T>, Index, double); \
+  template void rope_backward<T>(Grad<HeadsView<T>>, HeadsView<const T>, Index, double);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+#undef TILEGRAD_INSTANTIATE
 
 }  // namespace tilegrad::kernels

@@ -8,10 +8,9 @@ namespace tilegrad::kernels {
 /// angle = (t + first_position) · base^(−2j/D), the pair (x_j, x_{j + D/2}) is rotated by that angle.
 /// x, y (B, T, H, D), D even, float and double; y may be x.
 template <class T>
-void rope(HeadsView<T> y, std::type_identity_t<HeadsView<const T>> x, Index first_position, double base);
+void rope(HeadsView<T> y, HeadsView<const T> x, Index first_position, double base);
 /// dx (+)= dy rotated by the opposite angle: a rotation's transpose is its inverse.
 template <class T>
-void rope_backward(HeadsView<T> dx, Write write, std::type_identity_t<HeadsView<const T>> dy,
-                   Index first_position, double base);
+void rope_backward(Grad<HeadsView<T>> dx, HeadsView<const T> dy, Index first_position, double base);
 
 }  // namespace tilegrad::kernels

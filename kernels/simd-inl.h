@@ -16,6 +16,27 @@
 
 #include "tilegrad/kernels/views.h"
 
+// A file of kernels describes what each SIMD target provides by a struct of function pointers, Table<T>. In its per-target
+// part it fills a `kTable<T>` and writes TILEGRAD_TARGET_TABLE(Table); in its HWY_ONCE part TILEGRAD_BEST_TABLE(Table)
+// then defines best<T>(), the table of the best target that this processor runs, for float and double.
+#undef TILEGRAD_TARGET_TABLE
+#define TILEGRAD_TARGET_TABLE(Table)                         \
+  const Table<float>* table_f32() { return &kTable<float>; } \
+  const Table<double>* table_f64() { return &kTable<double>; }
+
+#undef TILEGRAD_BEST_TABLE
+#define TILEGRAD_BEST_TABLE(Table)               \
+  HWY_EXPORT(table_f32);                         \
+  HWY_EXPORT(table_f64);                         \
+  template <class T>                             \
+  const Table<T>& best() {                       \
+    if constexpr (sizeof(T) == sizeof(float)) {  \
+      return *HWY_DYNAMIC_DISPATCH(table_f32)(); \
+    } else {                                     \
+      return *HWY_DYNAMIC_DISPATCH(table_f64)(); \
+    }                                            \
+  }
+
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
@@ -26,7 +47,7 @@ using Tag = hn::ScalableTag<T>;
 template <class T>
 using Vec = hn::Vec<Tag<T>>;
 
-// The first n elements of x, and 0 in the lanes behind them.
+// The first n elements of x, and 0 in the remaining lanes.
 template <class T>
 HWY_INLINE Vec<T> load_tail(const T* x, Index n) {
   const Tag<T> d;
@@ -59,8 +80,8 @@ HWY_INLINE void map_into(T* dx, Write write, Index n, F&& f, const X*... xs) {
   }
 }
 
-// Sums over i, in an order that depends on n and the vector width alone; f(sum, x_i, ...) adds to one. Four
-// sums run beside each other, because an addition takes four cycles and one can start in each.
+// A sum over i, in an order that depends on n and the vector width alone; f(sum, x_i, ...) adds one term. Four
+// partial sums hide the latency of an addition: it takes four cycles, and one can start in each.
 template <class F, class T, class... X>
 HWY_INLINE T fold(Index n, F&& f, const T* x, const X*... xs) {
   const Tag<T> d;
@@ -93,6 +114,13 @@ template <class T>
 HWY_INLINE T dot(Index n, const T* x, const T* y) {
   return fold(
       n, [](auto sum, auto a, auto b) HWY_ATTR { return hn::MulAdd(a, b, sum); }, x, y);
+}
+
+// Σ_i x_i.
+template <class T>
+HWY_INLINE T sum(Index n, const T* x) {
+  return reduce(
+      n, [](auto v) { return v; }, x);
 }
 
 // max_i x_i, −inf if n is 0.

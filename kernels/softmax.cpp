@@ -39,8 +39,7 @@ void softmax(T* y, Index n, const T* x) {
   const auto max = hn::Set(d, reduce_max(n, x));
   map(
       y, n, [&](auto v) { return exp(hn::Sub(v, max)); }, x);
-  const auto inverse = hn::Set(d, T(1) / reduce(
-                                             n, [](auto v) { return v; }, static_cast<const T*>(y)));
+  const auto inverse = hn::Set(d, T(1) / sum(n, static_cast<const T*>(y)));
   map(
       y, n, [&](auto v) { return hn::Mul(v, inverse); }, static_cast<const T*>(y));
 }
@@ -48,8 +47,8 @@ void softmax(T* y, Index n, const T* x) {
 template <class T>
 void softmax_backward(T* dx, Write write, Index n, const T* dy, const T* y) {
   // forward: y = e^x / Σ e^x.  dy_i/dx_j = y_i ([i = j] − y_j), so dx = y ⊙ (dy − ⟨y, dy⟩).
-  const auto dot = hn::Set(Tag<T>(), reduce(
-                                         n, [](auto g, auto v) { return hn::Mul(g, v); }, dy, y));
+  const auto product = [](auto g, auto v) { return hn::Mul(g, v); };
+  const auto dot = hn::Set(Tag<T>(), reduce(n, product, dy, y));
   map_into(
       dx, write, n, [&](auto g, auto v) { return hn::Mul(v, hn::Sub(g, dot)); }, dy, y);
 }
@@ -58,8 +57,8 @@ template <class T>
 T log_sum_exp(Index n, const T* x) {
   const T max = reduce_max(n, x);
   const auto m = hn::Set(Tag<T>(), max);
-  return max + std::log(reduce(
-                   n, [&](auto v) { return exp(hn::Sub(v, m)); }, x));
+  const auto shifted = [&](auto v) { return exp(hn::Sub(v, m)); };
+  return max + std::log(reduce(n, shifted, x));
 }
 
 // dx (+)= s softmax(x)
@@ -72,13 +71,11 @@ void softmax_from_lse(T* dx, Write write, Index n, const T* x, T lse, T s) {
 }
 
 template <class T>
-const SoftmaxTable<T>* table() {
-  static constexpr SoftmaxTable<T> kTable = {softmax<T>, softmax_backward<T>, log_sum_exp<T>,
-                                             softmax_from_lse<T>};
-  return &kTable;
-}
-const SoftmaxTable<float>* table_f32() { return table<float>(); }
-const SoftmaxTable<double>* table_f64() { return table<double>(); }
+constexpr SoftmaxTable<T> kTable = {.softmax = softmax<T>,
+                                    .softmax_backward = softmax_backward<T>,
+                                    .log_sum_exp = log_sum_exp<T>,
+                                    .softmax_from_lse = softmax_from_lse<T>};
+TILEGRAD_TARGET_TABLE(SoftmaxTable)
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
@@ -89,17 +86,7 @@ namespace tilegrad::kernels {
 
 namespace {
 
-HWY_EXPORT(table_f32);
-HWY_EXPORT(table_f64);
-
-template <class T>
-const SoftmaxTable<T>& best() {
-  if constexpr (sizeof(T) == 4) {
-    return *HWY_DYNAMIC_DISPATCH(table_f32)();
-  } else {
-    return *HWY_DYNAMIC_DISPATCH(table_f64)();
-  }
-}
+TILEGRAD_BEST_TABLE(SoftmaxTable)
 
 // f(i) for every row, in parallel pieces of rows.
 template <class F>
@@ -113,55 +100,51 @@ void for_each_row(Index rows, Index cols, F&& f) {
 }  // namespace
 
 template <class T>
-void softmax(Mat<T> y, std::type_identity_t<Mat<const T>> x) {
+void softmax(Mat<T> y, Mat<const T> x) {
   for_each_row(y.rows, y.cols, [&](Index i) { best<T>().softmax(y.row(i), y.cols, x.row(i)); });
 }
 
 template <class T>
-void softmax_backward(Mat<T> dx, Write write, std::type_identity_t<Mat<const T>> dy,
-                      std::type_identity_t<Mat<const T>> y) {
-  for_each_row(dx.rows, dx.cols,
-               [&](Index i) { best<T>().softmax_backward(dx.row(i), write, dx.cols, dy.row(i), y.row(i)); });
+void softmax_backward(Grad<Mat<T>> dx, Mat<const T> dy, Mat<const T> y) {
+  for_each_row(y.rows, y.cols, [&](Index i) {
+    best<T>().softmax_backward(dx.to.row(i), dx.write, y.cols, dy.row(i), y.row(i));
+  });
 }
 
 template <class T>
-double cross_entropy(std::span<T> lse, std::type_identity_t<Mat<const T>> logits,
-                     std::span<const std::int32_t> targets, std::int32_t ignored) {
-  for_each_row(logits.rows, logits.cols, [&](Index i) {
-    lse[static_cast<std::size_t>(i)] = best<T>().log_sum_exp(logits.cols, logits.row(i));
-  });
+double cross_entropy(std::span<T> lse, Mat<const T> logits, std::span<const std::int32_t> targets,
+                     std::int32_t ignored) {
+  for_each_row(logits.rows, logits.cols,
+               [&](Index i) { lse[i] = best<T>().log_sum_exp(logits.cols, logits.row(i)); });
   double total = 0;
   for (Index i = 0; i < logits.rows; ++i) {
-    const std::int32_t target = targets[static_cast<std::size_t>(i)];
+    const std::int32_t target = targets[i];
     if (target == ignored) continue;
-    total += static_cast<double>(lse[static_cast<std::size_t>(i)]) - static_cast<double>(logits(i, target));
+    total += static_cast<double>(lse[i]) - static_cast<double>(logits(i, target));
   }
   return total;
 }
 
 template <class T>
-void cross_entropy_backward(Mat<T> dlogits, Write write, std::type_identity_t<T> s,
-                            std::type_identity_t<Mat<const T>> logits,
-                            std::span<const std::type_identity_t<T>> lse,
+void cross_entropy_backward(Grad<Mat<T>> dlogits, T s, Mat<const T> logits, std::span<const T> lse,
                             std::span<const std::int32_t> targets, std::int32_t ignored) {
   for_each_row(logits.rows, logits.cols, [&](Index i) {
-    const std::int32_t target = targets[static_cast<std::size_t>(i)];
+    const std::int32_t target = targets[i];
     if (target == ignored) {
-      if (write == Write::overwrite) std::fill_n(dlogits.row(i), dlogits.cols, T{0});
+      if (dlogits.write == Write::overwrite) std::fill_n(dlogits.to.row(i), logits.cols, T{0});
       return;
     }
     // forward: loss_i = lse_i − logits[i, target], and the gradient of lse_i is the softmax
-    best<T>().softmax_from_lse(dlogits.row(i), write, logits.cols, logits.row(i),
-                               lse[static_cast<std::size_t>(i)], s);
-    dlogits(i, target) -= s;
+    best<T>().softmax_from_lse(dlogits.to.row(i), dlogits.write, logits.cols, logits.row(i), lse[i], s);
+    dlogits.to(i, target) -= s;
   });
 }
 
 #define TILEGRAD_INSTANTIATE(T)                                                                              \
   template void softmax<T>(Mat<T>, Mat<const T>);                                                            \
-  template void softmax_backward<T>(Mat<T>, Write, Mat<const T>, Mat<const T>);                              \
+  template void softmax_backward<T>(Grad<Mat<T>>, Mat<const T>, Mat<const T>);                               \
   template double cross_entropy<T>(std::span<T>, Mat<const T>, std::span<const std::int32_t>, std::int32_t); \
-  template void cross_entropy_backward<T>(Mat<T>, Write, T, Mat<const T>, std::span<const T>,                \
+  template void cross_entropy_backward<T>(Grad<Mat<T>>, T, Mat<const T>, std::span<const T>,                 \
                                           std::span<const std::int32_t>, std::int32_t);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)

@@ -9,7 +9,7 @@
 /// How kernels see tensors: pointers, sizes and strides of memory that somebody else owns.
 namespace tilegrad::kernels {
 
-/// A view of a row-major matrix that somebody else owns: element (i, j) is data[i * stride + j]. A head of a
+/// A row-major matrix: element (i, j) is data[i * stride + j]. A head of a
 /// (B, T, H, D) tensor is such a view with stride H * D, which is why heads are never copied.
 template <class T>
 struct Mat {
@@ -41,7 +41,7 @@ struct Mat {
   operator Mat<const T>() const requires(!std::is_const_v<T>) { return {data, rows, cols, stride}; }
 };
 
-/// A (B, T, H, D) tensor that somebody else owns, seen with strides: element (b, t, h, d) is
+/// A (B, T, H, D) tensor: element (b, t, h, d) is
 /// data[b * stride_b + t * stride_t + h * stride_h + d]. The last axis is always contiguous.
 template <class T>
 struct HeadsView {
@@ -77,8 +77,7 @@ struct HeadsView {
   }
 };
 
-/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk), that somebody else owns. An axis of
-/// size 1 is broadcast and has stride 0. The last axis is contiguous.
+/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk). An axis of size 1 is broadcast and has stride 0. The last axis is contiguous.
 template <class T>
 struct ScoreView {
   T* data = nullptr;
@@ -104,7 +103,7 @@ inline void store(T& dst, Write write, T value) {
   dst = write == Write::accumulate ? dst + value : value;
 }
 
-/// Where a backward kernel writes one gradient, and how. Without a `to` that gradient is not needed.
+/// Where a backward kernel writes one gradient, and how. An empty one, without memory, is not needed and not computed.
 template <class View>
 struct Grad {
   View to = {};

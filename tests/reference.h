@@ -40,10 +40,8 @@ struct Padded {
     }
   }
 
-  T& at(Index i, Index j) { return data[static_cast<std::size_t>(i * stride + j)]; }
-  double operator()(Index i, Index j) const {
-    return static_cast<double>(data[static_cast<std::size_t>(i * stride + j)]);
-  }
+  T& at(Index i, Index j) { return data[i * stride + j]; }
+  double operator()(Index i, Index j) const { return static_cast<double>(data[i * stride + j]); }
 
   void fill(T value) {
     for (Index i = 0; i < rows; ++i) {

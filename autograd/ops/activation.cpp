@@ -3,7 +3,6 @@
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/ops/checks.h"
-#include "tilegrad/autograd/ops/wanted.h"
 #include "tilegrad/autograd/saved.h"
 #include "tilegrad/autograd/tape.h"
 
@@ -11,8 +10,7 @@ namespace tilegrad {
 
 namespace {
 
-// The three activations of one argument differ in their kernels and their names alone. y = f(x): dx = dy ⊙
-// f'(x).
+// The three activations of one argument differ only in their kernels and names. y = f(x):  dx = dy ⊙ f'(x).
 struct Relu {
   static constexpr std::string_view name = "relu";
   template <class T>
@@ -42,19 +40,18 @@ struct ActivationRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     const Tensor& xv = x.get(name, "x");
-    const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      Activation::template backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), xv.view<T>());
+      Activation::template backward<T>(dx.grad<T>(0), dy.view<T>(), xv.view<T>());
     });
   }
 };
 
 template <class Activation>
 Var activate(const Var& x) {
-  const OpScope scope(Activation::name);
+  const OpScope op(Activation::name);
   Tensor y = Tensor::empty_like(x.value());
-  with_float_type(Activation::name, y.dtype(),
-                  [&]<class T>() { Activation::template forward<T>(y.mut<T>(), x.value().view<T>()); });
+  op.with_float_type(y.dtype(),
+                     [&]<class T>() { Activation::template forward<T>(y.mut<T>(), x.value().view<T>()); });
   return record(y, {x}, [&] { return ActivationRule<Activation>{.x = Saved(x)}; });
 }
 
@@ -67,11 +64,7 @@ struct SwigluRule {
     const Tensor& gate_value = gate.get(name, "gate");
     const Tensor& up_value = up.get(name, "up");
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      std::span<T> dgate, dup;
-      Write write_gate = Write::overwrite, write_up = Write::overwrite;
-      take_wanted(dx, 0, dgate, write_gate);
-      take_wanted(dx, 1, dup, write_up);
-      kernels::swiglu_backward<T>(dgate, write_gate, dup, write_up, dy.view<T>(), gate_value.view<T>(),
+      kernels::swiglu_backward<T>(dx.grad<T>(0), dx.grad<T>(1), dy.view<T>(), gate_value.view<T>(),
                                   up_value.view<T>());
     });
   }
@@ -84,10 +77,10 @@ Var gelu(const Var& x) { return activate<Gelu>(x); }
 Var silu(const Var& x) { return activate<Silu>(x); }
 
 Var swiglu(const Var& gate, const Var& up) {
-  const OpScope scope(SwigluRule::name);
-  check_same("swiglu", gate, up);
+  const OpScope op(SwigluRule::name);
+  check_same(op, gate, up);
   Tensor y = Tensor::empty_like(gate.value());
-  with_float_type("swiglu", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::swiglu<T>(y.mut<T>(), gate.value().view<T>(), up.value().view<T>());
   });
   return record(y, {gate, up}, [&] { return SwigluRule{.gate = Saved(gate), .up = Saved(up)}; });

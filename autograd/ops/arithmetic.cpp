@@ -26,10 +26,8 @@ struct SubRule {
   void backward(const Tensor& dy, InputGrads& dx) {
     if (dx.needs(0)) dx.add(0, dy);
     if (!dx.needs(1)) return;
-    const InputGrads::Slot slot = dx.slot(1);
-    with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::scale_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), T{-1});
-    });
+    with_float_type(name, dy.dtype(),
+                    [&]<class T>() { kernels::scale_backward<T>(dx.grad<T>(1), dy.view<T>(), T{-1}); });
   }
 };
 
@@ -43,13 +41,12 @@ struct MulRule {
     contribute(dx, 1, dy, a, "a");
   }
 
-  static void contribute(InputGrads& dx, int i, const Tensor& dy, const Saved& factor,
+  static void contribute(InputGrads& dx, Index i, const Tensor& dy, const Saved& factor,
                          std::string_view what) {
     if (!dx.needs(i)) return;
     const Tensor& other = factor.get(name, what);
-    const InputGrads::Slot slot = dx.slot(i);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::mul_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), other.view<T>());
+      kernels::mul_backward<T>(dx.grad<T>(i), dy.view<T>(), other.view<T>());
     });
   }
 };
@@ -60,9 +57,8 @@ struct ScaleRule {
   double s;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::scale_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), static_cast<T>(s));
+      kernels::scale_backward<T>(dx.grad<T>(0), dy.view<T>(), static_cast<T>(s));
     });
   }
 };
@@ -74,19 +70,17 @@ struct AddBiasRule {
   void backward(const Tensor& dy, InputGrads& dx) {
     if (dx.needs(0)) dx.add(0, dy);
     if (!dx.needs(1)) return;
-    const InputGrads::Slot slot = dx.slot(1);
-    with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::add_bias_backward<T>(slot.grad->mut<T>(), slot.write, dy.mat<T>());
-    });
+    with_float_type(name, dy.dtype(),
+                    [&]<class T>() { kernels::add_bias_backward<T>(dx.grad<T>(1), dy.mat<T>()); });
   }
 };
 
 // y of the shape of a, computed from both by `kernel`, one of kernels::add, sub, mul.
 template <class Kernel>
-Tensor elementwise(std::string_view op, const Var& a, const Var& b, Kernel&& kernel) {
+Tensor elementwise(const OpScope& op, const Var& a, const Var& b, Kernel&& kernel) {
   check_same(op, a, b);
   Tensor y = Tensor::empty_like(a.value());
-  with_float_type(op, y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernel.template operator()<T>(y.mut<T>(), a.value().view<T>(), b.value().view<T>());
   });
   return y;
@@ -95,20 +89,20 @@ Tensor elementwise(std::string_view op, const Var& a, const Var& b, Kernel&& ker
 }  // namespace
 
 Var add(const Var& a, const Var& b) {
-  const OpScope scope(AddRule::name);
-  const Tensor y = elementwise("add", a, b, []<class T>(auto... xs) { kernels::add<T>(xs...); });
+  const OpScope op(AddRule::name);
+  const Tensor y = elementwise(op, a, b, []<class T>(auto... xs) { kernels::add<T>(xs...); });
   return record(y, {a, b}, [] { return AddRule{}; });
 }
 
 Var sub(const Var& a, const Var& b) {
-  const OpScope scope(SubRule::name);
-  const Tensor y = elementwise("sub", a, b, []<class T>(auto... xs) { kernels::sub<T>(xs...); });
+  const OpScope op(SubRule::name);
+  const Tensor y = elementwise(op, a, b, []<class T>(auto... xs) { kernels::sub<T>(xs...); });
   return record(y, {a, b}, [] { return SubRule{}; });
 }
 
 Var mul(const Var& a, const Var& b) {
-  const OpScope scope(MulRule::name);
-  const Tensor y = elementwise("mul", a, b, []<class T>(auto... xs) { kernels::mul<T>(xs...); });
+  const OpScope op(MulRule::name);
+  const Tensor y = elementwise(op, a, b, []<class T>(auto... xs) { kernels::mul<T>(xs...); });
   // A factor is kept only if the other one needs it.
   return record(y, {a, b}, [&] {
     return MulRule{.a = b.tracked() ? Saved(a) : Saved(), .b = a.tracked() ? Saved(b) : Saved()};
@@ -116,18 +110,18 @@ Var mul(const Var& a, const Var& b) {
 }
 
 Var scale(const Var& x, double s) {
-  const OpScope scope(ScaleRule::name);
+  const OpScope op(ScaleRule::name);
   Tensor y = Tensor::empty_like(x.value());
-  with_float_type("scale", y.dtype(),
-                  [&]<class T>() { kernels::scale<T>(y.mut<T>(), x.value().view<T>(), static_cast<T>(s)); });
+  op.with_float_type(
+      y.dtype(), [&]<class T>() { kernels::scale<T>(y.mut<T>(), x.value().view<T>(), static_cast<T>(s)); });
   return record(y, {x}, [&] { return ScaleRule{s}; });
 }
 
 Var add_bias(const Var& x, const Var& bias) {
-  const OpScope scope(AddBiasRule::name);
-  check_along_last("add_bias", "bias", x, bias);
+  const OpScope op(AddBiasRule::name);
+  check_along_last(op, "bias", x, bias);
   Tensor y = Tensor::empty_like(x.value());
-  with_float_type("add_bias", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::add_bias<T>(y.mut_mat<T>(), x.value().mat<T>(), bias.value().view<T>());
   });
   return record(y, {x, bias}, [] { return AddBiasRule{}; });

@@ -1,27 +1,39 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <span>
 #include <string_view>
 
+#include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/var.h"
 
-/// The checks at the door of an op, worded alike for all of them.
+/// Checks that several ops make, in the same words.
 namespace tilegrad {
 
-inline void check_same_dtype(std::string_view op, const Var& a, const Var& b) {
-  check(a.dtype() == b.dtype(), "{}: dtypes differ: {} and {}", op, a.dtype(), b.dtype());
+inline void check_same_dtype(const OpScope& op, const Var& a, const Var& b) {
+  op.check(a.dtype() == b.dtype(), "dtypes differ: {} and {}", a.dtype(), b.dtype());
 }
 
-inline void check_same(std::string_view op, const Var& a, const Var& b) {
-  check(a.shape() == b.shape(), "{}: shapes differ: {} and {}", op, a.shape(), b.shape());
+inline void check_same(const OpScope& op, const Var& a, const Var& b) {
+  op.check(a.shape() == b.shape(), "shapes differ: {} and {}", a.shape(), b.shape());
   check_same_dtype(op, a, b);
 }
 
-/// A vector that goes along the last axis of x: a bias, or the weight of a norm.
-inline void check_along_last(std::string_view op, std::string_view what, const Var& x, const Var& vector) {
-  check(x.rank() >= 1, "{}: x needs at least one axis, it is {}", op, x.shape());
-  check(vector.shape() == Shape{x.dim(-1)}, "{}: {} is {}, the last axis of x is {}", op, what,
-        vector.shape(), x.dim(-1));
+/// A vector along the last axis of x: a bias, or the weight of a norm.
+inline void check_along_last(const OpScope& op, std::string_view what, const Var& x, const Var& vector) {
+  op.check(x.rank() >= 1, "x needs at least one axis, it is {}", x.shape());
+  op.check(vector.shape() == Shape{x.dim(-1)}, "{} is {}, the last axis of x is {}", what, vector.shape(),
+           x.dim(-1));
   check_same_dtype(op, x, vector);
+}
+
+/// Every id lies in [0, count), or is `ignored`.
+inline void check_ids(const OpScope& op, std::string_view what, std::span<const std::int32_t> ids,
+                      Index count, std::optional<std::int32_t> ignored = {}) {
+  for (const std::int32_t id : ids) {
+    op.check((id >= 0 && id < count) || id == ignored, "{} {} is not in [0, {})", what, id, count);
+  }
 }
 
 }  // namespace tilegrad

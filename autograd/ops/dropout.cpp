@@ -15,22 +15,20 @@ struct DropoutRule {
   RandomKey key;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
-    with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::dropout_backward<T>(slot.grad->mut<T>(), slot.write, dy.view<T>(), p, key);
-    });
+    with_float_type(name, dy.dtype(),
+                    [&]<class T>() { kernels::dropout_backward<T>(dx.grad<T>(0), dy.view<T>(), p, key); });
   }
 };
 
 }  // namespace
 
 Var dropout(const Var& x, double p, RandomKey key) {
-  check(p >= 0 && p < 1, "dropout: p is {}, not in [0, 1)", p);
+  const OpScope op(DropoutRule::name);
+  op.check(p >= 0 && p < 1, "p is {}, not in [0, 1)", p);
   if (p == 0) return x;
-  const OpScope scope(DropoutRule::name);
   Tensor y = Tensor::empty_like(x.value());
-  with_float_type("dropout", y.dtype(),
-                  [&]<class T>() { kernels::dropout<T>(y.mut<T>(), x.value().view<T>(), p, key); });
+  op.with_float_type(y.dtype(),
+                     [&]<class T>() { kernels::dropout<T>(y.mut<T>(), x.value().view<T>(), p, key); });
   return record(y, {x}, [&] { return DropoutRule{.p = p, .key = key}; });
 }
 

@@ -2,6 +2,7 @@
 
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/ops.h"
+#include "tilegrad/autograd/ops/checks.h"
 #include "tilegrad/autograd/saved.h"
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/kernels/softmax.h"
@@ -18,9 +19,8 @@ struct CrossEntropyRule {
   Index counted;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::cross_entropy_backward<T>(slot.grad->mut_mat<T>(), slot.write,
+      kernels::cross_entropy_backward<T>(dx.grad_mat<T>(0),
                                          static_cast<T>(dy.item() / static_cast<double>(counted)),
                                          logits.get(name, "logits").mat<T>(), lse.get(name, "lse").view<T>(),
                                          targets.get(name, "targets").view<std::int32_t>(), kIgnored);
@@ -31,23 +31,19 @@ struct CrossEntropyRule {
 }  // namespace
 
 Var cross_entropy(const Var& logits, const Tensor& targets) {
-  const OpScope scope(CrossEntropyRule::name);
-  check(logits.rank() >= 1, "cross_entropy: logits need at least one axis, they are {}", logits.shape());
+  const OpScope op(CrossEntropyRule::name);
+  op.check(logits.rank() >= 1, "logits need at least one axis, they are {}", logits.shape());
   const Index vocabulary = logits.dim(-1);
   const Shape outer(logits.shape().dims().first(static_cast<std::size_t>(logits.rank() - 1)));
-  check(targets.shape() == outer, "cross_entropy: targets are {}, logits {}", targets.shape(),
-        logits.shape());
+  op.check(targets.shape() == outer, "targets are {}, logits {}", targets.shape(), logits.shape());
   const auto target = targets.view<std::int32_t>();
-  const auto bad = std::find_if(target.begin(), target.end(),
-                                [&](std::int32_t t) { return t != kIgnored && (t < 0 || t >= vocabulary); });
-  check(bad == target.end(), "cross_entropy: target {} is not in [0, {})", bad == target.end() ? 0 : *bad,
-        vocabulary);
+  check_ids(op, "target", target, vocabulary, kIgnored);
   const Index counted = std::ssize(target) - std::count(target.begin(), target.end(), kIgnored);
-  check(counted > 0, "cross_entropy: no position counts among {}", targets.shape());
+  op.check(counted > 0, "no position counts among {}", targets.shape());
 
   Tensor lse = Tensor::empty(targets.shape(), logits.dtype());
   Tensor y = Tensor::empty({}, logits.dtype());
-  with_float_type("cross_entropy", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     const double total = kernels::cross_entropy<T>(lse.mut<T>(), logits.value().mat<T>(), target, kIgnored);
     y.mut<T>()[0] = static_cast<T>(total / static_cast<double>(counted));
   });
@@ -58,18 +54,18 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
 }
 
 Tensor argmax(const Var& x) {
-  check_no_gradient_path("argmax", x);
-  check(x.rank() >= 1 && x.dim(-1) > 0, "argmax: the last axis of {} is empty", x.shape());
+  const OpScope op("argmax");
+  check_no_gradient_path(op.name(), x);
+  op.check(x.rank() >= 1 && x.dim(-1) > 0, "the last axis of {} is empty", x.shape());
   Tensor y = Tensor::empty(Shape(x.shape().dims().first(static_cast<std::size_t>(x.rank() - 1))), Dtype::i32);
-  with_float_type("argmax", x.dtype(), [&]<class T>() {
+  op.with_float_type(x.dtype(), [&]<class T>() {
     const auto rows = x.value().mat<T>();
     auto out = y.mut<std::int32_t>();
     // NaN compares false with everything, so it is asked for by name.
     const auto less = [](T a, T b) { return a < b || (b != b && a == a); };
     for (Index i = 0; i < rows.rows; ++i) {
       const auto row = rows.row_span(i);
-      out[static_cast<std::size_t>(i)] =
-          static_cast<std::int32_t>(std::max_element(row.begin(), row.end(), less) - row.begin());
+      out[i] = static_cast<std::int32_t>(std::max_element(row.begin(), row.end(), less) - row.begin());
     }
   });
   return y;

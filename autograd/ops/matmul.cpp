@@ -10,6 +10,7 @@ namespace tilegrad {
 
 namespace {
 
+using kernels::Grad;
 using kernels::Mat;
 using kernels::Op;
 
@@ -18,16 +19,15 @@ T beta(Write write) {
   return write == Write::accumulate ? T{1} : T{0};
 }
 
-// Matrix i of a (..., R, C) tensor.
+// Matrix i of (..., R, C) elements.
 template <class T>
-Mat<const T> matrix(const Tensor& x, Index i) {
-  const Index r = x.dim(-2), c = x.dim(-1);
-  return {x.view<T>().data() + i * r * c, r, c};
+Mat<T> matrix(T* data, const Shape& shape, Index i) {
+  const Index r = shape[-2], c = shape[-1];
+  return {data + i * r * c, r, c};
 }
 template <class T>
-Mat<T> mut_matrix(Tensor& x, Index i) {
-  const Index r = x.dim(-2), c = x.dim(-1);
-  return {x.mut<T>().data() + i * r * c, r, c};
+Mat<const T> matrix(const Tensor& x, Index i) {
+  return matrix(x.view<T>().data(), x.shape(), i);
 }
 
 Index matrices(const Shape& shape) {
@@ -45,28 +45,29 @@ struct MatmulRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      if (dx.needs(0)) backward_a<T>(dx.slot(0), dy);
-      if (dx.needs(1)) backward_b<T>(dx.slot(1), dy);
+      if (const auto da = dx.grad<T>(0)) backward_a(da, dy);
+      if (const auto db = dx.grad<T>(1)) backward_b(db, dy);
     });
   }
 
   template <class T>
-  void backward_a(InputGrads::Slot da, const Tensor& dy) const {
+  void backward_a(Grad<std::span<T>> da, const Tensor& dy) const {
     const Tensor& bv = b.get(name, "b");
-    for (Index i = 0; i < matrices(dy.shape()); ++i) {
-      kernels::gemm<T>(mut_matrix<T>(*da.grad, i), T{1}, matrix<T>(dy, i), Op::none, matrix<T>(bv, i),
+    const Shape shape = dy.shape().with(-1, bv.dim(transpose_b ? -1 : -2));
+    for (Index i = 0; i < matrices(shape); ++i) {
+      kernels::gemm<T>(matrix(da.to.data(), shape, i), T{1}, matrix<T>(dy, i), Op::none, matrix<T>(bv, i),
                        transpose_b ? Op::none : Op::transpose, beta<T>(da.write));
     }
   }
 
   template <class T>
-  void backward_b(InputGrads::Slot db, const Tensor& dy) const {
+  void backward_b(Grad<std::span<T>> db, const Tensor& dy) const {
     const Tensor& av = a.get(name, "a");
     for (Index i = 0; i < matrices(dy.shape()); ++i) {
       const Mat<const T> left = transpose_b ? matrix<T>(dy, i) : matrix<T>(av, i);
       const Mat<const T> right = transpose_b ? matrix<T>(av, i) : matrix<T>(dy, i);
-      kernels::gemm<T>(mut_matrix<T>(*db.grad, i), T{1}, left, Op::transpose, right, Op::none,
-                       beta<T>(db.write));
+      const Mat<T> to(db.to.data() + i * left.cols * right.cols, left.cols, right.cols);
+      kernels::gemm<T>(to, T{1}, left, Op::transpose, right, Op::none, beta<T>(db.write));
     }
   }
 };
@@ -79,31 +80,27 @@ struct LinearRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      if (dx.needs(0)) {
-        const InputGrads::Slot slot = dx.slot(0);
-        kernels::gemm<T>(slot.grad->mut_mat<T>(), T{1}, dy.mat<T>(), Op::none,
-                         weight.get(name, "weight").mat<T>(), Op::none, beta<T>(slot.write));
+      if (const auto grad = dx.grad_mat<T>(0)) {
+        kernels::gemm<T>(grad.to, T{1}, dy.mat<T>(), Op::none, weight.get(name, "weight").mat<T>(), Op::none,
+                         beta<T>(grad.write));
       }
-      if (dx.needs(1)) {
-        const InputGrads::Slot slot = dx.slot(1);
-        kernels::gemm<T>(slot.grad->mut_mat<T>(), T{1}, dy.mat<T>(), Op::transpose, x.get(name, "x").mat<T>(),
-                         Op::none, beta<T>(slot.write));
+      if (const auto grad = dx.grad_mat<T>(1)) {
+        kernels::gemm<T>(grad.to, T{1}, dy.mat<T>(), Op::transpose, x.get(name, "x").mat<T>(), Op::none,
+                         beta<T>(grad.write));
       }
-      if (has_bias && dx.needs(2)) {
-        const InputGrads::Slot slot = dx.slot(2);
-        kernels::add_bias_backward<T>(slot.grad->mut<T>(), slot.write, dy.mat<T>());
-      }
+      if (!has_bias) return;
+      if (const auto grad = dx.grad<T>(2)) kernels::add_bias_backward<T>(grad, dy.mat<T>());
     });
   }
 };
 
-Tensor linear_forward(const Var& x, const Var& weight) {
-  check(weight.rank() == 2, "linear: weight is {}, not (out, in)", weight.shape());
-  check(x.rank() >= 1 && x.dim(-1) == weight.dim(1), "linear: inner sizes differ: x is {}, weight is {}",
-        x.shape(), weight.shape());
-  check_same_dtype("linear", x, weight);
+Tensor linear_forward(const OpScope& op, const Var& x, const Var& weight) {
+  op.check(weight.rank() == 2, "weight is {}, not (out, in)", weight.shape());
+  op.check(x.rank() >= 1 && x.dim(-1) == weight.dim(1), "inner sizes differ: x is {}, weight is {}",
+           x.shape(), weight.shape());
+  check_same_dtype(op, x, weight);
   Tensor y = Tensor::empty(x.shape().with(-1, weight.dim(0)), x.dtype());
-  with_float_type("linear", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::gemm<T>(y.mut_mat<T>(), T{1}, x.value().mat<T>(), Op::none, weight.value().mat<T>(),
                      Op::transpose, T{0});
   });
@@ -119,20 +116,20 @@ LinearRule linear_rule(const Var& x, const Var& weight, bool has_bias) {
 }  // namespace
 
 Var matmul(const Var& a, const Var& b, bool transpose_b) {
-  const OpScope scope(MatmulRule::name);
-  check_same_dtype("matmul", a, b);
-  check(a.rank() >= 2 && a.rank() == b.rank(), "matmul: ranks differ or are below 2: a is {}, b is {}",
-        a.shape(), b.shape());
+  const OpScope op(MatmulRule::name);
+  check_same_dtype(op, a, b);
+  op.check(a.rank() >= 2 && a.rank() == b.rank(), "ranks differ or are below 2: a is {}, b is {}", a.shape(),
+           b.shape());
   for (int i = 0; i + 2 < a.rank(); ++i) {
-    check(a.dim(i) == b.dim(i), "matmul: leading sizes differ: a is {}, b is {}", a.shape(), b.shape());
+    op.check(a.dim(i) == b.dim(i), "leading sizes differ: a is {}, b is {}", a.shape(), b.shape());
   }
-  check(a.dim(-1) == b.dim(transpose_b ? -1 : -2), "matmul: inner sizes differ: a is {}, b is {}{}",
-        a.shape(), b.shape(), transpose_b ? " transposed" : "");
+  op.check(a.dim(-1) == b.dim(transpose_b ? -1 : -2), "inner sizes differ: a is {}, b is {}{}", a.shape(),
+           b.shape(), transpose_b ? " transposed" : "");
   Tensor y = Tensor::empty(a.shape().with(-1, b.dim(transpose_b ? -2 : -1)), a.dtype());
-  with_float_type("matmul", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     for (Index i = 0; i < matrices(y.shape()); ++i) {
-      kernels::gemm<T>(mut_matrix<T>(y, i), T{1}, matrix<T>(a.value(), i), Op::none, matrix<T>(b.value(), i),
-                       transpose_b ? Op::transpose : Op::none, T{0});
+      kernels::gemm<T>(matrix(y.mut<T>().data(), y.shape(), i), T{1}, matrix<T>(a.value(), i), Op::none,
+                       matrix<T>(b.value(), i), transpose_b ? Op::transpose : Op::none, T{0});
     }
   });
   return record(y, {a, b}, [&] {
@@ -143,18 +140,17 @@ Var matmul(const Var& a, const Var& b, bool transpose_b) {
 }
 
 Var linear(const Var& x, const Var& weight) {
-  const OpScope scope(LinearRule::name);
-  const Tensor y = linear_forward(x, weight);
+  const OpScope op(LinearRule::name);
+  const Tensor y = linear_forward(op, x, weight);
   return record(y, {x, weight}, [&] { return linear_rule(x, weight, false); });
 }
 
 Var linear(const Var& x, const Var& weight, const Var& bias) {
-  const OpScope scope(LinearRule::name);
-  Tensor y = linear_forward(x, weight);
-  check(bias.shape() == Shape{weight.dim(0)}, "linear: bias is {}, weight is {}", bias.shape(),
-        weight.shape());
-  check_same_dtype("linear", x, bias);
-  with_float_type("linear", y.dtype(), [&]<class T>() {
+  const OpScope op(LinearRule::name);
+  Tensor y = linear_forward(op, x, weight);
+  op.check(bias.shape() == Shape{weight.dim(0)}, "bias is {}, weight is {}", bias.shape(), weight.shape());
+  check_same_dtype(op, x, bias);
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::add_bias<T>(y.mut_mat<T>(), y.mat<T>(), bias.value().view<T>());
   });
   return record(y, {x, weight, bias}, [&] { return linear_rule(x, weight, true); });

@@ -3,7 +3,6 @@
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/ops/checks.h"
-#include "tilegrad/autograd/ops/wanted.h"
 #include "tilegrad/autograd/saved.h"
 #include "tilegrad/autograd/tape.h"
 
@@ -18,10 +17,8 @@ struct LayerNormRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::LayerNormGrads<T> grads;
-      take_wanted(dx, 0, grads.dx, grads.write_x);
-      take_wanted(dx, 1, grads.dweight, grads.write_weight);
-      take_wanted(dx, 2, grads.dbias, grads.write_bias);
+      const kernels::LayerNormGrads<T> grads = {
+          .dx = dx.grad_mat<T>(0), .dweight = dx.grad<T>(1), .dbias = dx.grad<T>(2)};
       kernels::layernorm_backward<T>(grads, dy.mat<T>(), x.get(name, "x").mat<T>(),
                                      weight.get(name, "weight").view<T>(), mean.get(name, "mean").view<T>(),
                                      rstd.get(name, "rstd").view<T>());
@@ -36,9 +33,7 @@ struct RmsNormRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::RmsNormGrads<T> grads;
-      take_wanted(dx, 0, grads.dx, grads.write_x);
-      take_wanted(dx, 1, grads.dweight, grads.write_weight);
+      const kernels::RmsNormGrads<T> grads = {.dx = dx.grad_mat<T>(0), .dweight = dx.grad<T>(1)};
       kernels::rmsnorm_backward<T>(grads, dy.mat<T>(), x.get(name, "x").mat<T>(),
                                    weight.get(name, "weight").view<T>(), rstd.get(name, "rstd").view<T>());
     });
@@ -48,13 +43,13 @@ struct RmsNormRule {
 }  // namespace
 
 Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
-  const OpScope scope(LayerNormRule::name);
-  check_along_last("layernorm", "weight", x, weight);
-  check_along_last("layernorm", "bias", x, bias);
+  const OpScope op(LayerNormRule::name);
+  check_along_last(op, "weight", x, weight);
+  check_along_last(op, "bias", x, bias);
   Tensor y = Tensor::empty_like(x.value());
   Tensor mean = Tensor::empty({y.rows()}, y.dtype());
   Tensor rstd = Tensor::empty({y.rows()}, y.dtype());
-  with_float_type("layernorm", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::layernorm<T>(y.mut_mat<T>(), mean.mut<T>(), rstd.mut<T>(), x.value().mat<T>(),
                           weight.value().view<T>(), bias.value().view<T>(), eps);
   });
@@ -64,11 +59,11 @@ Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps) {
 }
 
 Var rmsnorm(const Var& x, const Var& weight, double eps) {
-  const OpScope scope(RmsNormRule::name);
-  check_along_last("rmsnorm", "weight", x, weight);
+  const OpScope op(RmsNormRule::name);
+  check_along_last(op, "weight", x, weight);
   Tensor y = Tensor::empty_like(x.value());
   Tensor rstd = Tensor::empty({y.rows()}, y.dtype());
-  with_float_type("rmsnorm", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::rmsnorm<T>(y.mut_mat<T>(), rstd.mut<T>(), x.value().mat<T>(), weight.value().view<T>(), eps);
   });
   return record(y, {x, weight},

@@ -13,17 +13,15 @@ struct SumRule {
   double s;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::sum_backward<T>(slot.grad->mut<T>(), slot.write, static_cast<T>(s * dy.item()));
+      kernels::sum_backward<T>(dx.grad<T>(0), static_cast<T>(s * dy.item()));
     });
   }
 };
 
-Var scaled_sum(std::string_view op, const Var& x, double s) {
-  const OpScope scope(SumRule::name);
+Var scaled_sum(const OpScope& op, const Var& x, double s) {
   Tensor y = Tensor::empty({}, x.dtype());
-  with_float_type(op, y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     y.mut<T>()[0] = static_cast<T>(s * static_cast<double>(kernels::sum<T>(x.value().view<T>())));
   });
   return record(y, {x}, [&] { return SumRule{s}; });
@@ -31,11 +29,12 @@ Var scaled_sum(std::string_view op, const Var& x, double s) {
 
 }  // namespace
 
-Var sum(const Var& x) { return scaled_sum("sum", x, 1.0); }
+Var sum(const Var& x) { return scaled_sum(OpScope(SumRule::name), x, 1.0); }
 
 Var mean(const Var& x) {
+  const OpScope op(SumRule::name);
   check(x.value().size() > 0, "mean: {} has no elements", x.shape());
-  return scaled_sum("mean", x, 1.0 / static_cast<double>(x.value().size()));
+  return scaled_sum(op, x, 1.0 / static_cast<double>(x.value().size()));
 }
 
 }  // namespace tilegrad

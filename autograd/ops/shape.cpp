@@ -40,13 +40,13 @@ struct SliceRule {
   Index begin;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
     const AxisView outer(shape, axis), inner(dy.shape(), axis);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      if (slot.write == Write::overwrite) kernels::fill<T>(slot.grad->mut<T>(), T{0});
+      const auto grad = dx.grad<T>(0);
+      if (grad.write == Write::overwrite) kernels::fill<T>(grad.to, T{0});
       const auto part = inner.mat(dy.view<T>().data());
-      kernels::copy<T>(outer.mat(slot.grad->mut<T>().data()).col_block(begin * outer.inner, part.cols),
-                       Write::accumulate, part);
+      kernels::copy<T>(outer.mat(grad.to.data()).col_block(begin * outer.inner, part.cols), Write::accumulate,
+                       part);
     });
   }
 };
@@ -60,15 +60,15 @@ struct ConcatRule {
   void backward(const Tensor& dy, InputGrads& dx) {
     const AxisView outer(dy.shape(), axis);
     Index begin = 0;
-    for (std::size_t i = 0; i < shapes.size(); ++i) {
+    for (Index i = 0; i < std::ssize(shapes); ++i) {
       const AxisView inner(shapes[i], axis);
-      if (dx.needs(static_cast<int>(i))) {
-        const InputGrads::Slot slot = dx.slot(static_cast<int>(i));
-        with_float_type(name, dy.dtype(), [&]<class T>() {
-          const auto part = inner.mat(slot.grad->mut<T>().data());
-          kernels::copy<T>(part, slot.write, outer.mat(dy.view<T>().data()).col_block(begin, part.cols));
-        });
-      }
+      with_float_type(name, dy.dtype(), [&]<class T>() {
+        const auto grad = dx.grad<T>(i);
+        const auto part = inner.mat(grad.to.data());
+        if (grad) {
+          kernels::copy<T>(part, grad.write, outer.mat(dy.view<T>().data()).col_block(begin, part.cols));
+        }
+      });
       begin += inner.entries * inner.inner;
     }
   }
@@ -79,10 +79,10 @@ struct SwapAxesRule {
   static constexpr std::string_view name = "swap_axes";
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::swap_axes<T>(slot.grad->mut<T>().data(), slot.write, dy.view<T>().data(), dy.dim(0), dy.dim(1),
-                            dy.dim(2), dy.dim(3));
+      const auto grad = dx.grad<T>(0);
+      kernels::swap_axes<T>(grad.to.data(), grad.write, dy.view<T>().data(), dy.dim(0), dy.dim(1), dy.dim(2),
+                            dy.dim(3));
     });
   }
 };
@@ -101,18 +101,18 @@ struct CastRule {
 }  // namespace
 
 Var reshape(const Var& x, const Shape& shape) {
-  const OpScope scope(ReshapeRule::name);
+  const OpScope op(ReshapeRule::name);
   return record(x.value().reshape(shape), {x}, [&] { return ReshapeRule{x.shape()}; });
 }
 
 Var slice(const Var& x, int axis, Index begin, Index end) {
-  const OpScope scope(SliceRule::name);
+  const OpScope op(SliceRule::name);
   const int at = x.shape().axis(axis);
-  check(0 <= begin && begin <= end && end <= x.dim(at), "slice: [{}, {}) of axis {} of {}", begin, end, axis,
-        x.shape());
+  op.check(0 <= begin && begin <= end && end <= x.dim(at), "[{}, {}) of axis {} of {}", begin, end, axis,
+           x.shape());
   Tensor y = Tensor::empty(x.shape().with(at, end - begin), x.dtype());
   const AxisView outer(x.shape(), at), inner(y.shape(), at);
-  with_float_type("slice", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     const auto part = inner.mat(y.mut<T>().data());
     kernels::copy<T>(part, Write::overwrite,
                      outer.mat(x.value().view<T>().data()).col_block(begin * outer.inner, part.cols));
@@ -121,21 +121,21 @@ Var slice(const Var& x, int axis, Index begin, Index end) {
 }
 
 Var concat(std::span<const Var> xs, int axis) {
-  const OpScope scope(ConcatRule::name);
-  check(!xs.empty(), "concat: there is nothing to join");
+  const OpScope op(ConcatRule::name);
+  op.check(!xs.empty(), "there is nothing to join");
   const int at = xs[0].shape().axis(axis);
   Index entries = 0;
   std::vector<Shape> shapes;
   for (const Var& x : xs) {
-    check_same_dtype("concat", xs[0], x);
-    check(x.rank() == xs[0].rank() && x.shape().with(at, 0) == xs[0].shape().with(at, 0),
-          "concat: {} and {} differ in another axis than {}", xs[0].shape(), x.shape(), axis);
+    check_same_dtype(op, xs[0], x);
+    op.check(x.rank() == xs[0].rank() && x.shape().with(at, 0) == xs[0].shape().with(at, 0),
+             "{} and {} differ in another axis than {}", xs[0].shape(), x.shape(), axis);
     entries += x.dim(at);
     shapes.push_back(x.shape());
   }
   Tensor y = Tensor::empty(xs[0].shape().with(at, entries), xs[0].dtype());
   const AxisView outer(y.shape(), at);
-  with_float_type("concat", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     Index begin = 0;
     for (const Var& x : xs) {
       const auto part = AxisView(x.shape(), at).mat(x.value().view<T>().data());
@@ -147,10 +147,10 @@ Var concat(std::span<const Var> xs, int axis) {
 }
 
 Var swap_axes(const Var& x) {
-  const OpScope scope(SwapAxesRule::name);
-  check(x.rank() == 4, "swap_axes: x is {}, not (A, B, C, D)", x.shape());
+  const OpScope op(SwapAxesRule::name);
+  op.check(x.rank() == 4, "x is {}, not (A, B, C, D)", x.shape());
   Tensor y = Tensor::empty({x.dim(0), x.dim(2), x.dim(1), x.dim(3)}, x.dtype());
-  with_float_type("swap_axes", y.dtype(), [&]<class T>() {
+  op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::swap_axes<T>(y.mut<T>().data(), Write::overwrite, x.value().view<T>().data(), x.dim(0), x.dim(1),
                           x.dim(2), x.dim(3));
   });
@@ -158,10 +158,10 @@ Var swap_axes(const Var& x) {
 }
 
 Var cast(const Var& x, Dtype dtype) {
-  const OpScope scope(CastRule::name);
-  check(dtype == Dtype::f32 || dtype == Dtype::f64, "cast: {} has no gradient; use Tensor::cast", dtype);
-  check(x.dtype() == Dtype::f32 || x.dtype() == Dtype::f64, "cast: {} has no gradient; use Tensor::cast",
-        x.dtype());
+  const OpScope op(CastRule::name);
+  op.check(dtype == Dtype::f32 || dtype == Dtype::f64, "{} has no gradient; use Tensor::cast", dtype);
+  op.check(x.dtype() == Dtype::f32 || x.dtype() == Dtype::f64, "{} has no gradient; use Tensor::cast",
+           x.dtype());
   return record(x.value().cast(dtype), {x}, [&] { return CastRule{x.dtype()}; });
 }
 

@@ -16,9 +16,8 @@ struct SoftmaxRule {
 
   void backward(const Tensor& dy, InputGrads& dx) {
     const Tensor& yv = y.get(name, "y");
-    const InputGrads::Slot slot = dx.slot(0);
     with_float_type(name, dy.dtype(), [&]<class T>() {
-      kernels::softmax_backward<T>(slot.grad->mut_mat<T>(), slot.write, dy.mat<T>(), yv.mat<T>());
+      kernels::softmax_backward<T>(dx.grad_mat<T>(0), dy.mat<T>(), yv.mat<T>());
     });
   }
 };
@@ -26,11 +25,10 @@ struct SoftmaxRule {
 }  // namespace
 
 Var softmax(const Var& x) {
-  const OpScope scope(SoftmaxRule::name);
-  check(x.rank() >= 1, "softmax: x needs at least one axis, it is {}", x.shape());
+  const OpScope op(SoftmaxRule::name);
+  op.check(x.rank() >= 1, "x needs at least one axis, it is {}", x.shape());
   Tensor y = Tensor::empty_like(x.value());
-  with_float_type("softmax", y.dtype(),
-                  [&]<class T>() { kernels::softmax<T>(y.mut_mat<T>(), x.value().mat<T>()); });
+  op.with_float_type(y.dtype(), [&]<class T>() { kernels::softmax<T>(y.mut_mat<T>(), x.value().mat<T>()); });
   return record(y, {x}, [&] { return SoftmaxRule{.y = Saved(y)}; });
 }
 

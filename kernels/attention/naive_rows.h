@@ -2,7 +2,7 @@
 
 #include "tilegrad/kernels/attention/problem.h"
 #include "tilegrad/kernels/attention/row_ops.h"
-#include "tilegrad/kernels/attention_dropout.h"
+#include "tilegrad/kernels/dropout.h"
 #include "tilegrad/kernels/gemm.h"
 
 /// What both passes of naive attention share: blocks of query rows, masks, dropout. Private to kernels/.

@@ -36,8 +36,7 @@ T exp_of(T* y, Index n, const T* x, T shift) {
   const auto s = hn::Set(Tag<T>(), shift);
   map(
       y, n, [&](auto v) { return exp(hn::Sub(v, s)); }, x);
-  return reduce(
-      n, [](auto v) { return v; }, static_cast<const T*>(y));
+  return sum(n, static_cast<const T*>(y));
 }
 
 template <class T>
@@ -53,12 +52,8 @@ void scale_of(T* y, Index n, T s) {
 }
 
 template <class T>
-const RowsTable<T>* table() {
-  static constexpr RowsTable<T> kTable = {max_of<T>, exp_of<T>, dot_of<T>, scale_of<T>};
-  return &kTable;
-}
-const RowsTable<float>* table_f32() { return table<float>(); }
-const RowsTable<double>* table_f64() { return table<double>(); }
+constexpr RowsTable<T> kTable = {.max = max_of<T>, .exp = exp_of<T>, .dot = dot_of<T>, .scale = scale_of<T>};
+TILEGRAD_TARGET_TABLE(RowsTable)
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
@@ -69,17 +64,7 @@ namespace tilegrad::kernels {
 
 namespace {
 
-HWY_EXPORT(table_f32);
-HWY_EXPORT(table_f64);
-
-template <class T>
-const RowsTable<T>& best() {
-  if constexpr (sizeof(T) == 4) {
-    return *HWY_DYNAMIC_DISPATCH(table_f32)();
-  } else {
-    return *HWY_DYNAMIC_DISPATCH(table_f64)();
-  }
-}
+TILEGRAD_BEST_TABLE(RowsTable)
 
 }  // namespace
 

@@ -13,7 +13,7 @@
 
 #include "tilegrad/kernels/attention/microkernels-inl.h"
 #include "tilegrad/kernels/attention/problem.h"
-#include "tilegrad/kernels/attention_dropout.h"
+#include "tilegrad/kernels/dropout.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

@@ -22,9 +22,8 @@ class AttentionComposition {
         tk_(k.dim(1)),
         heads_(q.dim(2)),
         seen_(Tensor::zeros({batch_, heads_, tq_, tk_}, Dtype::f64)) {
-    each_pair([&](Index at, Index b, Index h, Index i, Index j) {
-      seen_.mut<double>()[static_cast<std::size_t>(at)] = sees(b, h, i, j);
-    });
+    each_pair(
+        [&](Index at, Index b, Index h, Index i, Index j) { seen_.mut<double>()[at] = sees(b, h, i, j); });
   }
 
   /// out (B, Tq, Hq, Dv).
@@ -89,8 +88,7 @@ class AttentionComposition {
       const auto begin = seen.begin() + row * tk_;
       if (!extras_.sinks.value().defined() && std::count(begin, begin + tk_, 1.0) == 0) continue;
       for (Index j = 0; j < tk_; ++j) {
-        if (begin[j] == 0)
-          x.mut<double>()[static_cast<std::size_t>(row * tk_ + j)] = -std::numeric_limits<double>::infinity();
+        if (begin[j] == 0) x.mut<double>()[row * tk_ + j] = -std::numeric_limits<double>::infinity();
       }
     }
     return x;
@@ -99,8 +97,7 @@ class AttentionComposition {
   Tensor slopes() const {
     Tensor x = Tensor::zeros(seen_.shape(), Dtype::f64);
     each_pair([&](Index at, Index b, Index h, Index i, Index j) {
-      x.mut<double>()[static_cast<std::size_t>(at)] =
-          -extras_.alibi.at(h) * static_cast<double>(std::abs(ahead(b, i, j)));
+      x.mut<double>()[at] = -extras_.alibi.at(h) * static_cast<double>(std::abs(ahead(b, i, j)));
     });
     return x;
   }
@@ -110,8 +107,8 @@ class AttentionComposition {
     each_pair([&](Index at, Index, Index, Index, Index j) {
       const auto words =
           options_.dropout_key.words(static_cast<std::uint64_t>(j / 4), static_cast<std::uint64_t>(at / tk_));
-      const bool keep = words[static_cast<std::size_t>(j % 4)] >= std::floor(options_.dropout * 0x1p32);
-      x.mut<double>()[static_cast<std::size_t>(at)] = keep ? 1 / (1 - options_.dropout) : 0;
+      const bool keep = words[j % 4] >= std::floor(options_.dropout * 0x1p32);
+      x.mut<double>()[at] = keep ? 1 / (1 - options_.dropout) : 0;
     });
     return x;
   }

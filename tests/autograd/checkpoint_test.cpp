@@ -52,8 +52,7 @@ void check_same_bits(const Run& a, const Run& b) {
 
 std::vector<Layer> make_layers(int n) {
   std::vector<Layer> layers(static_cast<std::size_t>(n));
-  for (int i = 0; i < n; ++i)
-    layers[static_cast<std::size_t>(i)].key = RandomKey{7}.fold(static_cast<std::uint64_t>(i));
+  for (int i = 0; i < n; ++i) layers[i].key = RandomKey{7}.fold(static_cast<std::uint64_t>(i));
   return layers;
 }
 

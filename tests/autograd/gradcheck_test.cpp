@@ -16,11 +16,10 @@ struct CubeRule {
   double factor;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
     const auto xs = x.view<double>(), dys = dy.view<double>();
-    auto out = slot.grad->mut<double>();
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      kernels::store(out[i], slot.write, factor * 3 * xs[i] * xs[i] * dys[i]);
+    const auto grad = dx.grad<double>(0);
+    for (std::size_t i = 0; i < grad.to.size(); ++i) {
+      kernels::store(grad.to[i], grad.write, factor * 3 * xs[i] * xs[i] * dys[i]);
     }
   }
 };

@@ -18,8 +18,7 @@ struct SplitRule {
   static constexpr std::string_view name = "split";
 
   void backward(std::span<const Tensor> dys, InputGrads& dx) {
-    const InputGrads::Slot slot = dx.slot(0);
-    auto out = slot.grad->mut<double>();
+    const auto out = dx.grad<double>(0).to;
     out[0] = dys[0].defined() ? dys[0].item() : 0;
     out[1] = dys[1].defined() ? dys[1].item() : 0;
   }

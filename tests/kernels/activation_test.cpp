@@ -76,19 +76,25 @@ void check_activation(At at, Forward forward, Backward backward) {
 TEST_CASE_TEMPLATE("relu: agrees with its definition, forward and backward", T, float, double) {
   check_activation<T>(
       relu_at, [](auto& y, const auto& x) { relu<T>(y, x); },
-      [](auto& dx, Write w, const auto& dy, const auto& x) { relu_backward<T>(dx, w, dy, x); });
+      [](auto& dx, Write w, const auto& dy, const auto& x) {
+        relu_backward<T>({dx, w}, dy, x);
+      });
 }
 
 TEST_CASE_TEMPLATE("gelu: agrees with its definition, forward and backward", T, float, double) {
   check_activation<T>(
       gelu_at, [](auto& y, const auto& x) { gelu<T>(y, x); },
-      [](auto& dx, Write w, const auto& dy, const auto& x) { gelu_backward<T>(dx, w, dy, x); });
+      [](auto& dx, Write w, const auto& dy, const auto& x) {
+        gelu_backward<T>({dx, w}, dy, x);
+      });
 }
 
 TEST_CASE_TEMPLATE("silu: agrees with its definition, forward and backward", T, float, double) {
   check_activation<T>(
       silu_at, [](auto& y, const auto& x) { silu<T>(y, x); },
-      [](auto& dx, Write w, const auto& dy, const auto& x) { silu_backward<T>(dx, w, dy, x); });
+      [](auto& dx, Write w, const auto& dy, const auto& x) {
+        silu_backward<T>({dx, w}, dy, x);
+      });
 }
 
 TEST_CASE_TEMPLATE("swiglu: agrees with its definition, forward and backward", T, float, double) {
@@ -105,12 +111,8 @@ TEST_CASE_TEMPLATE("swiglu: agrees with its definition, forward and backward", T
     std::vector<T> out(gate.size());
     swiglu<T>(out, gate, up);
     check_close(out, y, 8);
-    check_writes<T>(dgate, 16, [&](auto& grad, Write w) {
-      swiglu_backward<T>(grad, w, {}, Write::overwrite, dy, gate, up);
-    });
-    check_writes<T>(dup, 8, [&](auto& grad, Write w) {
-      swiglu_backward<T>({}, Write::overwrite, grad, w, dy, gate, up);
-    });
+    check_writes<T>(dgate, 16, [&](auto& grad, Write w) { swiglu_backward<T>({grad, w}, {}, dy, gate, up); });
+    check_writes<T>(dup, 8, [&](auto& grad, Write w) { swiglu_backward<T>({}, {grad, w}, dy, gate, up); });
   }
 }
 
@@ -129,11 +131,11 @@ TEST_CASE_TEMPLATE("activations: NaN passes through, whole vectors and tails", T
     CHECK(all_nan());
     swiglu<T>(y, one, bad);
     CHECK(all_nan());
-    gelu_backward<T>(y, Write::overwrite, one, bad);
+    gelu_backward<T>({y, Write::overwrite}, one, bad);
     CHECK(all_nan());
-    silu_backward<T>(y, Write::overwrite, one, bad);
+    silu_backward<T>({y, Write::overwrite}, one, bad);
     CHECK(all_nan());
-    relu_backward<T>(y, Write::overwrite, bad, one);
+    relu_backward<T>({y, Write::overwrite}, bad, one);
     CHECK(all_nan());
   }
 }
@@ -151,9 +153,9 @@ TEST_CASE_TEMPLATE("activations: far arguments neither overflow nor lose the lim
   check_limits(T(0), T(200), T(1e4));
   silu<T>(y, x);
   check_limits(T(0), T(200), T(1e4));
-  gelu_backward<T>(y, Write::overwrite, dy, x);
+  gelu_backward<T>({y, Write::overwrite}, dy, x);
   check_limits(T(0), T(1), T(1));
-  silu_backward<T>(y, Write::overwrite, dy, x);
+  silu_backward<T>({y, Write::overwrite}, dy, x);
   check_limits(T(0), T(1), T(1));
 }
 
@@ -166,7 +168,7 @@ TEST_CASE_TEMPLATE("activations: same bits on any number of threads", T, float, 
   });
   check_threads([&] {
     std::vector<T> dx(x.size());
-    gelu_backward<T>(dx, Write::overwrite, dy, x);
+    gelu_backward<T>({dx, Write::overwrite}, dy, x);
     return dx;
   });
 }

@@ -39,8 +39,7 @@ TEST_CASE_TEMPLATE("swap_axes: exchanges the middle axes, and is its own backwar
     bool right = true;
     for (Index i = 0; i < std::ssize(src); ++i) {
       const Index d = i % s.d, c = i / s.d % s.c, b = i / (s.d * s.c) % s.b, a = i / (s.d * s.c * s.b);
-      right = right && dst[static_cast<std::size_t>(((a * s.c + c) * s.b + b) * s.d + d)] ==
-                           src[static_cast<std::size_t>(i)];
+      right = right && dst[((a * s.c + c) * s.b + b) * s.d + d] == src[i];
     }
     CHECK(right);
     swap_axes<T>(back.data(), Write::overwrite, dst.data(), s.a, s.c, s.b, s.d);

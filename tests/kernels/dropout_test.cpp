@@ -17,7 +17,7 @@ constexpr Index kSizes[] = {0, 1, 3, 4, 17, 40'003};
 // The rule in the header, word by word.
 bool kept(Index i, double p) {
   const auto words = kKey.words(static_cast<std::uint64_t>(i / 4));
-  return static_cast<double>(words[static_cast<std::size_t>(i % 4)]) >= std::floor(p * 0x1.0p32);
+  return static_cast<double>(words[i % 4]) >= std::floor(p * 0x1.0p32);
 }
 
 template <class T>
@@ -44,8 +44,9 @@ TEST_CASE_TEMPLATE("dropout: forward and backward apply the mask that key and po
       auto in_place = x;
       dropout<T>(in_place, in_place, p, kKey);
       CHECK(same_bits(in_place, y));
-      check_writes<T>(masked(x, p), 3,
-                      [&](auto& dx, Write write) { dropout_backward<T>(dx, write, x, p, kKey); });
+      check_writes<T>(masked(x, p), 3, [&](auto& dx, Write write) {
+        dropout_backward<T>({dx, write}, x, p, kKey);
+      });
     }
   }
 }
@@ -60,7 +61,7 @@ TEST_CASE_TEMPLATE("dropout: p = 0 changes nothing, and what is dropped is 0 eve
   dropout<T>(y, bad, 0.5, kKey);
   bool right = true;
   for (Index i = 0; i < 101; ++i) {
-    const T value = y[static_cast<std::size_t>(i)];
+    const T value = y[i];
     right = right && (kept(i, 0.5) ? std::isnan(value) : value == T(0));
   }
   CHECK(right);

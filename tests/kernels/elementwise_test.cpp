@@ -56,11 +56,15 @@ TEST_CASE_TEMPLATE("scale_backward, mul_backward and sum_backward: overwrite gar
     CAPTURE(n);
     const auto dy = random<T>(n, 1), b = random<T>(n, 2);
     check_writes<T>(map2(dy, b, [](double g, double) { return double{T(-0.3)} * g; }), 2,
-                    [&](auto& dx, Write write) { scale_backward<T>(dx, write, dy, T(-0.3)); });
-    check_writes<T>(map2(dy, b, std::multiplies<>()), 2,
-                    [&](auto& da, Write write) { mul_backward<T>(da, write, dy, b); });
-    check_writes<T>(std::vector<Sum>(dy.size(), Sum(0.25)), 1,
-                    [&](auto& dx, Write write) { sum_backward<T>(dx, write, T(0.25)); });
+                    [&](auto& dx, Write write) {
+                      scale_backward<T>({dx, write}, dy, T(-0.3));
+                    });
+    check_writes<T>(map2(dy, b, std::multiplies<>()), 2, [&](auto& da, Write write) {
+      mul_backward<T>({da, write}, dy, b);
+    });
+    check_writes<T>(std::vector<Sum>(dy.size(), Sum(0.25)), 1, [&](auto& dx, Write write) {
+      sum_backward<T>({dx, write}, T(0.25));
+    });
   }
 }
 
@@ -84,8 +88,9 @@ TEST_CASE_TEMPLATE("add_bias: adds the bias to every row, and its gradient is th
       add_bias<T>(view(out), view(x), bias);
       check_close(out.dense(), y, 1);
       CHECK(out.room_is_untouched());
-      check_writes<T>(sums, static_cast<double>(rows) + 1,
-                      [&](auto& dbias, Write write) { add_bias_backward<T>(dbias, write, view(x)); });
+      check_writes<T>(sums, static_cast<double>(rows) + 1, [&](auto& dbias, Write write) {
+        add_bias_backward<T>({dbias, write}, view(x));
+      });
     }
   }
 }
@@ -122,7 +127,7 @@ TEST_CASE_TEMPLATE("all_finite: finds one NaN or infinity anywhere", T, float, d
                           -std::numeric_limits<T>::infinity()}) {
         if (n == 0) continue;
         auto damaged = x;
-        damaged[static_cast<std::size_t>(at)] = bad;
+        damaged[at] = bad;
         CHECK_FALSE(all_finite<T>(damaged));
       }
     }
@@ -148,7 +153,7 @@ TEST_CASE_TEMPLATE("sums: same bits on any number of threads", T, float, double)
   check_threads([&] { return std::vector<double>{sum_of_squares<T>(x)}; });
   check_threads([&] {
     std::vector<T> dbias(200);
-    add_bias_backward<T>(dbias, Write::overwrite, view(dy));
+    add_bias_backward<T>({dbias, Write::overwrite}, view(dy));
     return dbias;
   });
 }

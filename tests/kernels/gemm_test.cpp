@@ -132,7 +132,7 @@ TEST_CASE_TEMPLATE("gemm_serial: may be called from many threads at once", T, fl
   const Padded<T> a(60, 70, 1), b(70, 80, 2);
   std::vector<Padded<T>> c(12, Padded<T>(60, 80, 3));
   parallel_tasks(12, [&](Index task, int) {
-    gemm_serial<T>(view(c[static_cast<std::size_t>(task)]), T(1), view(a), Op::none, view(b), Op::none, T(0));
+    gemm_serial<T>(view(c[task]), T(1), view(a), Op::none, view(b), Op::none, T(0));
   });
   check_close(c[0].dense(), expected(Shape{60, 80, 70}, 1, a, Op::none, b, Op::none, 0, c[0]), 73);
   for (const auto& other : c) CHECK(same_bits(other.dense(), c[0].dense()));

@@ -64,7 +64,7 @@ struct Reference {
     }
     for (Index j = 0; j < cols; ++j) {
       const double normal = (x(i, j) - m) * r, size = (std::abs(x(i, j)) + spread) * r * (1 + spread * r);
-      const double g = dy(i, j) * static_cast<double>(weight[static_cast<std::size_t>(j)]);
+      const double g = dy(i, j) * static_cast<double>(weight[j]);
       dx.emplace_back(r * (g - g_mean.value - normal * gn_mean.value),
                       r * (std::abs(g) + g_mean.magnitude + size * gn_mean.magnitude) * (1 + spread * r));
     }
@@ -113,23 +113,14 @@ TEST_CASE_TEMPLATE("layernorm_backward: agrees with plain loops, each gradient a
     };
     const double terms = e.roundings(), over_rows = terms + static_cast<double>(rows);
     check_writes<T>(e.dx, terms, [&](auto& dx, Write write) {
-      LayerNormGrads<T> grads;
-      grads.dx = Mat<T>(dx.data(), rows, cols);
-      grads.write_x = write;
-      // a matrix without rows may have no data, which then reads as not wanted
-      backward(grads);
+      // a matrix without rows may have no data, which then reads as not needed
+      backward({.dx = {Mat<T>(dx.data(), rows, cols), write}});
     });
     check_writes<T>(e.dweight, over_rows, [&](auto& dweight, Write write) {
-      LayerNormGrads<T> grads;
-      grads.dweight = dweight;
-      grads.write_weight = write;
-      backward(grads);
+      backward({.dweight = {dweight, write}});
     });
     check_writes<T>(e.dbias, over_rows, [&](auto& dbias, Write write) {
-      LayerNormGrads<T> grads;
-      grads.dbias = dbias;
-      grads.write_bias = write;
-      backward(grads);
+      backward({.dbias = {dbias, write}});
     });
   });
 }
@@ -163,16 +154,11 @@ TEST_CASE_TEMPLATE("rmsnorm_backward: agrees with plain loops, each gradient alo
     const auto rstd = values<T>(e.rstd);
     const double terms = e.roundings(), over_rows = terms + static_cast<double>(rows);
     check_writes<T>(e.dx, terms, [&](auto& dx, Write write) {
-      RmsNormGrads<T> grads;
-      grads.dx = Mat<T>(dx.data(), rows, cols);
-      grads.write_x = write;
-      rmsnorm_backward<T>(grads, view(e.dy), view(e.x), e.weight, rstd);
+      rmsnorm_backward<T>({.dx = {Mat<T>(dx.data(), rows, cols), write}}, view(e.dy), view(e.x), e.weight,
+                          rstd);
     });
     check_writes<T>(e.dweight, over_rows, [&](auto& dweight, Write write) {
-      RmsNormGrads<T> grads;
-      grads.dweight = dweight;
-      grads.write_weight = write;
-      rmsnorm_backward<T>(grads, view(e.dy), view(e.x), e.weight, rstd);
+      rmsnorm_backward<T>({.dweight = {dweight, write}}, view(e.dy), view(e.x), e.weight, rstd);
     });
   });
 }
@@ -201,18 +187,16 @@ TEST_CASE_TEMPLATE("norms: same bits on any number of threads", T, float, double
   check_threads([&] {
     std::vector<T> all(2000 * 130 + 260);
     const std::span<T> span(all);
-    LayerNormGrads<T> grads;
-    grads.dx = Mat<T>(all.data(), 2000, 130);
-    grads.dweight = span.subspan(2000 * 130, 130);
-    grads.dbias = span.subspan(2000 * 130 + 130);
+    const LayerNormGrads<T> grads = {.dx = {Mat<T>(all.data(), 2000, 130)},
+                                     .dweight = {span.subspan(2000 * 130, 130)},
+                                     .dbias = {span.subspan(2000 * 130 + 130)}};
     layernorm_backward<T>(grads, view(e.dy), view(e.x), e.weight, mean, rstd);
     return all;
   });
   check_threads([&] {
     std::vector<T> all(2000 * 130 + 130);
-    RmsNormGrads<T> grads;
-    grads.dx = Mat<T>(all.data(), 2000, 130);
-    grads.dweight = std::span<T>(all).subspan(2000 * 130);
+    const RmsNormGrads<T> grads = {.dx = {Mat<T>(all.data(), 2000, 130)},
+                                   .dweight = {std::span<T>(all).subspan(2000 * 130)}};
     rmsnorm_backward<T>(grads, view(e.dy), view(e.x), e.weight, rstd);
     return all;
   });

@@ -31,7 +31,7 @@ TEST_CASE("parallel_tasks: every task runs exactly once, on a thread below threa
       std::vector<int> runs(static_cast<std::size_t>(tasks));
       std::atomic<bool> known_thread = true;
       parallel_tasks(tasks, [&](Index task, int thread) {
-        ++runs[static_cast<std::size_t>(task)];
+        ++runs[task];
         if (thread < 0 || thread >= count) known_thread = false;
       });
       CHECK(runs == std::vector<int>(static_cast<std::size_t>(tasks), 1));
@@ -45,7 +45,7 @@ TEST_CASE("parallel_tasks: no two tasks that run at once have the same thread nu
   std::array<std::atomic<int>, 3> inside{};
   std::atomic<bool> shared = false;
   parallel_tasks(300, [&](Index, int thread) {
-    auto& mine = inside[static_cast<std::size_t>(thread)];
+    auto& mine = inside[thread];
     if (++mine != 1) shared = true;
     --mine;
   });
@@ -66,7 +66,7 @@ TEST_CASE("parallel_tasks: nested calls run on the calling thread") {
   parallel_tasks(6, [&](Index outer, int) {
     const auto caller = std::this_thread::get_id();
     parallel_tasks(5, [&](Index inner, int) {
-      ++runs[static_cast<std::size_t>(outer * 5 + inner)];
+      ++runs[outer * 5 + inner];
       if (std::this_thread::get_id() != caller) moved = true;
     });
   });
@@ -93,7 +93,7 @@ TEST_CASE("parallel_for: the pieces cover the range and depend on size and grain
   for (const int count : {1, 2, 7}) {
     const ThreadScope scope(count);
     std::vector<Index> ends(4);
-    parallel_for(35, 10, [&](Index begin, Index end) { ends[static_cast<std::size_t>(begin / 10)] = end; });
+    parallel_for(35, 10, [&](Index begin, Index end) { ends[begin / 10] = end; });
     CHECK(ends == std::vector<Index>{10, 20, 30, 35});
     bool called = false;
     parallel_for(0, 10, [&](Index, Index) { called = true; });

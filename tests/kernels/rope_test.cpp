@@ -49,7 +49,7 @@ TEST_CASE_TEMPLATE("rope: rotates each pair by its angle, and backward rotates b
       rope<T>(view, view, first, kBase);
       CHECK(same_bits(in_place, y));
       check_writes<T>(rotated(x, time, heads, dim, first, -1), 6, [&](auto& dx, Write write) {
-        rope_backward<T>(HeadsView<T>(dx.data(), batch, time, heads, dim), write,
+        rope_backward<T>({HeadsView<T>(dx.data(), batch, time, heads, dim), write},
                          HeadsView<const T>(x.data(), batch, time, heads, dim), first, kBase);
       });
     }

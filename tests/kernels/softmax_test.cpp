@@ -112,7 +112,7 @@ TEST_CASE_TEMPLATE("softmax_backward: agrees with plain loops", T, float, double
         }
       }
       check_writes<T>(dx, static_cast<double>(cols) + 4, [&](auto& grad, Write write) {
-        softmax_backward<T>(Mat<T>(grad.data(), rows, cols), write, view(dy), view(y));
+        softmax_backward<T>({Mat<T>(grad.data(), rows, cols), write}, view(dy), view(y));
       });
     }
   }
@@ -129,7 +129,7 @@ TEST_CASE_TEMPLATE("cross_entropy: agrees with plain loops, ignored rows count n
       for (Index i = 0; i < rows; ++i) {
         const double row = exact_lse(c.logits, i);
         lse.emplace_back(row, 1 + std::abs(row));
-        const std::int32_t target = c.targets[static_cast<std::size_t>(i)];
+        const std::int32_t target = c.targets[i];
         if (target != kIgnored) loss.add(row - c.logits(i, target));
       }
       std::vector<T> actual(c.targets.size());
@@ -153,15 +153,15 @@ TEST_CASE_TEMPLATE("cross_entropy_backward: agrees with plain loops, ignored row
       cross_entropy<T>(lse, view(c.logits), c.targets, kIgnored);
       std::vector<Sum> dlogits = exact_softmax(c.logits);
       for (Index i = 0; i < rows; ++i) {
-        const std::int32_t target = c.targets[static_cast<std::size_t>(i)];
+        const std::int32_t target = c.targets[i];
         for (Index j = 0; j < cols; ++j) {
-          Sum& d = dlogits[static_cast<std::size_t>(i * cols + j)];
+          Sum& d = dlogits[i * cols + j];
           d = target == kIgnored ? Sum() : Sum(d.value - (j == target ? 1 : 0), d.magnitude + 1);
           d = Sum(double{s} * d.value, double{s} * d.magnitude);
         }
       }
       check_writes<T>(dlogits, static_cast<double>(cols) + 8, [&](auto& grad, Write write) {
-        cross_entropy_backward<T>(Mat<T>(grad.data(), rows, cols), write, s, view(c.logits), lse, c.targets,
+        cross_entropy_backward<T>({Mat<T>(grad.data(), rows, cols), write}, s, view(c.logits), lse, c.targets,
                                   kIgnored);
       });
     }
@@ -173,7 +173,7 @@ TEST_CASE_TEMPLATE("cross_entropy: rows that are all ignored give loss 0 and no 
   const std::vector<std::int32_t> targets(4, kIgnored);
   std::vector<T> lse(4), grad(36, std::numeric_limits<T>::quiet_NaN());
   CHECK(cross_entropy<T>(lse, view(logits), targets, kIgnored) == 0);
-  cross_entropy_backward<T>(Mat<T>(grad.data(), 4, 9), Write::overwrite, T(1), view(logits), lse, targets,
+  cross_entropy_backward<T>({Mat<T>(grad.data(), 4, 9), Write::overwrite}, T(1), view(logits), lse, targets,
                             kIgnored);
   CHECK(grad == std::vector<T>(36, T(0)));
 }
