@@ -169,7 +169,7 @@ void time_calls(State& state, const Problem& problem, Pass pass) {
   state.counters["peak"] = prepared.peak;
   state.counters["of_peak"] = rate(once / prepared.peak);
   if (prepared.crowded) state.counters["crowded"] = 1;
-  state.SetLabel(fmt::format("{}, {}", name(dtype_of<T>), describe(problem)));
+  state.SetLabel(fmt::format("{}, {}", to_string(dtype_of<T>), describe(problem)));
 }
 
 void add(const Row& row, Pass pass) {

@@ -124,7 +124,7 @@ Json lab_task(const std::string& profile) { return {{"repeats", 3}, {"profile", 
 }  // namespace
 
 TEST_CASE("profile: every op goes forward and backward through a door with its name") {
-  for (const CheckCase& c : check_cases()) {
+  for (const GradcheckCase& c : check_cases()) {
     CAPTURE(c.op);
     std::vector<Var> inputs;
     for (const Tensor& input : c.inputs) inputs.push_back(Var::leaf(input));

@@ -28,11 +28,11 @@ struct Variant {
 };
 
 constexpr std::array kStageFields = {std::pair{"output", &StageCost::output},
-                                     std::pair{"kept", &StageCost::kept},
-                                     std::pair{"plain", &StageCost::plain},
-                                     std::pair{"recorded", &StageCost::recorded},
-                                     std::pair{"backward", &StageCost::backward},
-                                     std::pair{"replay", &StageCost::replay},
+                                     std::pair{"saved", &StageCost::saved},
+                                     std::pair{"forward_peak", &StageCost::forward_peak},
+                                     std::pair{"recorded_peak", &StageCost::recorded_peak},
+                                     std::pair{"backward_peak", &StageCost::backward_peak},
+                                     std::pair{"replay_peak", &StageCost::replay_peak},
                                      std::pair{"gradients", &StageCost::gradients},
                                      std::pair{"nanoseconds", &StageCost::nanoseconds},
                                      std::pair{"ops", &StageCost::ops},
@@ -51,9 +51,9 @@ StageCost stage_of(const Json& json) {
 }
 
 ChainCost chain_of(const Json& json) {
-  ChainCost chain = {.held = json.at("held").get<Index>(),
-                     .before = stage_of(json.at("before")),
-                     .behind = stage_of(json.at("behind"))};
+  ChainCost chain = {.resident = json.at("resident").get<Index>(),
+                     .prologue = stage_of(json.at("prologue")),
+                     .epilogue = stage_of(json.at("epilogue"))};
   for (const Json& block : json.at("blocks")) chain.blocks.push_back(stage_of(block));
   return chain;
 }
@@ -148,10 +148,10 @@ Json probe_stages(const Json& task) {
   const ChainCost chain = measure_stages(bench.model, bench.tokens, bench.targets, bench.mode());
   Json blocks = Json::array();
   for (const StageCost& block : chain.blocks) blocks.push_back(to_json(block));
-  return {{"held", chain.held},
-          {"before", to_json(chain.before)},
+  return {{"resident", chain.resident},
+          {"prologue", to_json(chain.prologue)},
           {"blocks", blocks},
-          {"behind", to_json(chain.behind)}};
+          {"epilogue", to_json(chain.epilogue)}};
 }
 
 Json probe_schedule(const Json& task) {

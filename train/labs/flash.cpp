@@ -382,7 +382,7 @@ std::string describe(const Machine& machine, Dtype dtype) {
 
 Dtype dtype_of_flash_lab(std::string_view text) {
   for (const Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16}) {
-    if (name(dtype) == text) return dtype;
+    if (to_string(dtype) == text) return dtype;
   }
   fail("lab flash: --dtype is `{}`, not f32, f64 or bf16", text);
 }
