@@ -69,8 +69,35 @@ Recomputation::Recomputation(CheckpointFunction fn, std::span<const Var> xs) : f
   for (const Var& x : xs) xs_.emplace_back(x);
 }
 
+// Chains of recomputed values may be long, so neither function below recurses along them.
+Recomputation::~Recomputation() {
+  std::vector<Saved> dying = std::move(xs_);
+  while (!dying.empty()) {
+    const Saved x = std::move(dying.back());
+    dying.pop_back();
+    if (x.recomputation() == nullptr || x.recomputation().use_count() > 1) continue;
+    for (Saved& from : x.recomputation()->xs_) dying.push_back(std::move(from));
+    x.recomputation()->xs_.clear();
+  }
+}
+
 const Tensor& Recomputation::value(std::string_view op) {
-  if (value_.defined()) return value_;
+  std::vector<Recomputation*> pending = {this};  // each is made of those after it
+  while (!pending.empty()) {
+    Recomputation* const next = pending.back();
+    const std::size_t before = pending.size();
+    for (const Saved& x : next->xs_) {
+      Recomputation* const from = x.recomputation().get();
+      if (from != nullptr && !from->value_.defined()) pending.push_back(from);
+    }
+    if (pending.size() > before) continue;
+    if (!next->value_.defined()) next->compute(op);
+    pending.pop_back();
+  }
+  return value_;
+}
+
+void Recomputation::compute(std::string_view op) {
   std::vector<Var> xs;
   for (const Saved& x : xs_) xs.emplace_back(x.get(op, "x"));
   // A tape of its own marks the pass as a recomputation. Nothing is recorded on it: the ops of the first run
@@ -78,7 +105,6 @@ const Tensor& Recomputation::value(std::string_view op) {
   const Tape inner;
   const Tape::Pause pause;
   value_ = fn_(xs).value();
-  return value_;
 }
 
 }  // namespace tilegrad

@@ -37,11 +37,14 @@ Var recomputed(std::function<Var(const Var& x)> fn, const Var& x);
 class Recomputation {
  public:
   Recomputation(CheckpointFunction fn, std::span<const Var> xs);
+  ~Recomputation();
 
   /// The value. Throws, naming the op that asks, if what it is made of was modified after the forward pass.
   const Tensor& value(std::string_view op);
 
  private:
+  void compute(std::string_view op);
+
   CheckpointFunction fn_;
   std::vector<Saved> xs_;
   Tensor value_;  // undefined until somebody asks

@@ -12,16 +12,16 @@ namespace tilegrad {
 namespace {
 
 // The chain as stages 0 ... n − 1, of which 1 ... n − 2 are the blocks. What is needed at a moment is counted
-// on top of the input of the stages in question. Two things last for long:
-//  - The backward of a segment that ends with stage t holds t's output and its gradient until it is done. At
-//    the end of the whole chain both are one number, so there is no need to tell the two cases apart.
-//  - Stages behind have left the gradients of their parameters.
+// on top of the input of the stages in question. Two allocations outlive a stage:
+//  - While a segment that ends with stage t goes backward, t's output and its gradient. At the end of the whole chain
+//    both are scalars, so this needs no special case.
+//  - The parameter gradients of the stages that are already done.
 class Stages {
  public:
-  explicit Stages(const ChainCost& chain) : held(chain.held) {
-    stages_.push_back(chain.before);
+  explicit Stages(const ChainCost& chain) : resident(chain.resident) {
+    stages_.push_back(chain.prologue);
     stages_.insert(stages_.end(), chain.blocks.begin(), chain.blocks.end());
-    stages_.push_back(chain.behind);
+    stages_.push_back(chain.epilogue);
     gradients_.assign(stages_.size(), 0);
     for (std::size_t i = stages_.size() - 1; i > 0; --i) {
       gradients_[i - 1] = gradients_[i] + stages_[i].gradients;
@@ -30,31 +30,32 @@ class Stages {
 
   Index last() const { return std::ssize(stages_) - 1; }
   const StageCost& operator[](Index i) const { return stages_[i]; }
-  Index gradients_behind(Index i) const { return gradients_[i]; }
+  Index gradients_after(Index i) const { return gradients_[i]; }
 
   // Stage s of [s, t] is recorded and goes back; `rest` is what stages [s + 1, t] need.
   Index recorded(Index s, Index t, Index rest) const {
     const StageCost& stage = (*this)[s];
-    const Index forward = (*this)[t].output + stage.recorded + gradients_behind(t);
-    const Index backward = 2 * (*this)[t].output + stage.backward + gradients_behind(s);
+    const Index forward = (*this)[t].output + stage.recorded_peak + gradients_after(t);
+    const Index backward = 2 * (*this)[t].output + stage.backward_peak + gradients_after(s);
     return std::max({forward, backward, rest_offset(s) + rest});
   }
-  Index rest_offset(Index s) const { return (*this)[s].kept + (*this)[s].output; }
+  Index rest_offset(Index s) const { return (*this)[s].saved + (*this)[s].output; }
 
   // Stage t, the last of its chain.
   Index alone(Index t) const {
     const StageCost& stage = (*this)[t];
     const bool at_top = t == last();
-    return (at_top ? std::max(stage.recorded, stage.backward) : stage.replay) + gradients_behind(t);
+    return (at_top ? std::max(stage.recorded_peak, stage.backward_peak) : stage.replay_peak) +
+           gradients_after(t);
   }
 
   // Stages [s, k] of [s, t] run with nothing recorded.
   Index walk(Index s, Index k, Index t) const {
     Index highest = 0;
     for (Index j = s; j <= k; ++j) {
-      highest = std::max(highest, (j > s ? (*this)[j - 1].output : 0) + (*this)[j].plain);
+      highest = std::max(highest, (j > s ? (*this)[j - 1].output : 0) + (*this)[j].forward_peak);
     }
-    return highest + (*this)[t].output + gradients_behind(t);
+    return highest + (*this)[t].output + gradients_after(t);
   }
   // Stages [s, k] of [s, t] are a segment; its replay needs `replay`, stages [k + 1, t] need `rest`.
   Index segment(Index s, Index k, Index t, Index replay, Index rest) const {
@@ -73,16 +74,16 @@ class Stages {
     return sum;
   }
 
-  const Index held;
+  const Index resident;
 
  private:
   std::vector<StageCost> stages_;
-  std::vector<Index> gradients_;  // of all stages behind
+  std::vector<Index> gradients_;  // of all later stages
 };
 
 ScheduleCost cost_of_chain(const Stages& stages, Index s, Index t, std::span<const Segment> segments) {
   // Nothing is left: the output and its gradient alone.
-  if (s > t) return {.peak = stages[t].output + stages.gradients_behind(t)};
+  if (s > t) return {.peak = stages[t].output + stages.gradients_after(t)};
   // Block b is stage b + 1.
   if (!segments.empty() && segments[0].begin + 1 == s) {
     const Index k = segments[0].end;
@@ -138,7 +139,7 @@ class Planner {
 
   const Staircase& whole() const { return stairs(0, stages_.last()); }
   Schedule schedule(Index peak) const { return schedule(0, stages_.last(), peak); }
-  Index held() const { return stages_.held; }
+  Index resident() const { return stages_.resident; }
 
  private:
   const Staircase& stairs(Index s, Index t) const { return stairs_[s][t]; }
@@ -151,7 +152,7 @@ class Planner {
       for (const Step& rest : stairs(s + 1, t)) {
         steps.push_back({stages_.recorded(s, t, rest.peak), rest.nanoseconds, s + 1, false});
       }
-      // What comes before the blocks is no part of a segment. Nor is a segment the end of a chain: to run
+      // The prologue is no part of a segment. Nor is a segment the end of a chain: to run
       // its blocks again at once would cost time and save nothing.
       for (Index k = s; s > 0 && k < t; ++k) add_segments(s, k, t, steps);
     }
@@ -205,21 +206,21 @@ Schedule even_segments(Index layers, Index segments) {
 ScheduleCost cost_of(const ChainCost& chain, const Schedule& schedule) {
   const Stages stages(chain);
   ScheduleCost cost = cost_of_chain(stages, 0, stages.last(), schedule);
-  cost.peak += stages.held;
+  cost.peak += stages.resident;
   return cost;
 }
 
 Index least_budget(const ChainCost& chain) {
   const Planner planner(chain);
-  return planner.held() + planner.whole().front().peak;
+  return planner.resident() + planner.whole().front().peak;
 }
 
 Schedule plan_checkpoints(const ChainCost& chain, Index budget) {
   const Planner planner(chain);
-  const Index least = planner.held() + planner.whole().front().peak;
+  const Index least = planner.resident() + planner.whole().front().peak;
   check(budget >= least, "checkpoint: a budget of {} ({} bytes) is below the minimum, {} ({} bytes)",
         format_bytes(budget), budget, format_bytes(least), least);
-  return planner.schedule(budget - planner.held());
+  return planner.schedule(budget - planner.resident());
 }
 
 std::vector<ScheduleCost> best_schedules(const ChainCost& chain) {

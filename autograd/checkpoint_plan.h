@@ -6,7 +6,7 @@
 
 namespace tilegrad {
 
-/// Blocks [begin, end) are run without keeping anything but the input of the first one, and run again when
+/// Blocks [begin, end) run without keeping anything but the input of the first one, and run again when
 /// backward arrives; `inside` are the segments that this second run checkpoints in turn. Blocks that no
 /// segment holds keep their activations.
 struct Segment {
@@ -25,23 +25,23 @@ Schedule even_segments(Index layers, Index segments);
 /// and input.
 struct StageCost {
   Index output = 0;
-  Index kept = 0;         ///< by its tape between forward and backward, beside input and output
-  Index plain = 0;        ///< peak of running it with nothing recorded
-  Index recorded = 0;     ///< peak of running it with everything recorded
-  Index backward = 0;     ///< peak of going back
-  Index replay = 0;       ///< peak of the backward of a checkpoint that holds it alone
-  Index gradients = 0;    ///< of its parameters, which stay
-  Index nanoseconds = 0;  ///< of one run forward
-  Index ops = 0;          ///< that one run forward records
-  Index recomputed = 0;   ///< ops that its backward runs again by itself, as policies do
+  Index saved = 0;          ///< by its tape between forward and backward, without input and output
+  Index forward_peak = 0;   ///< of running it with nothing recorded
+  Index recorded_peak = 0;  ///< of running it with everything recorded
+  Index backward_peak = 0;  ///< of going back
+  Index replay_peak = 0;    ///< of the backward of a checkpoint that holds it alone
+  Index gradients = 0;      ///< of its parameters, which stay
+  Index nanoseconds = 0;    ///< of one run forward
+  Index ops = 0;            ///< that one run forward records
+  Index recomputed = 0;     ///< ops that its backward runs again by itself, as recomputed() does
 };
 
-/// A model as a chain: what comes before the blocks and what comes behind them is never checkpointed.
+/// A model as a chain. Prologue and epilogue are never checkpointed.
 struct ChainCost {
-  Index held = 0;  ///< bytes that live all the time: parameters, optimiser, tokens
-  StageCost before = {};
+  Index resident = 0;  ///< bytes that live all the time: parameters, optimiser, tokens
+  StageCost prologue = {};
   std::vector<StageCost> blocks = {};
-  StageCost behind = {};
+  StageCost epilogue = {};
 };
 
 struct ScheduleCost {

@@ -2,35 +2,20 @@
 
 namespace tilegrad {
 
-std::string_view name(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f32:
-      return "f32";
-    case Dtype::f64:
-      return "f64";
-    case Dtype::bf16:
-      return "bf16";
-    case Dtype::i32:
-      return "i32";
-    case Dtype::u8:
-      return "u8";
-  }
-  return "?";
-}
+namespace {
 
-Index bytes_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f64:
-      return 8;
-    case Dtype::bf16:
-      return 2;
-    case Dtype::u8:
-      return 1;
-    case Dtype::f32:
-    case Dtype::i32:
-      return 4;
-  }
-  return 0;
-}
+struct Entry {
+  std::string_view name;
+  Index bytes;
+};
+// In the order of Dtype.
+constexpr Entry kDtypes[] = {{"f32", 4}, {"f64", 8}, {"bf16", 2}, {"i32", 4}, {"u8", 1}};
+
+const Entry& entry(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)]; }
+
+}  // namespace
+
+std::string_view to_string(Dtype dtype) { return entry(dtype).name; }
+Index bytes_of(Dtype dtype) { return entry(dtype).bytes; }
 
 }  // namespace tilegrad

@@ -12,7 +12,7 @@ namespace tilegrad {
 /// Element types. f32 and f64 compute; bf16 only stores; i32 holds token ids, u8 masks.
 enum class Dtype { f32, f64, bf16, i32, u8 };
 
-std::string_view name(Dtype dtype);
+std::string_view to_string(Dtype dtype);
 Index bytes_of(Dtype dtype);
 
 using kernels::bf16;
@@ -46,7 +46,7 @@ decltype(auto) with_float_type(std::string_view op, Dtype dtype, F&& f) {
     case Dtype::f64:
       return f.template operator()<double>();
     default:
-      fail("{}: {} does not compute; cast to f32 or f64 first", op, name(dtype));
+      fail("{}: {} does not compute; cast to f32 or f64 first", op, to_string(dtype));
   }
 }
 
@@ -55,6 +55,6 @@ decltype(auto) with_float_type(std::string_view op, Dtype dtype, F&& f) {
 template <>
 struct fmt::formatter<tilegrad::Dtype> : fmt::formatter<std::string_view> {
   auto format(tilegrad::Dtype dtype, fmt::format_context& context) const {
-    return fmt::formatter<std::string_view>::format(tilegrad::name(dtype), context);
+    return fmt::formatter<std::string_view>::format(tilegrad::to_string(dtype), context);
   }
 };

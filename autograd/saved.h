@@ -24,6 +24,9 @@ class Saved {
   /// The value. Throws, naming the op and the value, if it was modified in place after the forward pass.
   const Tensor& get(std::string_view op, std::string_view what) const;
 
+  /// How the value is computed again; null if it is kept.
+  const std::shared_ptr<Recomputation>& recomputation() const { return recomputation_; }
+
   /// Bytes that all Saved values of this thread keep; a tensor that several ops keep counts each time.
   static Index total_bytes();
 

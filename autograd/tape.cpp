@@ -14,6 +14,14 @@ namespace {
 
 thread_local Tape* innermost = nullptr;
 
+// Takes `link` out of a chain that begins at `first` and goes on through `outer`.
+template <class T>
+void unlink(T*& first, T* link, T* T::*outer) {
+  T** at = &first;
+  while (*at != nullptr && *at != link) at = &((*at)->*outer);
+  if (*at != nullptr) *at = link->*outer;
+}
+
 std::uint64_t next_tape_id() {
   static std::atomic<std::uint64_t> last = 0;
   return ++last;
@@ -101,7 +109,8 @@ Tape::Tape(Options options) : id_(next_tape_id()), options_(options), outer_(inn
 }
 
 Tape::~Tape() {
-  innermost = outer_;
+  unlink(innermost, this, &Tape::outer_);
+  for (Pause* pause = pause_; pause != nullptr; pause = pause->outer_) pause->tape_ = nullptr;
   // Last op first, as backward would, so that destroying a long chain needs no deep stack either.
   while (!nodes_.empty()) nodes_.pop_back();
 }
@@ -136,6 +145,7 @@ void Tape::backward(const Var& root, const Tensor& cotangent) {
   check(!used_, "backward: this tape has already been used");
   check(innermost == this, "backward: another tape is active inside this one");
   check(root.tracked() && root.cell()->tape == id_, "backward: the root was not recorded on this tape");
+  check(cotangent.defined(), "backward: the cotangent has no value");
   check(cotangent.shape() == root.shape() && cotangent.dtype() == root.dtype(),
         "backward: the cotangent is {} {}, the root {} {}", cotangent.dtype(), cotangent.shape(),
         root.dtype(), root.shape());
@@ -151,6 +161,16 @@ void Tape::walk() {
     nodes_.pop_back();
     run(*node);
   }
+  unshare_leaves();
+}
+
+// Rules hand gradients on without a copy. Where one ended in a leaf it may be that of another leaf as well, or the
+// caller's cotangent, and whoever changes one in place would change all.
+void Tape::unshare_leaves() {
+  for (const auto& cell : shared_leaves_) {
+    if (cell->grad.defined()) make_unique(cell->grad);
+  }
+  shared_leaves_.clear();
 }
 
 void Tape::run(Node& node) {
@@ -163,6 +183,10 @@ void Tape::run(Node& node) {
   InputGrads dx(node.name(), node.inputs);
   node.backward(dys, dx);
   dx.publish();
+  for (const auto& cell : node.inputs) {
+    const bool leaf = cell != nullptr && cell->tape == 0;
+    if (leaf && cell->grad.defined() && !cell->grad.unique()) shared_leaves_.push_back(cell);
+  }
   if (options_.detect_anomaly) {
     for (const auto& cell : node.inputs) {
       check(cell == nullptr || !cell->grad.defined() || is_finite(cell->grad),
@@ -178,16 +202,16 @@ Tape::Pause::Pause() : tape_(innermost), outer_(tape_ == nullptr ? nullptr : tap
 
 Tape::Pause::~Pause() {
   if (tape_ == nullptr) return;
-  tape_->pause_ = outer_;
+  unlink(tape_->pause_, this, &Pause::outer_);
   if (outer_ != nullptr) outer_->skipped_ |= skipped_;
 }
 
-Recorder::Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> outputs,
+Recorder::Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> checked,
                    When when)
     : inputs_(inputs), saved_before_(Saved::total_bytes()) {
   if (innermost == nullptr || innermost->used_) return;
   if (innermost->options_.detect_anomaly) {
-    for (const Tensor& y : outputs) {
+    for (const Tensor& y : checked) {
       check(is_finite(y), "{}: made the first NaN or Inf, in an output of shape {}", op, y.shape());
     }
   }

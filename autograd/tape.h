@@ -103,7 +103,9 @@ class Node {
 /// (2) Backward consumes the tape: a node, and with it all it saved, is destroyed as soon as it has run.
 /// (3) A node holds the gradient cells of its inputs and outputs, never their values.
 ///
-/// Tapes nest: the innermost one records. A tape belongs to the thread that made it.
+/// Tapes nest: the innermost one records. They may be destroyed in any order, but on the thread that made them.
+///
+/// After an Error in backward the tape is used up, and the leaves hold what had arrived by then: forget it with zero_grad().
 class Tape {
  public:
   struct Options {
@@ -119,7 +121,7 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   /// Gradients of `root`, a scalar recorded here, for all leaves that it depends on; they add to what the
-  /// leaves hold. Throws if the tape has been used or root was not recorded on it.
+  /// leaves hold, and share memory with nothing else. Throws if the tape has been used or root was not recorded on it.
   void backward(const Var& root);
   /// The same for any root, from the gradient `cotangent` of root's shape and dtype.
   void backward(const Var& root, const Tensor& cotangent);
@@ -131,7 +133,7 @@ class Tape {
   using Observer = std::function<void(const Node& node, std::span<const Tensor> dys)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
-  /// Stops recording on this thread while it lives.
+  /// Stops the innermost tape from recording while it lives. It may outlive that tape.
   class Pause {
    public:
     Pause();
@@ -143,6 +145,7 @@ class Tape {
 
    private:
     friend class Recorder;
+    friend class Tape;
     Tape* tape_;
     Pause* outer_;
     bool skipped_ = false;
@@ -160,14 +163,16 @@ class Tape {
   friend class Recorder;
   void walk();
   void run(Node& node);
+  void unshare_leaves();
   bool on_stack(std::uint64_t id) const;
 
   std::uint64_t id_;
   Options options_;
   Tape* outer_;
-  Pause* pause_ = nullptr;
+  Pause* pause_ = nullptr;  // the innermost one of this tape
   bool used_ = false;
   std::vector<std::unique_ptr<Node>> nodes_;
+  Node::Cells shared_leaves_;  // leaves whose gradient was handed on from elsewhere
   Observer observer_;
 };
 
@@ -175,12 +180,23 @@ class Tape {
 /// itself refers to tracked values, as the functions that checkpoint() keeps do.
 enum class When { input_tracked, always };
 
+/// How many of a rule's outputs have to be finite when anomalies are looked for: all, unless it names the first
+/// `checked_outputs`.
+template <class R, std::size_t N>
+constexpr std::size_t checked_outputs() {
+  if constexpr (requires { R::checked_outputs; }) {
+    return R::checked_outputs;
+  } else {
+    return N;
+  }
+}
+
 /// The part of record() that does not depend on the rule.
 class Recorder {
  public:
   /// Decides whether the op is recorded: a tape records, and an input is tracked or `always`. Throws if an
-  /// input was recorded on a tape that is not active, or if an anomaly is looked for and an output has one.
-  Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> outputs, When when);
+  /// input was recorded on a tape that is not active, or if anomalies are looked for and one of `checked` has one.
+  Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> checked, When when);
 
   bool active() const { return tape_ != nullptr; }
   /// Fresh cells for the outputs.
@@ -219,7 +235,7 @@ std::array<Var, N> record(const std::array<Tensor, N>& ys, std::span<const Var> 
                           When when = When::input_tracked) {
   using R = std::invoke_result_t<F>;
   static_assert(Rule<R> || MultiRule<R>, "make_rule() returns no rule");
-  Recorder recorder(R::name, inputs, ys, when);
+  Recorder recorder(R::name, inputs, std::span(ys).template first<checked_outputs<R, N>()>(), when);
   std::array<Var, N> outputs;
   if (!recorder.active()) {
     for (std::size_t i = 0; i < N; ++i) outputs[i] = Var(ys[i]);

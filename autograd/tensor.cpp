@@ -65,6 +65,7 @@ Tensor Tensor::uniform(const Shape& shape, Dtype dtype, RandomKey key, double li
 Index Tensor::rows() const { return shape_.last() == 0 ? 0 : size() / shape_.last(); }
 
 Tensor Tensor::reshape(const Shape& shape) const {
+  check_defined();
   check(shape.size() == size(), "reshape: {} has {} elements, {} has {}", shape_, size(), shape,
         shape.size());
   Tensor t = *this;
@@ -80,6 +81,7 @@ Tensor Tensor::prefix(Index n) const {
 }
 
 Tensor Tensor::clone() const {
+  check_defined();
   Tensor t = empty(shape_, dtype_);
   std::memcpy(t.storage_->block.data(), storage_->block.data(), static_cast<std::size_t>(bytes()));
   return t;
@@ -96,6 +98,7 @@ void convert(std::span<To> y, std::span<const From> x) {
 }  // namespace
 
 Tensor Tensor::cast(Dtype dtype) const {
+  check_defined();
   if (dtype == dtype_) return clone();
   check(is_float(dtype) && is_float(dtype_), "cast: {} to {} is not supported", dtype_, dtype);
   if (dtype_ == Dtype::bf16) {
@@ -144,8 +147,10 @@ double Tensor::item() const {
   return at(0);
 }
 
+void Tensor::check_defined() const { check(defined(), "tensor: used before it was given a value"); }
+
 void Tensor::check_type(Dtype asked) const {
-  check(defined(), "tensor: used before it was given a value");
+  check_defined();
   check(dtype_ == asked, "tensor: elements are {}, not {}", dtype_, asked);
 }
 

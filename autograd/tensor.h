@@ -17,7 +17,7 @@ namespace tilegrad {
 /// it saved has been modified since.
 class Tensor {
  public:
-  /// No elements and no storage: defined() is false.
+  /// No elements and no storage: defined() is false, and reading or copying elements is an Error.
   Tensor() = default;
 
   /// Uninitialised elements, counted under memory::current_category().
@@ -93,7 +93,10 @@ class Tensor {
   /// True if no other Tensor shares the elements.
   bool unique() const { return storage_.use_count() == 1; }
   /// Number of times that the elements were opened for writing.
-  std::uint64_t version() const { return storage_->version; }
+  std::uint64_t version() const {
+    check_defined();
+    return storage_->version;
+  }
   bool shares_storage_with(const Tensor& other) const { return storage_ == other.storage_; }
 
  private:
@@ -102,6 +105,7 @@ class Tensor {
     std::uint64_t version = 0;
   };
 
+  void check_defined() const;
   void check_type(Dtype asked) const;
   template <class T>
   const T* data() const {

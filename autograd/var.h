@@ -28,7 +28,7 @@ class Var {
   Var(Tensor value) : value_(std::move(value)) {}
   Var(Tensor value, std::shared_ptr<GradCell> cell, std::shared_ptr<Recomputation> recomputation = nullptr)
       : value_(std::move(value)), cell_(std::move(cell)), recomputation_(std::move(recomputation)) {}
-  /// A tracked value that no op made: an input whose gradient is wanted. f32, f64 or bf16.
+  /// A tracked value that no op made: an input whose gradient is needed. f32, f64 or bf16.
   static Var leaf(Tensor value);
 
   const Tensor& value() const { return value_; }
@@ -68,11 +68,16 @@ class Parameter {
   Tensor& value() { return value_; }
   const Shape& shape() const { return value_.shape(); }
   /// Undefined if no gradient has arrived since zero_grad().
-  const Tensor& grad() const { return cell_->grad; }
-  Tensor& grad() { return cell_->grad; }
-  void zero_grad() { cell_->grad = Tensor(); }
+  const Tensor& grad() const { return cell().grad; }
+  Tensor& grad() { return cell().grad; }
+  void zero_grad() { cell().grad = Tensor(); }
 
  private:
+  GradCell& cell() const {
+    check(cell_ != nullptr, "parameter: used before it was given a value");
+    return *cell_;
+  }
+
   Tensor value_;
   std::shared_ptr<GradCell> cell_;
 };

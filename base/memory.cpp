@@ -168,20 +168,11 @@ thread_local Category category_in_force = Category::activations;
 
 }  // namespace
 
-std::string_view name(Category category) {
-  switch (category) {
-    case Category::parameters:
-      return "parameters";
-    case Category::gradients:
-      return "gradients";
-    case Category::optimizer:
-      return "optimizer";
-    case Category::activations:
-      return "activations";
-    case Category::workspace:
-      return "workspace";
-  }
-  return "?";
+std::string_view to_string(Category category) {
+  // In the order of Category.
+  constexpr std::array<std::string_view, kCategories> kNames = {"parameters", "gradients", "optimizer",
+                                                                "activations", "workspace"};
+  return kNames[static_cast<std::size_t>(category)];
 }
 
 Usage usage() { return allocator().usage(); }

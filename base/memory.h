@@ -14,7 +14,7 @@ namespace tilegrad::memory {
 
 enum class Category { parameters, gradients, optimizer, activations, workspace };
 inline constexpr std::size_t kCategories = 5;
-std::string_view name(Category category);
+std::string_view to_string(Category category);
 
 using ByCategory = std::array<Index, kCategories>;
 
@@ -55,7 +55,7 @@ class ObserverScope {
 /// Gives freed blocks that wait for reuse back to the system.
 void release_cached();
 
-/// What a block that would not fit throws, so that who has another way can go on.
+/// Thrown when an allocation would exceed the limit. A caller that has a fallback can catch it.
 class OutOfMemory : public Error {
  public:
   using Error::Error;

@@ -171,7 +171,7 @@ void time_calls(State& state, const Case& c) {
   state.counters["peak"] = prepared.peak;
   state.counters["of_peak"] = rate(prepared.work / prepared.peak);
   if (prepared.crowded) state.counters["crowded"] = 1;
-  state.SetLabel(fmt::format("{}, {}", name(c.problem.dtype), describe(c.problem, c.layout)));
+  state.SetLabel(fmt::format("{}, {}", to_string(c.problem.dtype), describe(c.problem, c.layout)));
 }
 
 void add(const Row& row, Phase phase) {

@@ -221,6 +221,7 @@ Tensor out_gradient(std::span<const Tensor> dys, const Shape& shape, Dtype dtype
 // Keeps the probabilities: memory grows with Tq · Tk.
 struct NaiveAttentionRule {
   static constexpr std::string_view name = "attention (naive)";
+  static constexpr std::size_t checked_outputs = 1;  // lse is −inf where a query sees no key
   SavedOperands operands;
   Saved p;    // (B, Hq, Tq, Tk)
   Saved lse;  // (B, Hq, Tq)
@@ -242,6 +243,7 @@ struct NaiveAttentionRule {
 // Keeps the output and one number a row; the probabilities are computed again, tile by tile.
 struct FlashAttentionRule {
   static constexpr std::string_view name = "attention (flash)";
+  static constexpr std::size_t checked_outputs = 1;
   SavedOperands operands;
   Saved out;  // (B, Tq, Hq, Dv)
   Saved lse;  // (B, Hq, Tq)

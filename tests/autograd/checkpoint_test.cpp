@@ -312,3 +312,17 @@ TEST_CASE("recomputed: an input modified before backward is an error, and withou
   value.mut<double>()[0] = 1;
   CHECK_THROWS_WITH_AS(tape.backward(y), doctest::Contains("linear: saved `x` (2, 3) was modified"), Error);
 }
+
+TEST_CASE("recomputed: a chain of a hundred thousand values needs no deep stack") {
+  const Var x = Var::leaf(Tensor::full({1}, Dtype::f64, 1.0));
+  {
+    Tape tape;
+    Var y = x;
+    for (int i = 0; i < 100'000; ++i) y = recomputed([](const Var& in) { return scale(in, 1.0); }, y);
+    tape.backward(mul(y, y), Tensor::full({1}, Dtype::f64, 1.0));
+    CHECK(x.grad().item() == 2);
+  }
+  Tape unused;
+  Var y = x;
+  for (int i = 0; i < 100'000; ++i) y = recomputed([](const Var& in) { return scale(in, 1.0); }, y);
+}

@@ -2,8 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <limits>
+#include <memory>
 
+#include "tilegrad/autograd/checkpoint.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/kernels/parallel.h"
 
@@ -226,5 +229,79 @@ TEST_CASE("detect_anomaly: names the first op that makes a NaN or Inf") {
     Tape tape;
     const Var x = Var::leaf(scalar(infinity));
     CHECK_NOTHROW(tape.backward(scale(x, 2)));
+  }
+}
+
+TEST_CASE("tape: gradients of leaves share memory with nothing, neither each other nor the cotangent") {
+  const Var a = Var::leaf(scalar(2)), b = Var::leaf(scalar(5));
+  Tensor cotangent = scalar(1);
+  for (const double value : {1.0, 10.0}) {
+    cotangent.mut<double>()[0] = value;
+    Tape tape;
+    tape.backward(add(a, b), cotangent);
+  }
+  CHECK(a.grad().item() == 11);
+  Tensor(a.grad()).mut<double>()[0] = 0;  // as clipping by hand would
+  CHECK(b.grad().item() == 11);
+}
+
+TEST_CASE("tape: an error in backward leaves no gradient that nobody wrote") {
+  struct FailingRule {
+    static constexpr std::string_view name = "failing";
+    void backward(const Tensor&, InputGrads& dx) {
+      (void)dx.grad<double>(0);
+      fail("failing: on purpose");
+    }
+  };
+  const Var x = Var::leaf(scalar(2));
+  Tape tape;
+  const Var y = record(scalar(3), {x}, [] { return FailingRule{}; });
+  CHECK_THROWS_WITH_AS(tape.backward(y), "failing: on purpose", Error);
+  CHECK_FALSE(x.grad().defined());
+}
+
+TEST_CASE("tape: tapes may be destroyed in any order, and before a pause of theirs") {
+  const Var x = Var::leaf(scalar(2));
+  auto outer = std::make_unique<Tape>(), inner = std::make_unique<Tape>();
+  auto pause = std::make_unique<Tape::Pause>();
+  outer.reset();
+  CHECK(Tape::recording() == nullptr);
+  inner.reset();
+  pause.reset();
+  CHECK(Tape::recording() == nullptr);
+  Tape tape;
+  tape.backward(mul(x, x));
+  CHECK(x.grad().item() == 4);
+}
+
+TEST_CASE("tape: pauses may end in any order") {
+  Tape tape;
+  auto first = std::make_unique<Tape::Pause>(), second = std::make_unique<Tape::Pause>();
+  first.reset();
+  CHECK(Tape::recording() == nullptr);
+  second.reset();
+  CHECK(Tape::recording() == &tape);
+}
+
+TEST_CASE("tape: values that were never given are an error") {
+  const Var x = Var::leaf(scalar(2));
+  CHECK_THROWS_WITH_AS(x.grad().clone(), "tensor: used before it was given a value", Error);
+  CHECK_THROWS_WITH_AS(Parameter().zero_grad(), "parameter: used before it was given a value", Error);
+  Tape tape;
+  CHECK_THROWS_WITH_AS(checkpoint([](const Var& in) { return mul(in, in); }, Var()),
+                       "tensor: used before it was given a value", Error);
+  CHECK_THROWS_WITH_AS(tape.backward(mul(x, x), Tensor()), "backward: the cotangent has no value", Error);
+}
+
+TEST_CASE("tape: the lse of a row that sees no key is no anomaly, NaN is") {
+  const Tensor q = Tensor::normal({1, 2, 1, 4}, Dtype::f64, RandomKey{1});
+  const Var x = Var::leaf(Tensor::normal({1, 1, 1, 4}, Dtype::f64, RandomKey{2}));
+  const Tape tape({.detect_anomaly = true});
+  for (const AttentionKernel kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    const AttentionResult y =
+        attention_with_lse(q, x, x, kernel, {.causal = true});  // the first query sees none
+    CHECK(std::isinf(y.lse.value().at(0)));
+    const Tensor bad = Tensor::full({1, 1, 1, 4}, Dtype::f64, std::nan(""));
+    CHECK_THROWS_AS(attention_with_lse(q, bad, bad, kernel), Error);
   }
 }

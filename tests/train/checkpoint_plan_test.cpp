@@ -20,20 +20,20 @@ ChainCost random_chain(Index blocks, std::uint64_t seed) {
     return static_cast<Index>(least + random.below(most - least + 1));
   };
   const auto stage = [&] {
-    StageCost cost = {.output = draw(1, 9), .kept = draw(0, 30)};
-    cost.plain = cost.output + draw(0, 9);
-    cost.recorded = cost.output + cost.kept + draw(0, 5);
-    cost.backward = cost.output + cost.kept + draw(0, 9);
-    cost.replay = std::max(cost.output + cost.recorded, 2 * cost.output + cost.backward);
+    StageCost cost = {.output = draw(1, 9), .saved = draw(0, 30)};
+    cost.forward_peak = cost.output + draw(0, 9);
+    cost.recorded_peak = cost.output + cost.saved + draw(0, 5);
+    cost.backward_peak = cost.output + cost.saved + draw(0, 9);
+    cost.replay_peak = std::max(cost.output + cost.recorded_peak, 2 * cost.output + cost.backward_peak);
     cost.gradients = draw(0, 4);
     cost.nanoseconds = draw(1, 20);
     cost.ops = draw(1, 9);
     return cost;
   };
-  ChainCost chain = {.held = draw(0, 50), .before = stage()};
+  ChainCost chain = {.resident = draw(0, 50), .prologue = stage()};
   for (Index i = 0; i < blocks; ++i) chain.blocks.push_back(stage());
-  chain.behind = stage();
-  chain.behind.output = 0;
+  chain.epilogue = stage();
+  chain.epilogue.output = 0;
   return chain;
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured 
   for (const Schedule& schedule : schedules) {
     model.schedule = schedule;
     const auto measured = static_cast<double>(measured_peak(model, ids, targets, mode));
-    const auto predicted = static_cast<double>(cost_of(chain, schedule).peak - chain.held);
+    const auto predicted = static_cast<double>(cost_of(chain, schedule).peak - chain.resident);
     CHECK(predicted == doctest::Approx(measured).epsilon(0.01));
     check_same_bits(expected, run(model, ids, mode));
   }
@@ -228,7 +228,7 @@ TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the mem
       const Index peak = measured_peak(model, ids, targets, mode);
       CHECK(peak < everything);
       const ChainCost chain = measure_stages(model, ids, targets, mode);
-      CHECK(static_cast<double>(cost_of(chain, {}).peak - chain.held) ==
+      CHECK(static_cast<double>(cost_of(chain, {}).peak - chain.resident) ==
             doctest::Approx(static_cast<double>(peak)).epsilon(0.01));
     }
   }

@@ -202,9 +202,9 @@ TEST_CASE("lab flash: bf16 halves what tensors take, and its error is that of th
   const TemporaryFolder folder;
   const auto run = [&](Dtype dtype) {
     const FlashLab lab = {.heads = 4, .seq = 256, .head_size = 32, .dtype = dtype, .repeats = 1};
-    return run_lab(folder / std::string(name(dtype)), "flash", [&](const auto& options, const auto& console) {
-      return run_flash_lab(lab, options, console);
-    });
+    return run_lab(
+        folder / std::string(to_string(dtype)), "flash",
+        [&](const auto& options, const auto& console) { return run_flash_lab(lab, options, console); });
   };
   const LabOutput f32 = run(Dtype::f32), bf16 = run(Dtype::bf16);
   check_published(bf16, 4);

@@ -126,7 +126,7 @@ CallTimer timer_of(const std::string& profile) { return CallTimer({.repeats = 3,
 }  // namespace
 
 TEST_CASE("profile: every op goes forward and backward through a door with its name") {
-  for (const CheckCase& c : check_cases()) {
+  for (const GradcheckCase& c : check_cases()) {
     CAPTURE(c.op);
     std::vector<Var> inputs;
     for (const Tensor& input : c.inputs) inputs.push_back(Var::leaf(input));

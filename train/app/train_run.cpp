@@ -212,7 +212,7 @@ Outcome TrainingRun::run(const Console& console) {
 std::string describe_peak(const StepReport& report) {
   std::string text = format_bytes(report.peak_bytes) + " tracked:";
   for (std::size_t i = 0; i < memory::kCategories; ++i) {
-    text += fmt::format("{} {} {}", i == 0 ? "" : ",", memory::name(static_cast<memory::Category>(i)),
+    text += fmt::format("{} {} {}", i == 0 ? "" : ",", memory::to_string(static_cast<memory::Category>(i)),
                         format_bytes(report.at_peak[i]));
   }
   return text;

@@ -9,9 +9,9 @@
 namespace tilegrad {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Segment, begin, end, inside)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StageCost, output, kept, plain, recorded, backward, replay, gradients,
-                                   nanoseconds, ops, recomputed)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ChainCost, held, before, blocks, behind)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StageCost, output, saved, forward_peak, recorded_peak, backward_peak,
+                                   replay_peak, gradients, nanoseconds, ops, recomputed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ChainCost, resident, prologue, blocks, epilogue)
 
 }  // namespace tilegrad
 

@@ -218,13 +218,13 @@ std::vector<Chart> charts_of(const std::vector<Row>& rows) {
 
 std::string describe(const Machine& machine, Dtype dtype) {
   return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
-                     machine.gflops, name(compute_dtype(dtype)), machine.gbytes_per_s,
+                     machine.gflops, to_string(compute_dtype(dtype)), machine.gbytes_per_s,
                      format_bytes(machine.l2));
 }
 
 OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
   return {{"seq", lab.seq},         {"head_size", lab.head_size}, {"heads", lab.heads},
-          {"batch", lab.batch},     {"causal", lab.causal},       {"dtype", name(lab.dtype)},
+          {"batch", lab.batch},     {"causal", lab.causal},       {"dtype", to_string(lab.dtype)},
           {"repeats", lab.repeats}, {"seed", lab.seed},           {"machine", describe(machine, lab.dtype)},
           {"l2_bytes", machine.l2}};
 }
@@ -233,7 +233,7 @@ OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
 
 Dtype dtype_of_flash_lab(std::string_view text) {
   for (const Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16}) {
-    if (name(dtype) == text) return dtype;
+    if (to_string(dtype) == text) return dtype;
   }
   fail("lab flash: --dtype is `{}`, not f32, f64 or bf16", text);
 }

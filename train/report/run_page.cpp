@@ -254,7 +254,7 @@ Chart peak_memory(const Runs& runs) {
                  .categories = names_of(runs),
                  .stacked = true};
   for (std::size_t c = 0; c < memory::kCategories; ++c) {
-    Series series = {.name = std::string(memory::name(static_cast<memory::Category>(c))), .points = {}};
+    Series series = {.name = std::string(memory::to_string(static_cast<memory::Category>(c))), .points = {}};
     for (std::size_t i = 0; i < runs.size(); ++i) {
       series.points.emplace_back(static_cast<double>(i), mebibytes(runs[i].summary.highest.at_peak[c]));
     }

@@ -46,7 +46,7 @@ Index bytes(const ordered_json& json, std::string_view key) {
 ordered_json by_category(const memory::ByCategory& bytes_of) {
   ordered_json json;
   for (std::size_t i = 0; i < memory::kCategories; ++i) {
-    json[memory::name(static_cast<memory::Category>(i))] = bytes_of[i];
+    json[memory::to_string(static_cast<memory::Category>(i))] = bytes_of[i];
   }
   return json;
 }
@@ -56,7 +56,7 @@ memory::ByCategory by_category(const ordered_json& line, const char* key) {
   const auto found = line.find(key);
   if (found == line.end() || !found->is_object()) return result;
   for (std::size_t i = 0; i < memory::kCategories; ++i) {
-    result[i] = bytes(*found, memory::name(static_cast<memory::Category>(i)));
+    result[i] = bytes(*found, memory::to_string(static_cast<memory::Category>(i)));
   }
   return result;
 }

@@ -66,8 +66,8 @@ Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost
   const Index backward =
       peak_above(base + ending.bytes(), [&] { tape.backward(ending.root, ending.cotangent); });
   if (cost != nullptr) {
-    cost->kept = kept;
-    cost->recorded = recorded;
+    cost->saved = kept;
+    cost->recorded_peak = recorded;
     cost->nanoseconds = time.count();
     cost->ops = ops;
     cost->recomputed = recomputed.count;
@@ -80,8 +80,8 @@ StageCost measure(const Stage& stage, const Tensor& x) {
   // The first run also makes the scratch memory that threads keep.
   cost.output = stage(x).value().bytes();
   const Index base = live();
-  cost.plain = peak_above(base, [&] { stage(x); });
-  cost.backward = walk_back(stage, x, base, &cost);
+  cost.forward_peak = peak_above(base, [&] { stage(x); });
+  cost.backward_peak = walk_back(stage, x, base, &cost);
   cost.gradients = live() - base;
   return cost;
 }
@@ -92,7 +92,7 @@ StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x,
   const auto own = parameters(model.blocks[layer]);
   StageCost cost = measure(block, x);
   zero_grad(own);  // so that the second walk makes them anew
-  cost.replay = walk_back([&](const Var& in) { return checkpoint(block, in); }, x, live(), nullptr);
+  cost.replay_peak = walk_back([&](const Var& in) { return checkpoint(block, in); }, x, live(), nullptr);
   return cost;
 }
 
@@ -101,7 +101,7 @@ StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x,
 ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Tensor& targets,
                          const nn::ForwardOptions& forward) {
   zero_grad(parameters(model));
-  ChainCost chain = {.held = live()};
+  ChainCost chain = {.resident = live()};
   const Stage embed = [&](const Var&) { return model.embed(tokens, forward); };
   const Stage head = [&](const Var& x) { return cross_entropy(model.logits(x), targets); };
   std::vector<Tensor> inputs = {model.embed(tokens, forward).value()};
@@ -109,12 +109,12 @@ ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Ten
     inputs.push_back(model.run_block(inputs.back(), layer, forward).value());
   }
   // From the back, as the gradients of a step come into being; a tied head shares its own with the embedding.
-  chain.behind = measure(head, inputs.back());
+  chain.epilogue = measure(head, inputs.back());
   for (Index layer = model.config.layers; layer-- > 0;) {
     inputs.pop_back();
     chain.blocks.insert(chain.blocks.begin(), measure_block(model, layer, inputs.back(), forward));
   }
-  chain.before = measure(embed, tokens);
+  chain.prologue = measure(embed, tokens);
   zero_grad(parameters(model));
   return chain;
 }

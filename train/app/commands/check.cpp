@@ -8,7 +8,7 @@ namespace tilegrad::train {
 
 namespace {
 
-GradcheckResult run_case(const CheckCase& c) {
+GradcheckResult run_case(const GradcheckCase& c) {
   try {
     return gradcheck(c.function, c.inputs);
   } catch (const Error& error) {
@@ -21,9 +21,9 @@ GradcheckResult run_case(const CheckCase& c) {
 
 }  // namespace
 
-Index run_checks(const std::vector<CheckCase>& cases, std::ostream& out) {
+Index run_checks(const std::vector<GradcheckCase>& cases, std::ostream& out) {
   std::size_t op_width = 2, shape_width = 6;
-  for (const CheckCase& c : cases) {
+  for (const GradcheckCase& c : cases) {
     op_width = std::max(op_width, c.op.size());
     shape_width = std::max(shape_width, c.shapes.size());
   }
@@ -34,7 +34,7 @@ Index run_checks(const std::vector<CheckCase>& cases, std::ostream& out) {
   };
   line("op", "inputs", "checked", "worst error", "verdict");
   Index failures = 0;
-  for (const CheckCase& c : cases) {
+  for (const GradcheckCase& c : cases) {
     const GradcheckResult result = run_case(c);
     line(c.op, c.shapes, fmt::format("{}", result.inputs_checked), fmt::format("{:.1e}", result.worst_error),
          result.passed ? "ok" : "FAILED: " + result.worst);
