@@ -55,9 +55,9 @@ void TaskOptions::validate() const {
   check(length >= 1 && symbols >= 2, "{}: length {} and {} symbols, at least 1 and 2 are needed", name,
         length, symbols);
   const auto bounded = [&](std::string_view what, Index value) {
-    check(value <= kMaxSize, "{}: {} {}, at most {} are possible", name, value, what, kMaxSize);
+    check(value <= kMaxSize, "{}: {} is {}, must be at most {}", name, what, value, kMaxSize);
   };
-  bounded("tokens", length);
+  bounded("length", length);
   bounded("symbols", symbols);
   bounded("pairs", pairs);
   check(kind != TaskKind::add || symbols == 10, "add: numbers have 10 digits, not {}", symbols);

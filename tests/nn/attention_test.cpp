@@ -74,7 +74,7 @@ TEST_CASE("attention: no gradient is lost in a cache") {
 
 TEST_CASE("attention: dropout acts in training alone, and the key decides it") {
   nn::Attention layer = make(2);
-  layer.config.dropout = 0.5;
+  layer.dropout = 0.5;
   const Var x = Tensor::normal({2, 7, 16}, Dtype::f64, RandomKey{4});
   const Tensor plain = layer(x, {}).value();
   const Tensor dropped = layer(x, {.training = true, .key = {1}}).value();

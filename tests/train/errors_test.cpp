@@ -228,9 +228,9 @@ TEST_CASE("errors: sizes that no machine has are told in one line, at once") {
   const std::string max = "9223372036854775807";
   check_error(with({"--task", "copy", "--batch", "2147483648"}), kFailure, "a batch of 2147483648 sequences");
   check_error(with({"--task", "copy", "--batch", max}), kFailure, "batch: is 9223372036854775807");
-  check_error(with({"--task", "copy", "--symbols", "2147483647"}), kFailure, "copy: 2147483647 symbols");
+  check_error(with({"--task", "copy", "--symbols", "2147483647"}), kFailure, "copy: symbols is 2147483647");
   check_error(with({"--task", "add", "--length", "6148914691236517205"}), kFailure,
-              "add: 6148914691236517205 tokens");
+              "add: length is 6148914691236517205");
   check_error(with({"--task", "recall", "--pairs", max, "--symbols", max}), kFailure, "recall: ");
   check_error(with({"--task", "sort", "--steps", max}), kFailure, "steps: is 9223372036854775807");
   check_error(with({"--task", "sort", "--warmup", max}), kFailure, "warmup: is 9223372036854775807");
@@ -268,6 +268,8 @@ TEST_CASE("train: a text is read once, so that a pipe is one, and an endless tex
   // The run can go on with the same text in another place.
   CHECK(run_program({"train", "--resume", folder / "piped", "--text", folder / "text", "--quiet"}).code ==
         kSuccess);
+  check_error({"compare", "--text", "/dev/null", "--out", folder / "compared"}, kFailure,
+              "/dev/null: is not a regular file, and each variant reads the text again");
   const test::MemoryLimit limit(Index{64} << 20);
   check_error(learning("/dev/zero", folder / "endless"), kFailure, "/dev/zero: is longer than");
 }

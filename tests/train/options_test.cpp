@@ -184,7 +184,7 @@ TEST_CASE("config: a missing key or a wrong type is an error that names it") {
   };
   CHECK(error_with("layers", "3") == "config.json: `layers` is not an integer");
   CHECK(error_with("lr", "fast") == "config.json: `lr` is not a number");
-  CHECK(error_with("seed", -1) == "config.json: `seed` is not an integer");
+  CHECK(error_with("seed", 1.5) == "config.json: `seed` is not an integer");
   CHECK(error_with("tie", 1) == "config.json: `tie` is not true or false");
   CHECK(error_with("window", 1.5) == "config.json: `window` is not an integer");
   CHECK(error_with("softcap", "high") == "config.json: `softcap` is not a number");

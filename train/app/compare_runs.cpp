@@ -175,6 +175,10 @@ std::vector<Variant> make_variants(const RunConfig& base, const ComparisonOption
 
 int run_comparison(const RunConfig& base, const ComparisonOptions& options, const Console& console) {
   base.validate();
+  std::error_code unreadable;  // which reading the text reports
+  const fs::file_status text = fs::status(base.text, unreadable);
+  check(!base.is_text() || !fs::exists(text) || fs::is_regular_file(text),
+        "compare: {}: is not a regular file, and each variant reads the text again", base.text);
   RunConfig with_facts = base;
   const Index vocabulary = make_dataset(with_facts)->vocabulary();
   const auto variants = make_variants(with_facts, options);

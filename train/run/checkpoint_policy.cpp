@@ -18,15 +18,15 @@ struct Unit {
   Index bytes;
 };
 constexpr Unit kUnits[] = {
-    {"", 1}, {"B", 1}, {"KiB", Index{1} << 10}, {"MiB", Index{1} << 20}, {"GiB", Index{1} << 30}};
+    {"KiB", Index{1} << 10}, {"MiB", Index{1} << 20}, {"GiB", Index{1} << 30}, {"", 1}, {"B", 1}};
 
-// The shortest way to write a number of bytes; what it writes is exact.
+// The shortest way to write a number of bytes, exactly; among equals the first unit of the list.
 std::string bytes_text(Index bytes) {
-  std::string shortest = fmt::format("{}", bytes);
+  std::string shortest;
   for (const Unit& unit : kUnits) {
     const std::string text =
         fmt::format("{}{}", static_cast<double>(bytes) / static_cast<double>(unit.bytes), unit.name);
-    if (text.size() < shortest.size()) shortest = text;
+    if (shortest.empty() || text.size() < shortest.size()) shortest = text;
   }
   return shortest;
 }
