@@ -59,8 +59,8 @@ bool replace(const std::filesystem::path& path, std::string_view content, const 
   return replaced;
 }
 
-// The file that a name stands for: what a link points to, even if that is missing. Empty, with errno set, if links
-// lead in a circle.
+// The file that a name stands for: what a link points to, even if that is missing. Empty, with errno set, if
+// links lead in a circle.
 std::filesystem::path target_of(std::filesystem::path path) {
   constexpr int kMaxLinks = 40;
   for (int i = 0; i < kMaxLinks; ++i) {

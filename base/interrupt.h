@@ -5,10 +5,10 @@
 
 namespace tilegrad {
 
-/// While it lives, the first Ctrl-C only asks to stop, so that the program can save; so do SIGTERM, SIGHUP (the
-/// terminal is gone) and SIGPIPE (the reader of the output is gone). A second Ctrl-C, SIGTERM or SIGHUP, at least a
-/// second later, ends the program as usual. A signal that was ignored, as in a background job or under nohup,
-/// stays ignored.
+/// While it lives, the first Ctrl-C only asks to stop, so that the program can save; so do SIGTERM, SIGHUP
+/// (the terminal is gone) and SIGPIPE (the reader of the output is gone). A second Ctrl-C, SIGTERM or SIGHUP,
+/// at least a second later, ends the program as usual. A signal that was ignored, as in a background job or
+/// under nohup, stays ignored.
 class InterruptScope {
  public:
   InterruptScope();

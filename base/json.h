@@ -11,8 +11,8 @@
 
 namespace tilegrad {
 
-/// JSON as text: on one line, or with `indent` spaces a level. Bytes that are not valid UTF-8, which the name of
-/// a file may contain, become U+FFFD.
+/// JSON as text: on one line, or with `indent` spaces a level. Bytes that are not valid UTF-8, which the name
+/// of a file may contain, become U+FFFD.
 std::string json_text(const nlohmann::ordered_json& json, int indent = -1);
 
 /// Whether JSON can hold these bytes as they are.
@@ -29,8 +29,8 @@ struct JsonLine {
 /// was written only in part.
 bool for_each_json_line(const std::filesystem::path& file, const std::function<void(const JsonLine&)>& f);
 
-/// Gives every line to `take`, which returns whether it is as expected; otherwise the line is left out, as is a
-/// line that was written only in part. If there is any, one sentence about the file is added to `damage`.
+/// Gives every line to `take`, which returns whether it is as expected; otherwise the line is left out, as is
+/// a line that was written only in part. If there is any, one sentence about the file is added to `damage`.
 void read_json_lines(const std::filesystem::path& file,
                      const std::function<bool(const nlohmann::ordered_json&)>& take,
                      std::vector<std::string>& damage);

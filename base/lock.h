@@ -6,8 +6,8 @@
 
 namespace tilegrad {
 
-/// Makes a folder this process's alone: two runs that write into one folder would leave a mixture. The lock ends
-/// with the process at the latest, however it ends.
+/// Makes a folder this process's alone: two runs that write into one folder would leave a mixture. The lock
+/// ends with the process at the latest, however it ends.
 class FolderLock {
  public:
   /// Makes the folder if it is missing. Throws Error with the number of the process that holds it, or if the

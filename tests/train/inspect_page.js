@@ -29,6 +29,7 @@ function isDrawn(drawn, pixels, i) {
 // Leaves on the canvas how many series of its chart have something to show, and how many of them it shows.
 function inspect(canvas) {
   const drawn = Chart.getChart(canvas);
+  drawn.resize();  // draws now; a busy machine may make no frame while Chromium's budget of time lasts
   const { left, top, width, height } = drawn.chartArea;  // without the legend, which has the colours too
   const area = [left, top, width, height].map((length) => Math.round(length * drawn.currentDevicePixelRatio));
   const pixels = canvas.getContext("2d").getImageData(...area).data;
@@ -38,9 +39,5 @@ function inspect(canvas) {
   canvas.dataset.drawn = full.filter((i) => isDrawn(drawn, pixels, i)).length;
 }
 
-// Chart.js draws as soon as it knows its size, which is before the second frame.
-requestAnimationFrame(() =>
-  requestAnimationFrame(() => {
-    document.querySelectorAll("canvas").forEach(inspect);
-    document.documentElement.dataset.ready = "";
-  }));
+document.querySelectorAll("canvas").forEach(inspect);
+document.documentElement.dataset.ready = "";

@@ -95,7 +95,8 @@ TEST_CASE("interrupt: an evaluation ends early, and takes place when the run is 
   const TemporaryFolder folder;
   const std::string run = folder / "run", whole = folder / "whole";
   REQUIRE(run_program(tiny_training(whole)).code == kSuccess);
-  // As after an interrupt in the evaluation of the last step: all steps are saved, and the evaluation is missing.
+  // As after an interrupt in the evaluation of the last step: all steps are saved, and the evaluation is
+  // missing.
   config = config_from_json(read_file(whole + "/config.json"), "whole");
   config.out = run;
   Trainer steps(config);

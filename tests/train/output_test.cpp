@@ -151,7 +151,8 @@ TEST_CASE("output: a folder in which another process works is refused") {
     const FolderLock other(run);
     check_error({"train", "--resume", run}, kFailure, run + ": is in use by process ");
     check_error(tiny_training(run, {"--overwrite"}), kFailure, run + ": is in use by process ");
-    check_error({"compare", "--overwrite", "--out", run}, kFailure, run + ": is in use by process ");
+    check_error({"compare", "--variants", "mha", "--overwrite", "--out", run}, kFailure,
+                run + ": is in use by process ");
   }
   CHECK(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
 }

@@ -172,7 +172,7 @@ def test_hostile_names_and_damage(tilegrad, folder, compared):
     metrics.write_text("\n".join([lines[0], "{\"step\": nonsense", *lines[2:]]) + "\n{\"step\": 13, \"lo")
     out = folder / "report.html"
     done = run(tilegrad, "report", compared / "mha-flash", damaged, "--out", out)
-    warning = f"{metrics}: 1 damaged line, the first is line 2; the last line was written by half; left out"
+    warning = f"{metrics}: 1 damaged line, the first is line 2; the last line was written only in part; left out"
     check(warning in done.stderr, f"no warning on the terminal: {done.stderr}")
     page = open_page(out, folder)
     check(warning in page.texts, f"no warning on the page: {page.texts}")

@@ -164,7 +164,7 @@ TEST_CASE("report: damaged and half-written lines are told, and the rest is show
   CHECK(json["warnings"][0] == run + "/environment.json: is not a JSON object; left out");
   CHECK(json["warnings"][1] ==
         metrics +
-            ": 2 damaged lines, the first is line 1; the last line was written by half; "
+            ": 2 damaged lines, the first is line 1; the last line was written only in part; "
             "left out");
   CHECK(json["warnings"][2].get<std::string>().find("memory.jsonl: 1 damaged line, the first is") !=
         std::string::npos);

@@ -7,8 +7,8 @@
 
 namespace tilegrad::train {
 
-/// An option ("--name", perhaps with aliases: "--name,--alias") that takes one of the names of E and writes its value
-/// to `field`: an E or an optional one.
+/// An option ("--name", perhaps with aliases: "--name,--alias") that takes one of the names of E and writes
+/// its value to `field`: an E or an optional one.
 template <class E, class Field>
 CLI::Option* add_choice(CLI::App& app, const std::string& name, Field& field, const std::string& help) {
   const std::string what = name.substr(2, name.find(',') - 2);  // the first name, without the dashes

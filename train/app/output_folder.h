@@ -16,8 +16,8 @@ std::filesystem::path free_folder(const std::filesystem::path& folder);
 /// Throws if the folder holds results; the message names --overwrite, a free folder and, for a run, --resume.
 void check_free(const std::filesystem::path& folder);
 
-/// The files of the run that is replaced, kept in the subfolder `previous` until the new run has saved. Those of a
-/// new run that was killed before it had saved are replaced in turn, and `previous` stays.
+/// The files of the run that is replaced, kept in the subfolder `previous` until the new run has saved. Those
+/// of a new run that was killed before it had saved are replaced in turn, and `previous` stays.
 class PreviousRun {
  public:
   explicit PreviousRun(const RunFolder& folder);

@@ -10,8 +10,8 @@
 
 namespace tilegrad::train {
 
-/// The settings of a run as options of a command, in groups. A setting is decided in layers, of which a later one
-/// wins: program defaults, the preset of the task or text, the file of --config, the command line.
+/// The settings of a run as options of a command, in groups. A setting is decided in layers, of which a later
+/// one wins: program defaults, the preset of the task or text, the file of --config, the command line.
 class RunOptions {
  public:
   /// Adds an option for every setting, and --config.
@@ -19,14 +19,15 @@ class RunOptions {
   RunOptions(const RunOptions&) = delete;
   RunOptions& operator=(const RunOptions&) = delete;
 
-  /// Reads the file of --config, if given, and applies every layer. Call it after the command line was parsed.
+  /// Reads the file of --config, if given, and applies every layer. Call it after the command line was
+  /// parsed.
   RunConfig resolve();
 
   /// A resumed run: `saved` with those settings that may differ. Throws, naming it, if another one was given.
   RunConfig resolve_resumed(const RunConfig& saved);
 
-  /// A repeated run: `saved`, read from `file`, in the folder of --out if that was given. Throws if another setting
-  /// was given, because a repeated run is the same one.
+  /// A repeated run: `saved`, read from `file`, in the folder of --out if that was given. Throws if another
+  /// setting was given, because a repeated run is the same one.
   RunConfig resolve_repeated(const RunConfig& saved, std::string_view file);
 
   /// Whether the command line or the file of --config says something about it.

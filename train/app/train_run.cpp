@@ -145,7 +145,8 @@ StepReport TrainingRun::step(Profiler* profiler) {
     write_memory_timeline(folder_.memory_file(), recorder.memory(number));
     return report;
   } catch (const Error& error) {
-    // The optimiser comes last, so the weights are still those of the step before. They are not worth an older run.
+    // The optimiser comes last, so the weights are still those of the step before. They are not worth an
+    // older run.
     if (unsaved_ && !previous_ && weights_are_finite(trainer_)) save();
     fail("step {}: {}", number, error.what());
   }

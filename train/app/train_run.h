@@ -20,8 +20,8 @@ struct RunControl {
 };
 
 /// Trains, writes the files of RunFolder, and prints a summary. Returns kSuccess, or kInterrupted after
-/// Ctrl-C. Throws if config.out holds results that neither `resume` nor `overwrite` is about, or if another process
-/// writes there.
+/// Ctrl-C. Throws if config.out holds results that neither `resume` nor `overwrite` is about, or if another
+/// process writes there.
 int run_training(const RunConfig& config, const RunControl& control, const Console& console);
 
 }  // namespace tilegrad::train

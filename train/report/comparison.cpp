@@ -26,7 +26,8 @@ double largest_difference(const LoadedRun& first, const LoadedRun& run) {
   return largest;
 }
 
-// One number of every run: its key in JSON, its heading in a table (none: not shown), and how it is shown there.
+// One number of every run: its key in JSON, its heading in a table (none: not shown), and how it is shown
+// there.
 struct Column {
   std::string_view key;
   std::string_view heading;

@@ -34,8 +34,8 @@ struct LoadedRuns {
   std::vector<std::string> warnings = {};                              ///< what is missing or damaged
 };
 
-/// Reads one run. Throws Error if its config.json cannot be read; anything else that is missing or damaged is left
-/// out, with a sentence in `warnings`.
+/// Reads one run. Throws Error if its config.json cannot be read; anything else that is missing or damaged is
+/// left out, with a sentence in `warnings`.
 LoadedRun load_run(const std::filesystem::path& folder, std::vector<std::string>& warnings);
 
 /// Reads the runs of each folder: its own, or those that its compare.json names, or those of the folders in

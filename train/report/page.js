@@ -339,7 +339,7 @@
     }
   }
 
-  function addTable(parent, { title, columns, rows, folded }) {
+  function addTitledTable(parent, { title, columns, rows, folded }) {
     if (folded) {
       const { summary } = addFolded(element("section", { parent }), { class: "card" }, (details) =>
         addTable(details, columns, rows));
@@ -362,11 +362,11 @@
     element("h1", { parent: page, text: report.title });
     if (report.finding !== "") element("p", { parent: page, class: "finding", text: report.finding });
     for (const text of report.warnings) element("p", { parent: page, class: "warning", text });
-    for (const table of report.tables.filter((t) => !t.folded)) addTable(page, table);
+    for (const table of report.tables.filter((t) => !t.folded)) addTitledTable(page, table);
     const charts = element("section", { parent: page, class: "charts" });
     for (const chart of report.charts) addChart(charts, chart);
     addFacts(page);
-    for (const table of report.tables.filter((t) => t.folded)) addTable(page, table);
+    for (const table of report.tables.filter((t) => t.folded)) addTitledTable(page, table);
   }
 
   function redraw() {

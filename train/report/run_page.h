@@ -5,7 +5,8 @@
 
 namespace tilegrad::train {
 
-/// One run, or several side by side. What was damaged or missing in their folders becomes a warning on the page.
+/// One run, or several side by side. What was damaged or missing in their folders becomes a warning on the
+/// page.
 Report run_page(const LoadedRuns& all);
 
 }  // namespace tilegrad::train

@@ -142,11 +142,12 @@ void for_each_setting(F&& f, Configs&... c) {
 /// config.json: every setting, and the facts about the text.
 nlohmann::ordered_json to_json(const RunConfig& config);
 
-/// Reads a whole config.json. Throws Error "<where>: ..." if a setting is missing, unknown or of the wrong type.
+/// Reads a whole config.json. Throws Error "<where>: ..." if a setting is missing, unknown or of the wrong
+/// type.
 RunConfig config_from_json(std::string_view text, std::string_view where);
 
-/// Reads those settings that the text has into `config`, and returns their names. Throws Error "<where>: ..." as
-/// config_from_json() does.
+/// Reads those settings that the text has into `config`, and returns their names. Throws Error "<where>: ..."
+/// as config_from_json() does.
 std::set<std::string_view> settings_from_json(std::string_view text, std::string_view where,
                                               RunConfig& config);
 
