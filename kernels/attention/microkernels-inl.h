@@ -130,42 +130,42 @@ HWY_INLINE T* panel_row(T* panel, Index m) {
 
 // The factor that is read element by element: element (m, k) of a matrix, or of a matrix's transpose.
 template <class T>
-struct Natural {
+struct RowMajor {
   const T* data;
   Index stride;
   HWY_INLINE const T& at(Index m, Index k) const { return data[m * stride + k]; }
-  HWY_INLINE Natural from_row(Index m) const { return {data + m * stride, stride}; }
-  HWY_INLINE Natural from_inner(Index k) const { return {data + k, stride}; }
+  HWY_INLINE RowMajor from_row(Index m) const { return {data + m * stride, stride}; }
+  HWY_INLINE RowMajor from_inner(Index k) const { return {data + k, stride}; }
 };
 template <class T>
-struct Transposed {
+struct ColMajor {
   const T* data;
   Index stride;
   HWY_INLINE const T& at(Index m, Index k) const { return data[k * stride + m]; }
-  HWY_INLINE Transposed from_row(Index m) const { return {data + m, stride}; }
-  HWY_INLINE Transposed from_inner(Index k) const { return {data + k * stride, stride}; }
+  HWY_INLINE ColMajor from_row(Index m) const { return {data + m, stride}; }
+  HWY_INLINE ColMajor from_inner(Index k) const { return {data + k * stride, stride}; }
 };
 
 // Which of the two vectors of a panel's row a product needs.
-struct Lower {
+struct LowLanes {
   static constexpr bool kLower = true, kUpper = false;
 };
-struct Upper {
+struct HighLanes {
   static constexpr bool kLower = false, kUpper = true;
 };
-struct Both {
+struct AllLanes {
   static constexpr bool kLower = true, kUpper = true;
 };
 
 // Rows of a panel: the first `lower` ones matter in their lower vector alone, the last `upper` ones in their
 // upper vector alone. So it is along the diagonal of a causal mask, where a row of scores begins or ends
 // within a panel, and half of the work is saved there.
-struct Halves {
+struct LaneSplit {
   Index lower, both, upper;
 
   Index size() const { return lower + both + upper; }
   // The rows [begin, end) of these.
-  Halves part(Index begin, Index end) const {
+  LaneSplit part(Index begin, Index end) const {
     const Index both_begin = std::clamp(lower, begin, end),
                 upper_begin = std::clamp(lower + both, begin, end);
     return {both_begin - begin, upper_begin - both_begin, end - upper_begin};
@@ -181,7 +181,7 @@ struct Accumulators {
     for (Index m = 0; m < M; ++m) v[m][0] = v[m][1] = hn::Zero(Tag<T>());
   }
   // += a (M, K) · b (K, panel)
-  template <class Half = Both, class A>
+  template <class Half = AllLanes, class A>
   HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, Index inner) {
     const Tag<T> d;
     for (Index k = 0; k < inner; ++k) {
@@ -198,11 +198,11 @@ struct Accumulators {
   }
   // The same for an inner dimension whose rows of b are 0 in one of the vectors.
   template <class A>
-  HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, const Halves& inner) {
-    add_product<Lower>(a, b, inner.lower);
-    add_product<Both>(a.from_inner(inner.lower), b + inner.lower * kPanel<T>, inner.both);
+  HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, const LaneSplit& inner) {
+    add_product<LowLanes>(a, b, inner.lower);
+    add_product<AllLanes>(a.from_inner(inner.lower), b + inner.lower * kPanel<T>, inner.both);
     const Index rest = inner.lower + inner.both;
-    add_product<Upper>(a.from_inner(rest), b + rest * kPanel<T>, inner.upper);
+    add_product<HighLanes>(a.from_inner(rest), b + rest * kPanel<T>, inner.upper);
   }
 };
 
@@ -225,13 +225,13 @@ HWY_INLINE void for_row_blocks(Index rows, F&& f) {
 
 // a (rows, inner) · b (inner, panel): for each row m of the product, finish(m, x0, x1) gets its two vectors,
 // of which one may be 0 instead.
-template <class T, class Half = Both, class Inner, class A, class F>
+template <class T, class Half = AllLanes, class Inner, class A, class F>
 HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b, F&& finish) {
   for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
     constexpr Index kRows = size();
     Accumulators<T, kRows> c;
     c.clear();
-    if constexpr (std::is_same_v<Inner, Halves>) {
+    if constexpr (std::is_same_v<Inner, LaneSplit>) {
       c.add_product(a.from_row(m), b, inner);
     } else {
       c.template add_product<Half>(a.from_row(m), b, inner);
@@ -250,8 +250,8 @@ HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
 // The same for a long inner dimension, in parts: a part of b stays in the first-level cache for all rows, and
 // a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what was summed so
 // far.
-template <class T, class Half = Both, class F>
-HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, Natural<T> a, const T* b, T* sums,
+template <class T, class Half = AllLanes, class F>
+HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, RowMajor<T> a, const T* b, T* sums,
                                   F&& finish) {
   const Tag<T> d;
   const auto first = [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(sums, i, x0, x1); };
@@ -272,26 +272,26 @@ HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, Natural<T
 
 // The same where some rows of the product matter in one vector alone.
 template <class T, class F>
-HWY_INLINE void multiply_in_parts(const Halves& rows, Index inner, Index part, Natural<T> a, const T* b,
+HWY_INLINE void multiply_in_parts(const LaneSplit& rows, Index inner, Index part, RowMajor<T> a, const T* b,
                                   T* sums, F&& finish) {
   const auto some = [&](auto half, Index first, Index n) HWY_ATTR {
     multiply_in_parts<T, decltype(half)>(n, inner, part, a.from_row(first), b, panel_row(sums, first),
                                          [&](Index m, Vec<T> x0, Vec<T> x1)
                                              HWY_ATTR { finish(first + m, x0, x1); });
   };
-  some(Both(), rows.lower, rows.both);
-  if (rows.lower > 0) some(Lower(), 0, rows.lower);
-  if (rows.upper > 0) some(Upper(), rows.lower + rows.both, rows.upper);
+  some(AllLanes(), rows.lower, rows.both);
+  if (rows.lower > 0) some(LowLanes(), 0, rows.lower);
+  if (rows.upper > 0) some(HighLanes(), rows.lower + rows.both, rows.upper);
 }
 
 // c (rows, panel) += a · b. Of a long inner dimension 64 terms are summed at a time, starting at zero, and added
 // to c: the error of a sum of n terms in parts of m grows with sqrt(n (m + n / m)) instead of n.
 template <class T, class A>
-HWY_INLINE void multiply_add(T* c, Index rows, const Halves& inner, const A& a, const T* b) {
+HWY_INLINE void multiply_add(T* c, Index rows, const LaneSplit& inner, const A& a, const T* b) {
   constexpr Index kPart = 64;
   const Tag<T> d;
   for (Index begin = 0; begin < inner.size(); begin += kPart) {
-    const Halves part = inner.part(begin, std::min(begin + kPart, inner.size()));
+    const LaneSplit part = inner.part(begin, std::min(begin + kPart, inner.size()));
     multiply<T>(rows, part, a.from_inner(begin), panel_row(b, begin),
                 [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR {
                   T* row = panel_row(c, m);
@@ -301,9 +301,9 @@ HWY_INLINE void multiply_add(T* c, Index rows, const Halves& inner, const A& a, 
 }
 
 // x as the products read it: where it lies, or in `memory` if it is stored in fewer bits.
-template <class S>
-HWY_INLINE Mat<const Compute<S>> widened(Mat<const S> x, [[maybe_unused]] Compute<S>* memory) {
-  if constexpr (std::is_same_v<S, Compute<S>>) {
+template <class Stored>
+HWY_INLINE Mat<const Compute<Stored>> widened(Mat<const Stored> x, [[maybe_unused]] Compute<Stored>* memory) {
+  if constexpr (std::is_same_v<Stored, Compute<Stored>>) {
     return x;
   } else {
     for (Index r = 0; r < x.rows; ++r) {
@@ -394,10 +394,11 @@ HWY_INLINE void pack_transposed(T* panel, Mat<const T> x) {
 
 // y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
 // computed in, it is rounded once; `memory` (n, dim) is for that.
-template <class S>
-HWY_INLINE void store_transposed(Mat<S> y, Write write, const Compute<S>* x, Compute<S>* memory) {
-  using T = Compute<S>;
-  if constexpr (std::is_same_v<S, T>) {
+template <class Stored>
+HWY_INLINE void store_transposed(Mat<Stored> y, Write write, const Compute<Stored>* x,
+                                 Compute<Stored>* memory) {
+  using T = Compute<Stored>;
+  if constexpr (std::is_same_v<Stored, T>) {
     if (write == Write::overwrite) {
       transpose<T, false>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
     } else {
