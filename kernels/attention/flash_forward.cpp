@@ -121,12 +121,12 @@ class FlashForward {
     const auto k = problem_.in.k.head(task.sequence->b, task.hkv);
     const auto v = problem_.in.v.head(task.sequence->b, task.hkv);
     for (Index j = all.begin; j < all.end; j += schedule_.tile().keys) {
-      const Range some = {j, std::min(j + schedule_.tile().keys, all.end)};
-      const auto keys = widened(k.row_block(j, some.size()), w.wide_k);
-      const auto values = widened(v.row_block(j, some.size()), w.wide_v);
+      const Range tile_keys = {j, std::min(j + schedule_.tile().keys, all.end)};
+      const auto keys = widened(k.row_block(j, tile_keys.size()), w.wide_k);
+      const auto values = widened(v.row_block(j, tile_keys.size()), w.wide_v);
       for_each_panel(task, states, w, [&](const QueryPanel& p) HWY_ATTR {
         Tile tile = p.tile;
-        tile.keys = {std::max(some.begin, p.tile.keys.begin), std::min(some.end, p.tile.keys.end)};
+        tile.keys = {std::max(tile_keys.begin, p.tile.keys.begin), std::min(tile_keys.end, p.tile.keys.end)};
         if (tile.keys.empty()) return;
         const Index first = tile.keys.begin - j, n = tile.keys.size();
         add_keys(p, tile, keys.row_block(first, n), values.row_block(first, n), w);

@@ -2,17 +2,19 @@
 // panels whose lanes are queries and for panels whose lanes are keys. Each step is one walk over a panel that
 // lies in the first-level cache, and is taken only if its option is set: a tile without options, that no mask
 // cuts, never comes here.
-#if defined(TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
-#undef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#if defined(TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_
 #else
-#define TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#define TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_
 #endif
 
 #include <numbers>
 
-#include "tilegrad/kernels/attention/microkernels-inl.h"
+#include "tilegrad/kernels/attention/exp2-inl.h"
+#include "tilegrad/kernels/attention/panels-inl.h"
 #include "tilegrad/kernels/attention/problem.h"
+#include "tilegrad/kernels/attention/transpose-inl.h"
 #include "tilegrad/kernels/attention_dropout.h"
 
 HWY_BEFORE_NAMESPACE();
