@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tilegrad/kernels/attention/problem.h"
+#include "tilegrad/kernels/parallel.h"
 
 /// What the backward passes of naive and flash attention share. Private to kernels/.
 namespace tilegrad::kernels {

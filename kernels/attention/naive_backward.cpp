@@ -29,15 +29,17 @@ class NaiveBackward : NaiveAttention<T> {
         head_parts_(grads.dbias && grads.dbias.stride_h == 0 ? 1 : in.k.heads),
         chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(batch_parts_ * head_parts_, 1)), 1,
                                   std::max<Index>(ceil_div(in.q.time, kRows), 1))),
-        scratch_({kRows * in.k.time, kRows * in.k.time, in.k.time}),
-        shares_(chunks_ * kv_size() * static_cast<Index>(sizeof(T)), memory::Category::workspace),
+        workspace_({{&Pieces::ds, kRows * in.k.time},
+                    {&Pieces::dropped, kRows * in.k.time},
+                    {&Pieces::factors, in.k.time}}),
+        shares_(chunks_ * kv_size() * Index{sizeof(T)}, memory::Category::workspace),
         sums_(grads.dsinks.empty() ? 0
                                    : static_cast<std::size_t>(chunks_ * problem_.batch * problem_.heads)) {}
 
   void run() {
     clear_dbias(grads_, problem_);
     parallel_tasks(chunks_ * batch_parts_ * head_parts_,
-                   [&](Index number, int thread) { run_task(task(number), thread); });
+                   [&](Index number, int thread) { run_task(task(number), workspace_.of(thread)); });
     add_shares();
     if (!grads_.dsinks.empty()) add_sums();
   }
@@ -45,6 +47,11 @@ class NaiveBackward : NaiveAttention<T> {
  private:
   using NaiveAttention<T>::problem_;
   static constexpr Index kTasks = 8;
+
+  // `dropped` is used again for the products Q Kᵀ.
+  struct Pieces {
+    T *ds, *dropped, *factors;
+  };
 
   Index dk_size() const { return problem_.batch * problem_.kv_heads * problem_.tk * problem_.dim; }
   Index kv_size() const {
@@ -65,21 +72,21 @@ class NaiveBackward : NaiveAttention<T> {
   };
   Task task(Index number) const {
     const Index head_part = number % head_parts_, rest = number / head_parts_;
-    return {rest / batch_parts_, part_of({0, problem_.batch}, rest % batch_parts_, batch_parts_),
-            part_of({0, problem_.kv_heads}, head_part, head_parts_)};
+    return {rest / batch_parts_, split_of({0, problem_.batch}, rest % batch_parts_, batch_parts_),
+            split_of({0, problem_.kv_heads}, head_part, head_parts_)};
   }
 
   // Chunks are cut by position, so that queries which share a row of dbias lie in the same one.
   Index chunk_of(Range queries) const { return queries.begin * chunks_ / problem_.tq; }
 
-  void run_task(const Task& task, int thread) {
+  void run_task(const Task& task, const Pieces& w) {
     clear_shares(task);
-    const Index group = problem_.group();
+    const Index group = problem_.group_size();
     for (Index h = task.kv_heads.begin * group; h < task.kv_heads.end * group; ++h) {
       for (Index n = 0; n < std::ssize(this->blocks_); ++n) {
-        const RowBlock at = this->row_block(n, h);
-        const bool inside = task.batch.begin <= at.b() && at.b() < task.batch.end;
-        if (inside && chunk_of(at.queries) == task.chunk) run_block(at, task.chunk, thread);
+        const RowBlock tile = this->row_block(n, h);
+        const bool inside = task.batch.begin <= tile.b() && tile.b() < task.batch.end;
+        if (inside && chunk_of(tile.queries) == task.chunk) run_block(tile, task.chunk, w);
       }
     }
   }
@@ -95,61 +102,61 @@ class NaiveBackward : NaiveAttention<T> {
     }
   }
 
-  void run_block(const RowBlock& at, Index chunk, int thread) {
-    const Mat<const T> p = this->part(p_, at), dout = this->queries(dout_, at);
-    const auto rows = [&](Mat<T> x) { return x.row_block(at.keys.begin, at.keys.size()); };
-    T* factors = scratch_.piece(thread, 2);
+  void run_block(const RowBlock& tile, Index chunk, const Pieces& w) {
+    const Mat<const T> p = this->part(p_, tile), dout = this->queries(dout_, tile);
+    const auto rows = [&](Mat<T> x) { return x.row_block(tile.keys.begin, tile.keys.size()); };
+    T* factors = w.factors;
     // forward: O = (P ⊙ M) V
-    this->add_transposed(rows(share_of(chunk, true, at.b(), at.hkv)),
-                         this->dropped(p, scratch_.piece(thread, 1), factors, at), dout, at);
-    const Mat<T> ds(scratch_.piece(thread, 0), p.rows, p.cols);
-    gemm_serial<T>(ds, T{1}, dout, Op::none, this->keys(problem_.in.v, at), Op::transpose, T{0});
+    this->add_transposed(rows(share_of(chunk, true, tile.b(), tile.hkv)),
+                         this->dropped(p, w.dropped, factors, tile), dout, tile);
+    const Mat<T> ds(w.ds, p.rows, p.cols);
+    gemm_serial<T>(ds, T{1}, dout, Op::none, this->keys(problem_.in.v, tile), Op::transpose, T{0});
     for (Index i = 0; i < p.rows; ++i)
-      score_gradients(ds.row(i), p.row(i), at.queries.begin + i, chunk, factors, at);
-    through_scale(ds, Mat<T>(scratch_.piece(thread, 1), p.rows, p.cols), at);
+      score_gradients(ds.row(i), p.row(i), tile.queries.begin + i, chunk, factors, tile);
+    through_scale(ds, Mat<T>(w.dropped, p.rows, p.cols), tile);
     // forward: S = scale Q Kᵀ
     if (grads_.dq.data != nullptr) {
-      const Mat<T> dq = grads_.dq.head(at.b(), at.h).row_block(at.queries.begin, p.rows);
-      this->multiply(dq, ds, this->keys(problem_.in.k, at), grads_.write_q == Write::overwrite ? T{0} : T{1},
-                     at);
+      const Mat<T> dq = grads_.dq.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
+      this->multiply(dq, ds, this->keys(problem_.in.k, tile),
+                     grads_.write_q == Write::overwrite ? T{0} : T{1}, tile);
     }
-    this->add_transposed(rows(share_of(chunk, false, at.b(), at.hkv)), ds, this->queries(problem_.in.q, at),
-                         at);
+    this->add_transposed(rows(share_of(chunk, false, tile.b(), tile.hkv)), ds,
+                         this->queries(problem_.in.q, tile), tile);
   }
 
   // forward: P = softmax(S + bias). In place of dP.
-  void score_gradients(T* ds, const T* p, Index i, Index chunk, T* factors, const RowBlock& at) {
-    const Index n = at.keys.size(), row = problem_.row(at.b(), at.h, i);
-    if (problem_.options.dropout > 0) this->drop(ds, factors, i, at);
-    this->hide(ds, i, at, T{0});
-    const T dlse = dlse_.empty() ? T{0} : dlse_[static_cast<std::size_t>(row)];
+  void score_gradients(T* ds, const T* p, Index i, Index chunk, T* factors, const RowBlock& tile) {
+    const Index n = tile.keys.size(), row = problem_.row(tile.b(), tile.h, i);
+    if (problem_.options.dropout > 0) this->drop(ds, factors, i, tile);
+    this->mask_out(ds, i, tile, T{0});
+    const T dlse = dlse_.empty() ? T{0} : dlse_[row];
     T delta = row_dot<T>(n, p, ds) - dlse;
     // 0 · NaN is NaN, but a row that sees nothing has no gradients but that of its sink.
-    const bool blind = !std::isfinite(delta) && problem_.blind(*at.sequence, at.h, i);
-    if (blind) delta = -dlse;
-    for (Index j = 0; j < n; ++j) ds[j] = blind ? T{0} : p[j] * (ds[j] - delta);
-    this->hide(ds, i, at, T{0});
+    const bool fully_masked = !std::isfinite(delta) && problem_.fully_masked(*tile.sequence, tile.h, i);
+    if (fully_masked) delta = -dlse;
+    for (Index j = 0; j < n; ++j) ds[j] = fully_masked ? T{0} : p[j] * (ds[j] - delta);
+    this->mask_out(ds, i, tile, T{0});
     if (grads_.dbias) {
-      T* to = grads_.dbias.row(at.b(), at.h, i) + at.keys.begin;
+      T* to = grads_.dbias.row(tile.b(), tile.h, i) + tile.keys.begin;
       for (Index j = 0; j < n; ++j) to[j] += ds[j];
     }
     if (grads_.dsinks.empty() || delta == 0) return;
-    const auto sink = static_cast<double>(problem_.in.sinks[static_cast<std::size_t>(at.h)]);
-    const auto lse = static_cast<double>(lse_[static_cast<std::size_t>(row)]);
+    const auto sink = static_cast<double>(problem_.in.sinks[tile.h]);
+    const auto lse = static_cast<double>(lse_[row]);
     if (std::isinf(lse) && lse < 0) return;  // the row saw nothing, its sink is −inf as well
-    sum_of(chunk, at.b(), at.h) -= std::exp(sink - lse) * static_cast<double>(delta);
+    sum_of(chunk, tile.b(), tile.h) -= std::exp(sink - lse) * static_cast<double>(delta);
   }
 
   // To the gradient of Q Kᵀ. The softcap's derivative needs the products again.
-  void through_scale(Mat<T> ds, Mat<T> products, const RowBlock& at) const {
+  void through_scale(Mat<T> ds, Mat<T> products, const RowBlock& tile) const {
     const T scale = static_cast<T>(problem_.scale), cap = static_cast<T>(problem_.softcap);
-    if (cap > 0) this->products(products, at);
+    if (cap > 0) this->products(products, tile);
     for (Index i = 0; i < ds.rows; ++i) {
       for (Index j = 0; j < ds.cols; ++j) {
         const T t = cap > 0 ? std::tanh(products(i, j) / cap) : T{0};
         ds(i, j) *= scale * (1 - t * t);
       }
-      this->hide(ds.row(i), at.queries.begin + i, at, T{0});
+      this->mask_out(ds.row(i), tile.queries.begin + i, tile, T{0});
     }
   }
 
@@ -171,7 +178,7 @@ class NaiveBackward : NaiveAttention<T> {
   }
 
   double& sum_of(Index chunk, Index b, Index h) {
-    return sums_[static_cast<std::size_t>((chunk * problem_.batch + b) * problem_.heads + h)];
+    return sums_[(chunk * problem_.batch + b) * problem_.heads + h];
   }
   void add_sums() {
     for (Index h = 0; h < problem_.heads; ++h) {
@@ -179,7 +186,7 @@ class NaiveBackward : NaiveAttention<T> {
       for (Index c = 0; c < chunks_; ++c) {
         for (Index b = 0; b < problem_.batch; ++b) sum += sum_of(c, b, h);
       }
-      store(grads_.dsinks[static_cast<std::size_t>(h)], grads_.write_sinks, static_cast<T>(sum));
+      store(grads_.dsinks[h], grads_.write_sinks, static_cast<T>(sum));
     }
   }
 
@@ -187,7 +194,7 @@ class NaiveBackward : NaiveAttention<T> {
   HeadsView<const T> dout_;
   std::span<const T> p_, lse_, dlse_;
   Index batch_parts_, head_parts_, chunks_;  // tasks are (chunk, part of the batch, part of the heads)
-  Scratch<T> scratch_;
+  Workspace<T, Pieces> workspace_;
   memory::Block shares_;      // (chunks, dK then dV)
   std::vector<double> sums_;  // (chunks, B, Hq): shares of dsinks
 };

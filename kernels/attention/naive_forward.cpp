@@ -16,63 +16,68 @@ class NaiveForward : NaiveAttention<T> {
         out_(out),
         lse_(lse),
         p_(p),
-        scratch_({options.dropout > 0 ? kRows * in.k.time : 0, in.k.time}) {}
+        workspace_({{&Pieces::dropped, options.dropout > 0 ? kRows * in.k.time : 0},
+                    {&Pieces::factors, in.k.time}}) {}
 
   void run() {
     const Index heads = problem_.heads;
-    parallel_tasks(static_cast<Index>(this->blocks_.size()) * heads, [&](Index task, int thread) {
-      const RowBlock at = this->row_block(task / heads, task % heads);
-      const Mat<T> p = this->part(p_, at);
-      this->products(p, at);
-      for (Index i = 0; i < p.rows; ++i) softmax_row(p.row(i), at.queries.begin + i, at);
-      const Mat<T> out = out_.head(at.b(), at.h).row_block(at.queries.begin, p.rows);
-      this->multiply(out, this->dropped(p, scratch_.piece(thread, 0), scratch_.piece(thread, 1), at),
-                     this->keys(problem_.in.v, at), T{0}, at);
+    parallel_tasks(std::ssize(this->blocks_) * heads, [&](Index task, int thread) {
+      const Pieces w = workspace_.of(thread);
+      const RowBlock tile = this->row_block(task / heads, task % heads);
+      const Mat<T> p = this->part(p_, tile);
+      this->products(p, tile);
+      for (Index i = 0; i < p.rows; ++i) softmax_row(p.row(i), tile.queries.begin + i, tile);
+      const Mat<T> out = out_.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
+      this->multiply(out, this->dropped(p, w.dropped, w.factors, tile), this->keys(problem_.in.v, tile), T{0},
+                     tile);
     });
   }
 
  private:
   using NaiveAttention<T>::problem_;
+  struct Pieces {
+    T *dropped, *factors;
+  };
 
-  void softmax_row(T* row, Index i, const RowBlock& at) {
+  void softmax_row(T* row, Index i, const RowBlock& tile) {
     constexpr T kInfinity = std::numeric_limits<T>::infinity();
-    const Index n = at.keys.size();
-    modify(row, i, at);
-    this->hide(row, i, at, -kInfinity);
-    const T sink = problem_.sink(at.h);
+    const Index n = tile.keys.size();
+    apply(row, i, tile);
+    this->mask_out(row, i, tile, -kInfinity);
+    const T sink = problem_.sink(tile.h);
     const T max = std::max(sink, row_max<T>(n, row));
     // −inf − (−inf) is NaN, as it should unless the row sees nothing.
-    const T shift = max == -kInfinity && problem_.blind(*at.sequence, at.h, i) ? T{0} : max;
+    const T shift = max == -kInfinity && problem_.fully_masked(*tile.sequence, tile.h, i) ? T{0} : max;
     const T sum = row_exp<T>(row, n, row, shift) + std::exp(sink - shift);
-    lse_[static_cast<std::size_t>(problem_.row(at.b(), at.h, i))] = max + std::log(sum);
+    lse_[problem_.row(tile.b(), tile.h, i)] = max + std::log(sum);
     row_scale<T>(row, n, sum == 0 ? T{0} : 1 / sum);
-    this->hide(row, i, at, T{0});
-    T* whole = row - at.keys.begin;
+    this->mask_out(row, i, tile, T{0});
+    T* whole = row - tile.keys.begin;
     std::fill(whole, row, T{0});
     std::fill(row + n, whole + problem_.tk, T{0});
   }
 
   // Softcap, bias and ALiBi.
-  void modify(T* row, Index i, const RowBlock& at) const {
-    const Index n = at.keys.size();
+  void apply(T* row, Index i, const RowBlock& tile) const {
+    const Index n = tile.keys.size();
     if (problem_.softcap > 0) {
       const T cap = static_cast<T>(problem_.softcap);
       for (Index j = 0; j < n; ++j) row[j] = cap * std::tanh(row[j] / cap);
     }
     if (problem_.in.bias) {
-      const T* bias = problem_.in.bias.row(at.b(), at.h, i) + at.keys.begin;
+      const T* bias = problem_.in.bias.row(tile.b(), tile.h, i) + tile.keys.begin;
       for (Index j = 0; j < n; ++j) row[j] += bias[j];
     }
     if (!problem_.in.alibi.empty()) {
-      const T slope = problem_.in.alibi[static_cast<std::size_t>(at.h)];
+      const T slope = problem_.in.alibi[tile.h];
       for (Index j = 0; j < n; ++j)
-        row[j] -= slope * static_cast<T>(std::abs(i + at.sequence->shift - at.keys.begin - j));
+        row[j] -= slope * static_cast<T>(std::abs(i + tile.sequence->shift - tile.keys.begin - j));
     }
   }
 
   HeadsView<T> out_;
   std::span<T> lse_, p_;
-  Scratch<T> scratch_;
+  Workspace<T, Pieces> workspace_;
 };
 
 }  // namespace

@@ -2,52 +2,54 @@
 // panels whose lanes are queries and for panels whose lanes are keys. Each step is one walk over a panel that
 // lies in the first-level cache, and is taken only if its option is set: a tile without options, that no mask
 // cuts, never comes here.
-#if defined(TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
-#undef TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#if defined(TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_
 #else
-#define TILEGRAD_KERNELS_ATTENTION_SCORES_INL_H_
+#define TILEGRAD_KERNELS_ATTENTION_SCORE_MODS_INL_H_
 #endif
 
 #include <numbers>
 
-#include "tilegrad/kernels/attention/microkernels-inl.h"
+#include "tilegrad/kernels/attention/exp2-inl.h"
+#include "tilegrad/kernels/attention/panels-inl.h"
 #include "tilegrad/kernels/attention/problem.h"
+#include "tilegrad/kernels/attention/transpose-inl.h"
 #include "tilegrad/kernels/dropout.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// A part of the score matrix: some queries against some keys, for `heads` heads from h on that share
-// key/value head hkv.
+// A part of the score matrix: some queries against some keys, for `heads` heads from h on that share a key/value
+// head.
 struct Tile {
   const Sequence* sequence;
-  Index h, hkv;
+  Index h;
   Range queries, keys;
   Index heads = 1;
 
   Index b() const { return sequence->b; }
-  bool cut() const { return !sequence->sees_all(queries, keys); }
+  bool is_partial() const { return !sequence->fully_visible(queries, keys); }
   // Counted from the tile's first key; empty somewhere in the tile if there is none.
-  Range keys_seen_by_all() const {
+  Range keys_visible_to_all() const {
     const Index begin = local(sequence->keys_of(queries.end - 1).begin);
     return {begin, std::max(begin, local(sequence->keys_of(queries.begin).end))};
   }
   // The keys that lanes of the lower and the upper vector see, if lanes are rows of the tile.
   template <class T>
-  Halves keys_by_half() const {
+  LaneSplit keys_by_half() const {
     const Index n = keys.size();
     if (rows() <= kLanes<T>) return {n, 0, 0};
-    if (heads > 1 || !cut()) return {0, n, 0};
+    if (heads > 1 || !is_partial()) return {0, n, 0};
     const Index middle = queries.begin + kLanes<T>;
     return halves(local(sequence->keys_of(middle).begin), local(sequence->keys_of(middle - 1).end), n);
   }
   // The queries that see keys of the lower and of the upper vector, if lanes are keys.
   template <class T>
-  Halves queries_by_half() const {
+  LaneSplit queries_by_half() const {
     const Index n = queries.size();
     if (keys.size() <= kLanes<T>) return {n, 0, 0};
-    if (!cut()) return {0, n, 0};
+    if (!is_partial()) return {0, n, 0};
     const Index middle = keys.begin + kLanes<T>;
     const Index upper = sequence->queries_of({middle, keys.end}).begin - queries.begin;
     const Index lower = sequence->queries_of({keys.begin, middle}).end - queries.begin;
@@ -68,7 +70,7 @@ struct Tile {
 
  private:
   // Of n rows, the upper vector matters from `upper` on, and the lower one up to `lower`.
-  static Halves halves(Index upper, Index lower, Index n) {
+  static LaneSplit halves(Index upper, Index lower, Index n) {
     const Index begin = std::min(upper, lower);
     return {begin, lower - begin, n - lower};
   }
@@ -90,22 +92,22 @@ HWY_INLINE void for_each_vector(T* panel, Range rows, F&& f) {
 // Terms of ⟨q_i, k_j⟩ that are summed at once: sums of short sums lose less to rounding, and with 128 terms
 // they cost nothing. A gradient that is summed over many queries averages the errors of their scores; with
 // few queries the scores themselves must be better.
-template <class S>
-Index score_part(const AttentionProblem<S>& problem) {
+template <class Stored>
+Index score_part(const AttentionProblem<Stored>& problem) {
   return problem.tq < kMicroRows ? 16 : 128;
 }
 
 // What turns a score into a power of two: exp(x) = 2^(x log₂ e). The scores of a plain problem are products
 // that were never scaled. Both passes compute exp(x) from x by the same steps, so that the errors of the
 // forward scores, which are in LSE as well, cancel in the probabilities of the backward pass.
-template <class S>
-Compute<S> to_log2(const AttentionProblem<S>& problem) {
-  return static_cast<Compute<S>>((problem.plain() ? problem.scale : 1) * std::numbers::log2e);
+template <class Stored>
+Compute<Stored> to_log2(const AttentionProblem<Stored>& problem) {
+  return static_cast<Compute<Stored>>((problem.no_score_mods() ? problem.scale : 1) * std::numbers::log2e);
 }
 
 // x ← f(scale x) with the softcap f. slope gets f', if it is wanted.
-template <class T, class S>
-HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<S>& problem, T* slope) {
+template <class T, class Stored>
+HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<Stored>& problem, T* slope) {
   const Tag<T> d;
   const auto scale = hn::Set(d, static_cast<T>(problem.scale));
   if (problem.softcap == 0) {
@@ -125,18 +127,18 @@ HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<S>& probl
 
 // Which keys of a tile each row sees, by the masks that are ranges. Keys are counted from the tile's first.
 template <class T>
-class SeenByLane {
+class LaneMask {
  public:
-  explicit SeenByLane(const Tile& at) : all_(at.keys_seen_by_all()) {
-    at.for_each_row([&](Index lane, Index, Index i) {
-      const Range keys = at.sequence->keys_of(i);
-      begin_[lane] = static_cast<T>(at.local(keys.begin));
-      end_[lane] = static_cast<T>(at.local(keys.end));
+  explicit LaneMask(const Tile& tile) : all_(tile.keys_visible_to_all()) {
+    tile.for_each_row([&](Index lane, Index, Index i) {
+      const Range keys = tile.sequence->keys_of(i);
+      begin_[lane] = static_cast<T>(tile.local(keys.begin));
+      end_[lane] = static_cast<T>(tile.local(keys.end));
     });
   }
 
   // Whether some row does not see key j.
-  HWY_INLINE bool cuts(Index j) const { return j < all_.begin || j >= all_.end; }
+  HWY_INLINE bool masks_any(Index j) const { return j < all_.begin || j >= all_.end; }
 
   // The scores x of key j in the lanes from `lane` on; −∞ in those that do not see it.
   HWY_INLINE Vec<T> mask(Index j, Index lane, Vec<T> x) const {
@@ -152,76 +154,76 @@ class SeenByLane {
   HWY_ALIGN T end_[kPanel<T>] = {};
 };
 
-template <class S>
+template <class Stored>
 struct QueryLanes {
-  using T = Compute<S>;
-  const AttentionProblem<S>& problem;
+  using T = Compute<Stored>;
+  const AttentionProblem<Stored>& problem;
   T* aux;  // (keys, panel)
   T* row;  // (keys)
 
   // S from the product Q Kᵀ, −∞ where a query does not see a key.
-  HWY_ATTR void modify(T* s, const Tile& at) const {
-    if (!problem.plain()) scale_and_cap<T>(s, at.keys.size(), problem, nullptr);
-    if (problem.in.bias) add_bias(s, at);
-    if (!problem.in.alibi.empty()) add_alibi(s, at);
-    if (problem.in.mask) apply_mask(s, at);
-    if (at.cut()) apply_ranges(s, at);
+  HWY_ATTR void apply(T* s, const Tile& tile) const {
+    if (!problem.no_score_mods()) scale_and_cap<T>(s, tile.keys.size(), problem, nullptr);
+    if (problem.in.bias) add_bias(s, tile);
+    if (!problem.in.alibi.empty()) add_alibi(s, tile);
+    if (problem.in.mask) apply_mask(s, tile);
+    if (tile.is_partial()) apply_ranges(s, tile);
   }
 
   // P = P ⊙ M
-  HWY_ATTR void drop(T* p, const Tile& at) const {
-    at.for_each_row([&](Index lane, Index h, Index i) {
-      dropout_factors(row, at.keys.begin, at.keys.size(), problem.row(at.b(), h, i), problem.options.dropout,
-                      problem.options.dropout_key);
-      for (Index j = 0; j < at.keys.size(); ++j) panel_row(aux, j)[lane] = row[j];
+  HWY_ATTR void drop(T* p, const Tile& tile) const {
+    tile.for_each_row([&](Index lane, Index h, Index i) {
+      dropout_factors(row, tile.keys.begin, tile.keys.size(), problem.row(tile.b(), h, i),
+                      problem.options.dropout, problem.options.dropout_key);
+      for (Index j = 0; j < tile.keys.size(); ++j) panel_row(aux, j)[lane] = row[j];
     });
-    for_each_vector(p, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(p, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Mul(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
     });
   }
 
  private:
-  HWY_ATTR void add_bias(T* s, const Tile& at) const {
-    for (Index n = 0; n < at.heads; ++n) {
-      const T* first = problem.in.bias.row(at.b(), at.h + n, at.queries.begin) + at.keys.begin;
-      transpose(aux + n * at.queries.size(), kPanel<T>, first, problem.in.bias.stride_q, at.queries.size(),
-                at.keys.size());
+  HWY_ATTR void add_bias(T* s, const Tile& tile) const {
+    for (Index n = 0; n < tile.heads; ++n) {
+      const T* first = problem.in.bias.row(tile.b(), tile.h + n, tile.queries.begin) + tile.keys.begin;
+      transpose(aux + n * tile.queries.size(), kPanel<T>, first, problem.in.bias.stride_q,
+                tile.queries.size(), tile.keys.size());
     }
-    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Add(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
     });
   }
 
-  HWY_ATTR void add_alibi(T* s, const Tile& at) const {
+  HWY_ATTR void add_alibi(T* s, const Tile& tile) const {
     const Tag<T> d;
     HWY_ALIGN T neg_slope[kPanel<T>] = {},
                 position[kPanel<T>] = {};  // of the query, counted from the first key
-    at.for_each_row([&](Index lane, Index h, Index i) {
-      neg_slope[lane] = -problem.in.alibi[static_cast<std::size_t>(h)];
-      position[lane] = static_cast<T>(i + at.sequence->shift - at.keys.begin);
+    tile.for_each_row([&](Index lane, Index h, Index i) {
+      neg_slope[lane] = -problem.in.alibi[h];
+      position[lane] = static_cast<T>(i + tile.sequence->shift - tile.keys.begin);
     });
-    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       const auto distance = hn::Abs(hn::Sub(hn::Load(d, position + lane), hn::Set(d, static_cast<T>(j))));
       return hn::MulAdd(hn::Load(d, neg_slope + lane), distance, x);
     });
   }
 
-  HWY_ATTR void apply_mask(T* s, const Tile& at) const {
+  HWY_ATTR void apply_mask(T* s, const Tile& tile) const {
     const Tag<T> d;
     const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
-    at.for_each_row([&](Index lane, Index h, Index i) {
-      const std::uint8_t* seen = problem.in.mask.row(at.b(), h, i) + at.keys.begin;
-      for (Index j = 0; j < at.keys.size(); ++j) panel_row(aux, j)[lane] = seen[j] != 0 ? T{1} : T{0};
+    tile.for_each_row([&](Index lane, Index h, Index i) {
+      const std::uint8_t* seen = problem.in.mask.row(tile.b(), h, i) + tile.keys.begin;
+      for (Index j = 0; j < tile.keys.size(); ++j) panel_row(aux, j)[lane] = seen[j] != 0 ? T{1} : T{0};
     });
-    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::IfThenElse(hn::Eq(hn::Load(d, panel_row(aux, j) + lane), hn::Zero(d)), nothing, x);
     });
   }
 
-  HWY_ATTR void apply_ranges(T* s, const Tile& at) const {
-    const SeenByLane<T> seen(at);
-    for_each_vector(s, {0, at.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
-      return seen.cuts(j) ? seen.mask(j, lane, x) : x;
+  HWY_ATTR void apply_ranges(T* s, const Tile& tile) const {
+    const LaneMask<T> seen(tile);
+    for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
+      return seen.masks_any(j) ? seen.mask(j, lane, x) : x;
     });
   }
 };
@@ -236,117 +238,117 @@ HWY_INLINE const T* padded(const T* x, Index n, T* memory) {
   return memory;
 }
 
-template <class S>
+template <class Stored>
 struct KeyLanes {
-  using T = Compute<S>;
-  const AttentionProblem<S>& problem;
+  using T = Compute<Stored>;
+  const AttentionProblem<Stored>& problem;
   T* slope;  // (rows, panel): the derivative of the softcap, if it is wanted
   T* keep;   // (rows, panel): M
 
   // S from the product Q Kᵀ, not yet masked.
-  HWY_ATTR void modify(T* s, const Tile& at) const {
-    if (!problem.plain()) scale_and_cap(s, at.rows(), problem, slope);
-    if (problem.in.bias) add_bias(s, at);
-    if (!problem.in.alibi.empty()) add_alibi(s, at);
+  HWY_ATTR void apply(T* s, const Tile& tile) const {
+    if (!problem.no_score_mods()) scale_and_cap(s, tile.rows(), problem, slope);
+    if (problem.in.bias) add_bias(s, tile);
+    if (!problem.in.alibi.empty()) add_alibi(s, tile);
   }
 
   // P = exp(S − LSE), with −LSE in units of log 2, and what its rounding lost.
-  HWY_ATTR void probabilities(T* p, const T* neg_lse, const T* neg_lse_rest, const Tile& at) const {
+  HWY_ATTR void probabilities(T* p, const T* neg_lse, const T* neg_lse_rest, const Tile& tile) const {
     const Tag<T> d;
     const auto c = hn::Set(d, to_log2(problem));
-    for_each_vector(p, {0, at.rows()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
+    for_each_vector(p, {0, tile.rows()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
       return exp2_of_sum<T>(x, c, hn::Set(d, neg_lse[i]), hn::Set(d, neg_lse_rest[i]));
     });
   }
 
   // dS = P ⊙ (M ⊙ dP − delta), in place of dP: the gradient that arrives at the masked, biased score.
-  HWY_ATTR void gradients(T* ds, const T* p, const T* delta, const Tile& at) const {
+  HWY_ATTR void gradients(T* ds, const T* p, const T* delta, const Tile& tile) const {
     const Tag<T> d;
     const bool drops = problem.options.dropout > 0;
-    for_each_vector(ds, {0, at.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(ds, {0, tile.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
       if (drops) x = hn::Mul(x, hn::Load(d, panel_row(keep, i) + lane));
       return hn::Mul(hn::Sub(x, hn::Set(d, delta[i])), hn::Load(d, panel_row(p, i) + lane));
     });
   }
 
   // From the gradient of the score to that of the product Q Kᵀ: through softcap and scale.
-  HWY_ATTR void through_scale(T* ds, const Tile& at) const {
+  HWY_ATTR void through_scale(T* ds, const Tile& tile) const {
     const Tag<T> d;
     const auto scale = hn::Set(d, static_cast<T>(problem.scale));
     const bool capped = problem.softcap > 0;
-    for_each_vector(ds, {0, at.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+    for_each_vector(ds, {0, tile.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
       if (capped) x = hn::Mul(x, hn::Load(d, panel_row(slope, i) + lane));
       return hn::Mul(x, scale);
     });
   }
 
   // Where a query does not see a key, x = value, whatever stands there.
-  HWY_ATTR void hide(T* x, const Tile& at, T value = 0) const {
-    if (problem.in.mask) hide_masked(x, at, value);
-    if (at.cut()) hide_outside(x, at, value);
+  HWY_ATTR void mask_out(T* x, const Tile& tile, T value = 0) const {
+    if (problem.in.mask) mask_out_by_mask(x, tile, value);
+    if (tile.is_partial()) mask_out_by_range(x, tile, value);
   }
 
   // M
-  HWY_ATTR void draw_keep(const Tile& at) const {
-    at.for_each_row([&](Index row, Index h, Index i) {
-      dropout_factors(panel_row(keep, row), at.keys.begin, at.keys.size(), problem.row(at.b(), h, i),
+  HWY_ATTR void draw_keep(const Tile& tile) const {
+    tile.for_each_row([&](Index row, Index h, Index i) {
+      dropout_factors(panel_row(keep, row), tile.keys.begin, tile.keys.size(), problem.row(tile.b(), h, i),
                       problem.options.dropout, problem.options.dropout_key);
     });
   }
   // P = P ⊙ M
-  HWY_ATTR void drop(T* p, const Tile& at) const {
-    for_each_vector(p, {0, at.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
+  HWY_ATTR void drop(T* p, const Tile& tile) const {
+    for_each_vector(p, {0, tile.rows()}, [&](Index i, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Mul(x, hn::Load(Tag<T>(), panel_row(keep, i) + lane));
     });
   }
 
  private:
-  HWY_ATTR void add_bias(T* s, const Tile& at) const {
+  HWY_ATTR void add_bias(T* s, const Tile& tile) const {
     const Tag<T> d;
     T memory[kPanel<T>] = {};
-    at.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const T* bias = padded(problem.in.bias.row(at.b(), h, i) + at.keys.begin, at.keys.size(), memory);
+    tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const T* bias = padded(problem.in.bias.row(tile.b(), h, i) + tile.keys.begin, tile.keys.size(), memory);
       for_each_vector(s, {row, row + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         return hn::Add(x, hn::LoadU(d, bias + lane));
       });
     });
   }
 
-  HWY_ATTR void add_alibi(T* s, const Tile& at) const {
+  HWY_ATTR void add_alibi(T* s, const Tile& tile) const {
     const Tag<T> d;
-    at.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const auto neg_slope = hn::Set(d, -problem.in.alibi[static_cast<std::size_t>(h)]);
+    tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const auto neg_slope = hn::Set(d, -problem.in.alibi[h]);
       for_each_vector(s, {row, row + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
-        const Index distance = at.keys.begin + lane - (i + at.sequence->shift);
+        const Index distance = tile.keys.begin + lane - (i + tile.sequence->shift);
         return hn::MulAdd(neg_slope, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
       });
     });
   }
 
-  HWY_ATTR void hide_masked(T* x, const Tile& at, T value) const {
+  HWY_ATTR void mask_out_by_mask(T* x, const Tile& tile, T value) const {
     const Tag<T> d;
-    const auto hidden = hn::Set(d, value);
+    const auto masked = hn::Set(d, value);
     T seen[kPanel<T>] = {};
-    at.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const std::uint8_t* mask = problem.in.mask.row(at.b(), h, i) + at.keys.begin;
-      for (Index j = 0; j < at.keys.size(); ++j) seen[j] = mask[j] != 0 ? T{1} : T{0};
+    tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const std::uint8_t* mask = problem.in.mask.row(tile.b(), h, i) + tile.keys.begin;
+      for (Index j = 0; j < tile.keys.size(); ++j) seen[j] = mask[j] != 0 ? T{1} : T{0};
       for_each_vector(x, {row, row + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
-        return hn::IfThenElse(hn::Eq(hn::LoadU(d, seen + lane), hn::Zero(d)), hidden, v);
+        return hn::IfThenElse(hn::Eq(hn::LoadU(d, seen + lane), hn::Zero(d)), masked, v);
       });
     });
   }
 
-  HWY_ATTR void hide_outside(T* x, const Tile& at, T value) const {
+  HWY_ATTR void mask_out_by_range(T* x, const Tile& tile, T value) const {
     const Tag<T> d;
-    const auto hidden = hn::Set(d, value);
-    at.for_each_row([&](Index row, Index, Index i) HWY_ATTR {
-      const Range keys = at.sequence->keys_of(i);
-      if (keys.begin <= at.keys.begin && keys.end >= at.keys.end) return;
-      const auto begin = hn::Set(d, static_cast<T>(at.local(keys.begin)));
-      const auto end = hn::Set(d, static_cast<T>(at.local(keys.end)));
+    const auto masked = hn::Set(d, value);
+    tile.for_each_row([&](Index row, Index, Index i) HWY_ATTR {
+      const Range keys = tile.sequence->keys_of(i);
+      if (keys.begin <= tile.keys.begin && keys.end >= tile.keys.end) return;
+      const auto begin = hn::Set(d, static_cast<T>(tile.local(keys.begin)));
+      const auto end = hn::Set(d, static_cast<T>(tile.local(keys.end)));
       for_each_vector(x, {row, row + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
         const auto key = hn::Iota(d, static_cast<T>(lane));
-        return hn::IfThenElse(hn::And(hn::Ge(key, begin), hn::Lt(key, end)), v, hidden);
+        return hn::IfThenElse(hn::And(hn::Ge(key, begin), hn::Lt(key, end)), v, masked);
       });
     });
   }

@@ -1,0 +1,215 @@
+// The matrix products of flash attention, for one SIMD target.
+//
+// A panel is a matrix [rows][kPanel] in our own aligned memory, two vectors wide. Every product reads one
+// factor as a panel, by vectors, and the other element by element from wherever it lies, so that Q, K, V and
+// dO are used in their natural layout. A block of kMicroRows rows of the product stays in registers.
+#if defined(TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_
+#else
+#define TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_
+#endif
+
+#include <algorithm>
+#include <type_traits>
+
+#include "tilegrad/kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+
+// Lanes of a vector, and columns of a panel.
+template <class T>
+inline constexpr Index kLanes = static_cast<Index>(HWY_LANES(T));
+template <class T>
+inline constexpr Index kPanel = 2 * kLanes<T>;
+
+// Rows of a product that stay in registers: 2 accumulators each, of 32 registers or of 16.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+inline constexpr Index kMicroRows = 8;
+#else
+inline constexpr Index kMicroRows = 6;
+#endif
+
+// The two vectors of row m of a panel.
+template <class T>
+HWY_INLINE T* panel_row(T* panel, Index m) {
+  return panel + m * kPanel<T>;
+}
+
+// The factor that is read element by element: element (m, k) of a matrix, or of a matrix's transpose.
+template <class T>
+struct RowMajor {
+  const T* data;
+  Index stride;
+  HWY_INLINE const T& at(Index m, Index k) const { return data[m * stride + k]; }
+  HWY_INLINE RowMajor from_row(Index m) const { return {data + m * stride, stride}; }
+  HWY_INLINE RowMajor from_inner(Index k) const { return {data + k, stride}; }
+};
+template <class T>
+struct ColMajor {
+  const T* data;
+  Index stride;
+  HWY_INLINE const T& at(Index m, Index k) const { return data[k * stride + m]; }
+  HWY_INLINE ColMajor from_row(Index m) const { return {data + m, stride}; }
+  HWY_INLINE ColMajor from_inner(Index k) const { return {data + k * stride, stride}; }
+};
+
+// Which of the two vectors of a panel's row a product needs.
+struct LowLanes {
+  static constexpr bool kLower = true, kUpper = false;
+};
+struct HighLanes {
+  static constexpr bool kLower = false, kUpper = true;
+};
+struct AllLanes {
+  static constexpr bool kLower = true, kUpper = true;
+};
+
+// Rows of a panel: the first `lower` ones matter in their lower vector alone, the last `upper` ones in their
+// upper vector alone. So it is along the diagonal of a causal mask, where a row of scores begins or ends
+// within a panel, and half of the work is saved there.
+struct LaneSplit {
+  Index lower, both, upper;
+
+  Index size() const { return lower + both + upper; }
+  // The rows [begin, end) of these.
+  LaneSplit part(Index begin, Index end) const {
+    const Index both_begin = std::clamp(lower, begin, end),
+                upper_begin = std::clamp(lower + both, begin, end);
+    return {both_begin - begin, upper_begin - both_begin, end - upper_begin};
+  }
+};
+
+template <class T, Index M>
+struct Accumulators {
+  Vec<T> v[M][2];
+
+  HWY_INLINE void clear() {
+    HWY_UNROLL(16)
+    for (Index m = 0; m < M; ++m) v[m][0] = v[m][1] = hn::Zero(Tag<T>());
+  }
+  // += a (M, K) · b (K, panel)
+  template <class Half = AllLanes, class A>
+  HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, Index inner) {
+    const Tag<T> d;
+    for (Index k = 0; k < inner; ++k) {
+      const T* row = b + k * kPanel<T>;
+      const auto b0 = hn::Load(d, Half::kLower ? row : row + kLanes<T>);
+      const auto b1 = hn::Load(d, Half::kUpper ? row + kLanes<T> : row);
+      HWY_UNROLL(16)
+      for (Index m = 0; m < M; ++m) {
+        const auto x = hn::Set(d, a.at(m, k));
+        if constexpr (Half::kLower) v[m][0] = hn::MulAdd(x, b0, v[m][0]);
+        if constexpr (Half::kUpper) v[m][1] = hn::MulAdd(x, b1, v[m][1]);
+      }
+    }
+  }
+  // The same for an inner dimension whose rows of b are 0 in one of the vectors.
+  template <class A>
+  HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, const LaneSplit& inner) {
+    add_product<LowLanes>(a, b, inner.lower);
+    add_product<AllLanes>(a.from_inner(inner.lower), b + inner.lower * kPanel<T>, inner.both);
+    const Index rest = inner.lower + inner.both;
+    add_product<HighLanes>(a.from_inner(rest), b + rest * kPanel<T>, inner.upper);
+  }
+};
+
+// Calls f(m, size) for blocks of rows of [0, rows), where size is a compile-time constant: as many blocks of
+// kMicroRows as there are, then smaller ones.
+template <class F>
+HWY_INLINE void for_row_blocks(Index rows, F&& f) {
+  Index m = 0;
+  for (; m + kMicroRows <= rows; m += kMicroRows) f(m, std::integral_constant<Index, kMicroRows>());
+  if (m + 4 <= rows) {
+    f(m, std::integral_constant<Index, 4>());
+    m += 4;
+  }
+  if (m + 2 <= rows) {
+    f(m, std::integral_constant<Index, 2>());
+    m += 2;
+  }
+  if (m < rows) f(m, std::integral_constant<Index, 1>());
+}
+
+// a (rows, inner) · b (inner, panel): for each row m of the product, finish(m, x0, x1) gets its two vectors,
+// of which one may be 0 instead.
+template <class T, class Half = AllLanes, class Inner, class A, class F>
+HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b, F&& finish) {
+  for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
+    constexpr Index kRows = size();
+    Accumulators<T, kRows> c;
+    c.clear();
+    if constexpr (std::is_same_v<Inner, LaneSplit>) {
+      c.add_product(a.from_row(m), b, inner);
+    } else {
+      c.template add_product<Half>(a.from_row(m), b, inner);
+    }
+    HWY_UNROLL(16)
+    for (Index i = 0; i < kRows; ++i) finish(m + i, c.v[i][0], c.v[i][1]);
+  });
+}
+
+template <class T>
+HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
+  hn::Store(x0, Tag<T>(), panel_row(panel, m));
+  hn::Store(x1, Tag<T>(), panel_row(panel, m) + kLanes<T>);
+}
+
+// The same for a long inner dimension, in parts: a part of b stays in the first-level cache for all rows, and
+// a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what was summed so
+// far.
+template <class T, class Half = AllLanes, class F>
+HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, RowMajor<T> a, const T* b, T* sums,
+                                  F&& finish) {
+  const Tag<T> d;
+  const auto first = [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(sums, i, x0, x1); };
+  const auto add = [&](Index i, Vec<T> x0, Vec<T> x1, auto&& then) HWY_ATTR {
+    const T* row = panel_row(sums, i);
+    then(i, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
+  };
+  if (inner <= part) return multiply<T, Half>(rows, inner, a, b, finish);
+  multiply<T, Half>(rows, part, a, b, first);
+  Index k = part;
+  for (; k + part < inner; k += part) {
+    multiply<T, Half>(rows, part, a.from_inner(k), panel_row(b, k),
+                      [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, first); });
+  }
+  multiply<T, Half>(rows, inner - k, a.from_inner(k), panel_row(b, k),
+                    [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, finish); });
+}
+
+// The same where some rows of the product matter in one vector alone.
+template <class T, class F>
+HWY_INLINE void multiply_in_parts(const LaneSplit& rows, Index inner, Index part, RowMajor<T> a, const T* b,
+                                  T* sums, F&& finish) {
+  const auto multiply_rows = [&](auto half, Index first, Index n) HWY_ATTR {
+    multiply_in_parts<T, decltype(half)>(n, inner, part, a.from_row(first), b, panel_row(sums, first),
+                                         [&](Index m, Vec<T> x0, Vec<T> x1)
+                                             HWY_ATTR { finish(first + m, x0, x1); });
+  };
+  multiply_rows(AllLanes(), rows.lower, rows.both);
+  if (rows.lower > 0) multiply_rows(LowLanes(), 0, rows.lower);
+  if (rows.upper > 0) multiply_rows(HighLanes(), rows.lower + rows.both, rows.upper);
+}
+
+// c (rows, panel) += a · b. Of a long inner dimension 64 terms are summed at a time, starting at zero, and added
+// to c: the error of a sum of n terms in parts of m grows with sqrt(n (m + n / m)) instead of n.
+template <class T, class A>
+HWY_INLINE void multiply_add(T* c, Index rows, const LaneSplit& inner, const A& a, const T* b) {
+  constexpr Index kPart = 64;
+  const Tag<T> d;
+  for (Index begin = 0; begin < inner.size(); begin += kPart) {
+    const LaneSplit part = inner.part(begin, std::min(begin + kPart, inner.size()));
+    multiply<T>(rows, part, a.from_inner(begin), panel_row(b, begin),
+                [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                  T* row = panel_row(c, m);
+                  store_row(c, m, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
+                });
+  }
+}
+
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,161 @@
+// How matrices get into panels and out of them: transposes, packing, and the conversion of what is stored in fewer
+// bits than it is computed in. For one SIMD target.
+#if defined(TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_
+#else
+#define TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_
+#endif
+
+#include <algorithm>
+#include <type_traits>
+
+#include "tilegrad/kernels/attention/panels-inl.h"
+#include "tilegrad/kernels/bf16.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+
+// x as the products read it: where it lies, or in `memory` if it is stored in fewer bits.
+template <class Stored>
+HWY_INLINE Mat<const Compute<Stored>> widened(Mat<const Stored> x, [[maybe_unused]] Compute<Stored>* memory) {
+  if constexpr (std::is_same_v<Stored, Compute<Stored>>) {
+    return x;
+  } else {
+    for (Index r = 0; r < x.rows; ++r) {
+      for (Index c = 0; c < x.cols; ++c) memory[r * x.cols + c] = widen(x(r, c));
+    }
+    return {memory, x.rows, x.cols};
+  }
+}
+
+// y = or += x, rounded.
+HWY_INLINE void store_narrowed(Mat<bf16> y, Write write, Mat<const float> x) {
+  for (Index r = 0; r < y.rows; ++r) {
+    for (Index c = 0; c < y.cols; ++c)
+      y(r, c) = narrow(write == Write::overwrite ? x(r, c) : widen(y(r, c)) + x(r, c));
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR
+inline constexpr std::size_t kSquareBytes = 1;
+#else
+inline constexpr std::size_t kSquareBytes = 16;
+#endif
+
+// The side of the squares that a transpose works in: the lanes of a 128-bit vector.
+template <class T>
+inline constexpr Index kSide = std::max<Index>(kSquareBytes / sizeof(T), 1);
+
+// Transposes one square: store(i, row i of the transpose).
+template <class T, class F>
+HWY_INLINE void transpose_square(const T* src, Index stride, F&& store) {
+#if HWY_TARGET == HWY_SCALAR
+  (void)stride;
+  store(0, hn::LoadU(hn::ScalableTag<T>(), src));
+#else
+  const hn::FixedTag<T, kSide<T>> d;
+  const auto x0 = hn::LoadU(d, src), x1 = hn::LoadU(d, src + stride);
+  if constexpr (kSide<T> == 4) {
+    const auto x2 = hn::LoadU(d, src + 2 * stride), x3 = hn::LoadU(d, src + 3 * stride);
+    const auto low02 = hn::InterleaveLower(d, x0, x2), high02 = hn::InterleaveUpper(d, x0, x2);
+    const auto low13 = hn::InterleaveLower(d, x1, x3), high13 = hn::InterleaveUpper(d, x1, x3);
+    store(0, hn::InterleaveLower(d, low02, low13));
+    store(1, hn::InterleaveUpper(d, low02, low13));
+    store(2, hn::InterleaveLower(d, high02, high13));
+    store(3, hn::InterleaveUpper(d, high02, high13));
+  } else {
+    store(0, hn::InterleaveLower(d, x0, x1));
+    store(1, hn::InterleaveUpper(d, x0, x1));
+  }
+#endif
+}
+
+// dst[c, r] = src[r, c], or += if kAdd, for a (rows, cols) source.
+template <class T, bool kAdd = false>
+HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stride, Index rows, Index cols) {
+  const hn::FixedTag<T, static_cast<std::size_t>(kSide<T>)> d;
+  const Index whole_rows = rows / kSide<T> * kSide<T>, whole_cols = cols / kSide<T> * kSide<T>;
+  const auto square = [&](Index r, Index c) HWY_ATTR {
+    transpose_square(src + r * src_stride + c, src_stride, [&](Index i, auto x) HWY_ATTR {
+      T* to = dst + (c + i) * dst_stride + r;
+      if constexpr (kAdd) x = hn::Add(hn::LoadU(d, to), x);
+      hn::StoreU(x, d, to);
+    });
+  };
+  // Along the rows that lie farther apart, so that each of them is in the cache until it is done.
+  if (src_stride >= dst_stride) {
+    for (Index r = 0; r < whole_rows; r += kSide<T>) {
+      for (Index c = 0; c < whole_cols; c += kSide<T>) square(r, c);
+    }
+  } else {
+    for (Index c = 0; c < whole_cols; c += kSide<T>) {
+      for (Index r = 0; r < whole_rows; r += kSide<T>) square(r, c);
+    }
+  }
+  for (Index r = 0; r < rows; ++r) {
+    for (Index c = r < whole_rows ? whole_cols : 0; c < cols; ++c) {
+      T& to = dst[c * dst_stride + r];
+      to = (kAdd ? to : T{0}) + src[r * src_stride + c];
+    }
+  }
+}
+
+// panel (cols, panel) = xᵀ for up to kPanel rows of x; the lanes behind the last row are 0.
+template <class T>
+HWY_INLINE void pack_transposed(T* panel, Mat<const T> x) {
+  if (x.rows < kPanel<T>) std::fill_n(panel, x.cols * kPanel<T>, T{0});
+  transpose(panel, kPanel<T>, x.data, x.stride, x.rows, x.cols);
+}
+
+// y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
+// computed in, it is rounded once; `memory` (n, dim) is for that.
+template <class Stored>
+HWY_INLINE void store_transposed(Mat<Stored> y, Write write, const Compute<Stored>* x,
+                                 Compute<Stored>* memory) {
+  using T = Compute<Stored>;
+  if constexpr (std::is_same_v<Stored, T>) {
+    if (write == Write::overwrite) {
+      transpose<T, false>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
+    } else {
+      transpose<T, true>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
+    }
+  } else {
+    transpose(memory, y.cols, x, kPanel<T>, y.cols, y.rows);
+    store_narrowed(y, write, Mat<const T>(memory, y.rows, y.cols));
+  }
+}
+
+// Panels of kPanel columns of x each, one behind the other; the columns behind the last are 0.
+template <class T>
+HWY_INLINE void pack_columns(T* panels, Mat<const T> x) {
+  for (Index c = 0; c < x.cols; c += kPanel<T>) {
+    const Index n = std::min(kPanel<T>, x.cols - c);
+    for (Index r = 0; r < x.rows; ++r, panels += kPanel<T>) {
+      std::copy_n(x.row(r) + c, n, panels);
+      std::fill(panels + n, panels + kPanel<T>, T{0});
+    }
+  }
+}
+
+// Whether x holds neither NaN nor Inf.
+template <class T>
+HWY_INLINE bool all_finite(Mat<const T> x) {
+  T sum = 0;  // 0 · x is NaN unless x is finite
+  for (Index r = 0; r < x.rows; ++r) {
+    const T* row = x.row(r);
+    const Tag<T> d;
+    auto zeros = hn::Zero(d);
+    Index c = 0;
+    for (; c + kLanes<T> <= x.cols; c += kLanes<T>)
+      zeros = hn::MulAdd(hn::LoadU(d, row + c), hn::Zero(d), zeros);
+    sum += hn::GetLane(hn::SumOfLanes(d, zeros));
+    for (; c < x.cols; ++c) sum += T{0} * row[c];
+  }
+  return sum == 0;
+}
+
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <initializer_list>
+#include <vector>
+
+#include "tilegrad/base/memory.h"
+#include "tilegrad/kernels/attention/schedule.h"
+#include "tilegrad/kernels/parallel.h"
+
+namespace tilegrad::kernels {
+
+/// Memory for the tasks of one call: every thread has the pieces that a struct of pointers names.
+///
+///   struct Pieces { float *scores, *row; };
+///   const Workspace<float, Pieces> workspace({{&Pieces::scores, n * m}, {&Pieces::row, n}});
+///   workspace.of(thread).row[0] = 1;
+template <class T, class Pieces>
+class Workspace {
+ public:
+  struct Piece {
+    T* Pieces::*pointer;
+    Index elements;
+  };
+
+  explicit Workspace(std::initializer_list<Piece> pieces)
+      : pieces_(pieces),
+        size_(size_of(pieces)),
+        block_(threads() * size_ * Index{sizeof(T)}, memory::Category::workspace) {}
+
+  /// The pieces of one thread, which all begin at a multiple of 64 bytes.
+  Pieces of(int thread) const {
+    Pieces result = {};
+    T* next = reinterpret_cast<T*>(block_.data()) + thread * size_;
+    for (const Piece& piece : pieces_) {
+      result.*piece.pointer = next;
+      next += padded(piece.elements);
+    }
+    return result;
+  }
+
+ private:
+  static Index padded(Index elements) {
+    constexpr Index kLine = 64 / sizeof(T);
+    return ceil_div(elements, kLine) * kLine;
+  }
+  static Index size_of(std::initializer_list<Piece> pieces) {
+    Index size = 0;
+    for (const Piece& piece : pieces) size += padded(piece.elements);
+    return size;
+  }
+
+  std::vector<Piece> pieces_;
+  Index size_;
+  memory::Block block_;
+};
+
+}  // namespace tilegrad::kernels
