@@ -10,6 +10,7 @@
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/json_text.h"
 #include "tilegrad/train/app/progress.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/measure/statistics.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/report/profile_table.h"
 #include "tilegrad/train/run/run_folder.h"
 
