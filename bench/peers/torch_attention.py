@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Times tilegrad's flash attention beside PyTorch's fused and eager attention, on the same rows in the same run.
+"""Times flash attention of tilegrad and the fused and eager attention of PyTorch, on the same rows in the same run.
 
     pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
     ./dev bench peers                           # or: bench/peers/torch_attention.py --help
 
-A row is one of tilegrad_bench, which runs as a child process. The two take turns: tilegrad, PyTorch, tilegrad,
+A row is one of tilegrad_bench, which runs as a child process. They alternate: tilegrad, PyTorch, tilegrad,
 PyTorch. Both count the same way: a repetition is the mean of as many calls as fill a few milliseconds, and the
 best repetition of all turns is the row's time. A ratio is PyTorch's time divided by tilegrad's.
 

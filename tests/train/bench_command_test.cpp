@@ -10,6 +10,7 @@
 #include "tilegrad/train/labs/bench_measure.h"
 #include "tilegrad/train/labs/bench_report.h"
 #include "tilegrad/train/labs/speed_finding.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;

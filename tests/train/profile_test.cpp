@@ -17,6 +17,7 @@
 #include "tilegrad/train/app/compare_runs.h"
 #include "tilegrad/train/labs/child.h"
 #include "tilegrad/train/labs/lab_profile.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/report/profile_table.h"
 #include "tilegrad/train/run/metrics.h"

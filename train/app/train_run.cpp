@@ -13,6 +13,7 @@
 #include "tilegrad/base/lock.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/progress.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/measure/statistics.h"

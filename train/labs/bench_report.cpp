@@ -5,6 +5,7 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/columns.h"
 #include "tilegrad/train/labs/speed_finding.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
@@ -95,7 +96,7 @@ std::string bench_finding(const BenchReport& report) {
   return text;
 }
 
-ChromeTrace bench_trace(const std::vector<TimedCall>& calls) {
+void write_bench_trace(const std::filesystem::path& file, const std::vector<TimedCall>& calls) {
   constexpr int kThread = 1;
   ChromeTrace trace;
   trace.process_name("tilegrad bench");
@@ -113,7 +114,7 @@ ChromeTrace bench_trace(const std::vector<TimedCall>& calls) {
     trace.counter("live bytes", call.begin_us, static_cast<double>(call.live_before));
     trace.counter("live bytes", end_us, static_cast<double>(call.live_after));
   }
-  return trace;
+  trace.write(file);
 }
 
 SweepRow sweep_row(Index time, const BenchReport& report) {

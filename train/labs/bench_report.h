@@ -1,10 +1,10 @@
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "tilegrad/train/labs/bench_measure.h"
-#include "tilegrad/train/measure/chrome_trace.h"
 
 /// How the measurements of `tilegrad bench` are shown.
 namespace tilegrad::train {
@@ -16,8 +16,8 @@ std::string bench_table(const BenchReport& report);
 std::string bench_json_lines(const BenchReport& report);
 /// Which kernel is faster, as far as the repetitions tell; empty unless both were timed.
 std::string bench_finding(const BenchReport& report);
-/// An event for each timed call, and tracked memory as counters.
-ChromeTrace bench_trace(const std::vector<TimedCall>& calls);
+/// Writes a trace with an event for each timed call, and tracked memory as counters.
+void write_bench_trace(const std::filesystem::path& file, const std::vector<TimedCall>& calls);
 
 /// The times of one length in a sweep, ms of all repetitions; empty where a kernel was skipped.
 struct SweepRow {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tilegrad/base/file.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/report/profile_table.h"
 
 namespace tilegrad::train {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tilegrad/autograd/saved.h"
+#include "tilegrad/train/measure/chrome_trace.h"
 
 namespace tilegrad::train {
 

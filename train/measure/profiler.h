@@ -7,11 +7,12 @@
 
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/base/memory.h"
-#include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/measure/memory_timeline.h"
 #include "tilegrad/train/measure/profile.h"
 
 namespace tilegrad::train {
+
+class ChromeTrace;
 
 /// Records time and memory, call by call: training steps, or the repetitions of a measurement. It is the one
 /// recorder; a table of ops, a trace and a timeline of the live bytes are three views of what it holds.

@@ -108,7 +108,7 @@ int run_once(const BenchOptions& options, const BenchCase& bench, const Console&
     if (!finding.empty()) console.out << finding << '\n';
   }
   console.out << std::flush;
-  if (!options.profile.empty()) bench_trace(report.calls).write(options.profile);
+  if (!options.profile.empty()) write_bench_trace(options.profile, report.calls);
   return kSuccess;
 }
 
