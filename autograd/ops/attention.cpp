@@ -106,21 +106,20 @@ template <class T>
 AttentionGrads<T> wanted_grads(InputGrads& dx) {
   using Accum = kernels::Compute<T>;
   AttentionGrads<T> grads;
-  const auto take_heads = [&](int i, kernels::HeadsView<T>& heads, Write& write) {
+  const auto take_heads = [&](int i, kernels::Grad<kernels::HeadsView<T>>& heads) {
     if (!dx.needs(i)) return;
     const InputGrads::Slot slot = dx.slot(i);
-    heads = mut_view_heads<T>(*slot.grad);
-    write = slot.write;
+    heads = {.to = mut_view_heads<T>(*slot.grad), .write = slot.write};
   };
-  take_heads(kQ, grads.dq, grads.write_q);
-  take_heads(kK, grads.dk, grads.write_k);
-  take_heads(kV, grads.dv, grads.write_v);
+  take_heads(kQ, grads.dq);
+  take_heads(kK, grads.dk);
+  take_heads(kV, grads.dv);
   if (dx.needs(kBias)) {
     const InputGrads::Slot slot = dx.slot(kBias);
-    grads.dbias = view_scores<Accum>(slot.grad->shape(), slot.grad->mut<Accum>().data());
-    grads.write_bias = slot.write;
+    grads.dbias = {.to = view_scores<Accum>(slot.grad->shape(), slot.grad->mut<Accum>().data()),
+                   .write = slot.write};
   }
-  take_wanted(dx, kSinks, grads.dsinks, grads.write_sinks);
+  take_wanted(dx, kSinks, grads.dsinks.to, grads.dsinks.write);
   return grads;
 }
 
