@@ -110,11 +110,9 @@ template <class T>
 AttentionGrads<T> Workload<T>::grads(Tensor& dq, Tensor& dkv) const {
   T* const dk = dkv.mut<T>().data();
   T* const dv = dk + dkv.size() / 2;
-  AttentionGrads<T> grads;
-  grads.dq = queries(dq);
-  grads.dk = heads_of(dk, problem_.tk, problem_.kv_heads);
-  grads.dv = heads_of(dv, problem_.tk, problem_.kv_heads);
-  return grads;
+  return {.dq = {queries(dq)},
+          .dk = {heads_of(dk, problem_.tk, problem_.kv_heads)},
+          .dv = {heads_of(dv, problem_.tk, problem_.kv_heads)}};
 }
 
 template <class T>
@@ -161,7 +159,7 @@ bool Workload<T>::backward_agrees() {
   Tensor dkv = Tensor::empty_like(dkv_);
   const Naive<T> naive(last_queries(queries(out)), in, problem_.options);
   AttentionGrads<T> expected = grads(dq, dkv);
-  expected.dq = last_queries(queries(dq));
+  expected.dq.to = last_queries(queries(dq));
   kernels::naive_attention_backward<T>(expected, last, in, naive.p, problem_.options);
   return train::agree(dq_, dq) && train::agree(dkv_, dkv);
 }

@@ -179,18 +179,13 @@ AttentionInputs<T> view(const Operands& o) {
 template <class T>
 AttentionGrads<T> needed_grads(InputGrads& dx, const Operands& o) {
   using Accum = Compute<T>;
-  const auto dq = dx.grad_heads<T>(kQ), dk = dx.grad_heads<T>(kK), dv = dx.grad_heads<T>(kV);
-  const auto dbias = dx.grad<Accum>(kBias), dsinks = dx.grad<Accum>(kSinks);
-  return {.dq = dq.to,
-          .write_q = dq.write,
-          .dk = dk.to,
-          .write_k = dk.write,
-          .dv = dv.to,
-          .write_v = dv.write,
-          .dbias = dbias ? view_scores(o[kBias].shape(), dbias.to.data()) : ScoreView<Accum>(),
-          .write_bias = dbias.write,
-          .dsinks = dsinks.to,
-          .write_sinks = dsinks.write};
+  const auto dbias = dx.grad<Accum>(kBias);
+  AttentionGrads<T> grads = {.dq = dx.grad_heads<T>(kQ),
+                             .dk = dx.grad_heads<T>(kK),
+                             .dv = dx.grad_heads<T>(kV),
+                             .dsinks = dx.grad<Accum>(kSinks)};
+  if (dbias) grads.dbias = {view_scores(o[kBias].shape(), dbias.to.data()), dbias.write};
+  return grads;
 }
 
 // --- Rules ---

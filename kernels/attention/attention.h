@@ -79,20 +79,13 @@ struct AttentionInputs {
   }
 };
 
-/// Where the gradients go. A gradient with null data is not wanted. dbias has the bias's own shape: it is
-/// summed over the axes that were broadcast.
+/// Where the gradients go, and how they are written. dbias has the bias's own shape: it is summed over the axes that
+/// were broadcast. dsinks is (Hq).
 template <class T>
 struct AttentionGrads {
-  HeadsView<T> dq;
-  Write write_q = Write::overwrite;
-  HeadsView<T> dk;
-  Write write_k = Write::overwrite;
-  HeadsView<T> dv;
-  Write write_v = Write::overwrite;
-  ScoreView<Compute<T>> dbias = {};
-  Write write_bias = Write::overwrite;
-  std::span<Compute<T>> dsinks = {};  ///< (Hq)
-  Write write_sinks = Write::overwrite;
+  Grad<HeadsView<T>> dq = {}, dk = {}, dv = {};
+  Grad<ScoreView<Compute<T>>> dbias = {};
+  Grad<std::span<Compute<T>>> dsinks = {};
 };
 
 /// Keeps all probabilities p (B, Hq, Tq, Tk), before dropout: memory grows with Tq · Tk.
@@ -102,7 +95,7 @@ void naive_attention(HeadsView<T> out, std::span<Compute<T>> lse, std::span<Comp
 /// dlse (B, Hq, Tq) is the gradient that arrives through lse; empty if there is none. lse is read only for
 /// dsinks.
 template <class T>
-void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<HeadsView<const T>> dout,
+void naive_attention_backward(const AttentionGrads<T>& grads, HeadsView<const T> dout,
                               const AttentionInputs<T>& in, std::span<const Compute<T>> p,
                               const AttentionOptions& options, std::span<const Compute<T>> lse = {},
                               std::span<const Compute<T>> dlse = {});
@@ -112,8 +105,8 @@ template <class T>
 void flash_attention(HeadsView<T> out, std::span<Compute<T>> lse, const AttentionInputs<T>& in,
                      const AttentionOptions& options);
 template <class T>
-void flash_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<HeadsView<const T>> dout,
-                              const AttentionInputs<T>& in, std::type_identity_t<HeadsView<const T>> out,
+void flash_attention_backward(const AttentionGrads<T>& grads, HeadsView<const T> dout,
+                              const AttentionInputs<T>& in, HeadsView<const T> out,
                               std::span<const Compute<T>> lse, const AttentionOptions& options,
                               std::span<const Compute<T>> dlse = {});
 

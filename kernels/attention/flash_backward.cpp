@@ -62,17 +62,17 @@ class FlashBackward {
         delta_block_(problem.batch * problem.heads * problem.tq * Index{sizeof(T)},
                      memory::Category::workspace),
         delta_(reinterpret_cast<T*>(delta_block_.data())),
-        dq_block_(kWidens && grads.dq.data != nullptr
+        dq_block_(kWidens && grads.dq
                       ? problem.batch * problem.tq * problem.heads * problem.dim * Index{sizeof(T)}
                       : 0,
                   memory::Category::workspace),
         dq_(dq_sums()),
-        write_q_(kWidens ? Write::overwrite : grads.write_q),
+        write_q_(kWidens ? Write::overwrite : grads.dq.write),
         workspace_(pieces(problem, schedule_)) {}
 
   void run() {
     compute_delta();
-    if (!grads_.dsinks.empty()) compute_dsinks();
+    if (grads_.dsinks) compute_dsinks();
     clear_unseen();
     parallel_tasks(std::ssize(schedule_.tasks()), [&](Index n, int thread) {
       const BackwardSchedule::Task& task = schedule_.tasks()[n];
@@ -133,26 +133,26 @@ class FlashBackward {
 
   static BackwardSchedule::BiasGrad bias_grad(const AttentionGrads<Stored>& grads) {
     return {.wanted = static_cast<bool>(grads.dbias),
-            .over_batch = grads.dbias.stride_b == 0,
-            .over_heads = grads.dbias.stride_h == 0};
+            .over_batch = grads.dbias.to.stride_b == 0,
+            .over_heads = grads.dbias.to.stride_h == 0};
   }
   Index panel_size() const { return schedule_.tile().queries * kPanel<T>; }
 
   // dQ is summed over many tasks: in place, or apart if a rounding in every step would lose too much.
   HeadsView<T> dq_sums() const {
     if constexpr (!kWidens) {
-      return grads_.dq;
+      return grads_.dq.to;
     } else {
       return {reinterpret_cast<T*>(dq_block_.data()), problem_.batch, problem_.tq, problem_.heads,
               problem_.dim};
     }
   }
-  bool needs_dq() const { return grads_.dq.data != nullptr; }
+  bool needs_dq() const { return static_cast<bool>(grads_.dq); }
   void round_dq() const {
     if (!needs_dq()) return;
     parallel_tasks(problem_.batch * problem_.heads, [&](Index n, int) HWY_ATTR {
       const Index b = n / problem_.heads, h = n % problem_.heads;
-      store_narrowed(grads_.dq.head(b, h), grads_.write_q, dq_.head(b, h));
+      store_narrowed(grads_.dq.to.head(b, h), grads_.dq.write, dq_.head(b, h));
     });
   }
 
@@ -188,7 +188,7 @@ class FlashBackward {
           sum -= std::exp(sink - static_cast<double>(lse_[row])) * static_cast<double>(delta_[row]);
         }
       }
-      store(grads_.dsinks[h], grads_.write_sinks, static_cast<T>(sum));
+      store(grads_.dsinks.to[h], grads_.dsinks.write, static_cast<T>(sum));
     });
   }
 
@@ -204,10 +204,10 @@ class FlashBackward {
     for (const Sequence& s : problem_.sequences) {
       if (problem_.in.k_lengths.empty()) break;
       for (Index h = 0; h < problem_.kv_heads; ++h) {
-        if (grads_.dk.data != nullptr && grads_.write_k == Write::overwrite)
-          zero(grads_.dk.head(s.b, h), {s.tk, problem_.tk});
-        if (grads_.dv.data != nullptr && grads_.write_v == Write::overwrite)
-          zero(grads_.dv.head(s.b, h), {s.tk, problem_.tk});
+        if (grads_.dk && grads_.dk.write == Write::overwrite)
+          zero(grads_.dk.to.head(s.b, h), {s.tk, problem_.tk});
+        if (grads_.dv && grads_.dv.write == Write::overwrite)
+          zero(grads_.dv.to.head(s.b, h), {s.tk, problem_.tk});
       }
     }
     clear_dbias(grads_, problem_);
@@ -251,20 +251,20 @@ class FlashBackward {
         for (Index h = heads.begin; h < heads.end; ++h) run(h, n);
       }
     }
-    write_out(grads_.dk, grads_.write_k, key_tile, hkv, w.dkt, w);
-    write_out(grads_.dv, grads_.write_v, key_tile, hkv, w.dvt, w);
+    write_out(grads_.dk, key_tile, hkv, w.dkt, w);
+    write_out(grads_.dv, key_tile, hkv, w.dvt, w);
   }
 
   // Panel number n of several with `dim` rows each.
   static T* key_panel(T* panels, Index n, Index dim) { return panels + n * dim * kPanel<T>; }
 
-  void write_out(const HeadsView<Stored>& grad, Write write, const SequenceTile& tile, Index hkv, T* panels,
+  void write_out(const Grad<HeadsView<Stored>>& grad, const SequenceTile& tile, Index hkv, T* panels,
                  const Pieces& w) const {
-    if (grad.data == nullptr) return;
-    const Mat<Stored> head = grad.head(problem_.sequences[tile.sequence].b, hkv);
+    if (!grad) return;
+    const Mat<Stored> head = grad.to.head(problem_.sequences[tile.sequence].b, hkv);
     for (Index j = tile.rows.begin, n = 0; j < tile.rows.end; j += kPanel<T>, ++n) {
       const Mat<Stored> to = head.row_block(j, std::min(kPanel<T>, tile.rows.end - j));
-      store_transposed(to, write, key_panel(panels, n, grad.dim), w.wide_rows);
+      store_transposed(to, grad.write, key_panel(panels, n, grad.to.dim), w.wide_rows);
     }
   }
 
@@ -340,9 +340,8 @@ class FlashBackward {
       return;
     }
     const LaneSplit halves = tile.template queries_by_half<T>();
-    if (grads_.dv.data != nullptr)
-      multiply_add(dvt, r.dout.cols, halves, ColMajor<T>{r.dout.data, r.dout.stride}, p);
-    if (grads_.dk.data != nullptr) multiply_add(dkt, r.q.cols, halves, ColMajor<T>{r.q.data, r.q.stride}, ds);
+    if (grads_.dv) multiply_add(dvt, r.dout.cols, halves, ColMajor<T>{r.dout.data, r.dout.stride}, p);
+    if (grads_.dk) multiply_add(dkt, r.q.cols, halves, ColMajor<T>{r.q.data, r.q.stride}, ds);
   }
 
   // The queries of a tile that see some of the keys; an empty range inside the tile if none does.
@@ -468,7 +467,7 @@ class FlashBackward {
 
   void add_dbias(const T* ds, const Tile& tile) const {
     for (Index i = 0; i < tile.queries.size(); ++i) {
-      T* to = grads_.dbias.row(tile.b(), tile.h, tile.queries.begin + i) + tile.keys.begin;
+      T* to = grads_.dbias.to.row(tile.b(), tile.h, tile.queries.begin + i) + tile.keys.begin;
       for (Index j = 0; j < tile.keys.size(); ++j) to[j] += ds[i * kPanel<T> + j];
     }
   }

@@ -11,12 +11,12 @@ namespace tilegrad::kernels {
 /// Makes a dbias that is to be overwritten 0, because tasks add to it.
 template <class T>
 void clear_dbias(const AttentionGrads<T>& grads, const AttentionProblem<T>& problem) {
-  if (!grads.dbias || grads.write_bias == Write::accumulate) return;
-  const Index batch = grads.dbias.stride_b == 0 ? 1 : problem.batch;
-  const Index heads = grads.dbias.stride_h == 0 ? 1 : problem.heads;
+  if (!grads.dbias || grads.dbias.write == Write::accumulate) return;
+  const Index batch = grads.dbias.to.stride_b == 0 ? 1 : problem.batch;
+  const Index heads = grads.dbias.to.stride_h == 0 ? 1 : problem.heads;
   parallel_tasks(batch * heads * problem.tq, [&](Index n, int) {
     const Index i = n % problem.tq, h = n / problem.tq % heads, b = n / problem.tq / heads;
-    std::fill_n(grads.dbias.row(b, h, i), problem.tk, Compute<T>{0});
+    std::fill_n(grads.dbias.to.row(b, h, i), problem.tk, Compute<T>{0});
   });
 }
 

@@ -25,23 +25,22 @@ class NaiveBackward : NaiveAttention<T> {
         p_(p),
         lse_(lse),
         dlse_(dlse),
-        batch_parts_(grads.dbias && grads.dbias.stride_b == 0 ? 1 : in.q.batch),
-        head_parts_(grads.dbias && grads.dbias.stride_h == 0 ? 1 : in.k.heads),
+        batch_parts_(grads.dbias && grads.dbias.to.stride_b == 0 ? 1 : in.q.batch),
+        head_parts_(grads.dbias && grads.dbias.to.stride_h == 0 ? 1 : in.k.heads),
         chunks_(std::clamp<Index>(ceil_div(kTasks, std::max<Index>(batch_parts_ * head_parts_, 1)), 1,
                                   std::max<Index>(ceil_div(in.q.time, kRows), 1))),
         workspace_({{&Pieces::ds, kRows * in.k.time},
                     {&Pieces::dropped, kRows * in.k.time},
                     {&Pieces::factors, in.k.time}}),
         shares_(chunks_ * kv_size() * Index{sizeof(T)}, memory::Category::workspace),
-        sums_(grads.dsinks.empty() ? 0
-                                   : static_cast<std::size_t>(chunks_ * problem_.batch * problem_.heads)) {}
+        sums_(!grads.dsinks ? 0 : static_cast<std::size_t>(chunks_ * problem_.batch * problem_.heads)) {}
 
   void run() {
     clear_dbias(grads_, problem_);
     parallel_tasks(chunks_ * batch_parts_ * head_parts_,
                    [&](Index number, int thread) { run_task(task(number), workspace_.of(thread)); });
     add_shares();
-    if (!grads_.dsinks.empty()) add_sums();
+    if (grads_.dsinks) add_sums();
   }
 
  private:
@@ -115,10 +114,10 @@ class NaiveBackward : NaiveAttention<T> {
       score_gradients(ds.row(i), p.row(i), tile.queries.begin + i, chunk, factors, tile);
     through_scale(ds, Mat<T>(w.dropped, p.rows, p.cols), tile);
     // forward: S = scale Q Kᵀ
-    if (grads_.dq.data != nullptr) {
-      const Mat<T> dq = grads_.dq.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
+    if (grads_.dq) {
+      const Mat<T> dq = grads_.dq.to.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
       this->multiply(dq, ds, this->keys(problem_.in.k, tile),
-                     grads_.write_q == Write::overwrite ? T{0} : T{1}, tile);
+                     grads_.dq.write == Write::overwrite ? T{0} : T{1}, tile);
     }
     this->add_transposed(rows(share_of(chunk, false, tile.b(), tile.hkv)), ds,
                          this->queries(problem_.in.q, tile), tile);
@@ -137,10 +136,10 @@ class NaiveBackward : NaiveAttention<T> {
     for (Index j = 0; j < n; ++j) ds[j] = fully_masked ? T{0} : p[j] * (ds[j] - delta);
     this->mask_out(ds, i, tile, T{0});
     if (grads_.dbias) {
-      T* to = grads_.dbias.row(tile.b(), tile.h, i) + tile.keys.begin;
+      T* to = grads_.dbias.to.row(tile.b(), tile.h, i) + tile.keys.begin;
       for (Index j = 0; j < n; ++j) to[j] += ds[j];
     }
-    if (grads_.dsinks.empty() || delta == 0) return;
+    if (!grads_.dsinks || delta == 0) return;
     const auto sink = static_cast<double>(problem_.in.sinks[tile.h]);
     const auto lse = static_cast<double>(lse_[row]);
     if (std::isinf(lse) && lse < 0) return;  // the row saw nothing, its sink is −inf as well
@@ -163,8 +162,8 @@ class NaiveBackward : NaiveAttention<T> {
   void add_shares() const {
     parallel_tasks(problem_.batch * problem_.kv_heads, [&](Index n, int) {
       const Index b = n / problem_.kv_heads, hkv = n % problem_.kv_heads;
-      if (grads_.dk.data != nullptr) add_shares_of(false, grads_.dk.head(b, hkv), grads_.write_k, b, hkv);
-      if (grads_.dv.data != nullptr) add_shares_of(true, grads_.dv.head(b, hkv), grads_.write_v, b, hkv);
+      if (grads_.dk) add_shares_of(false, grads_.dk.to.head(b, hkv), grads_.dk.write, b, hkv);
+      if (grads_.dv) add_shares_of(true, grads_.dv.to.head(b, hkv), grads_.dv.write, b, hkv);
     });
   }
   void add_shares_of(bool is_v, Mat<T> grad, Write write, Index b, Index hkv) const {
@@ -186,7 +185,7 @@ class NaiveBackward : NaiveAttention<T> {
       for (Index c = 0; c < chunks_; ++c) {
         for (Index b = 0; b < problem_.batch; ++b) sum += sum_of(c, b, h);
       }
-      store(grads_.dsinks[h], grads_.write_sinks, static_cast<T>(sum));
+      store(grads_.dsinks.to[h], grads_.dsinks.write, static_cast<T>(sum));
     }
   }
 
@@ -202,7 +201,7 @@ class NaiveBackward : NaiveAttention<T> {
 }  // namespace
 
 template <class T>
-void naive_attention_backward(const AttentionGrads<T>& grads, std::type_identity_t<HeadsView<const T>> dout,
+void naive_attention_backward(const AttentionGrads<T>& grads, HeadsView<const T> dout,
                               const AttentionInputs<T>& in, std::span<const Compute<T>> p,
                               const AttentionOptions& options, std::span<const Compute<T>> lse,
                               std::span<const Compute<T>> dlse) {

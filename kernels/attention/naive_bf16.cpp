@@ -87,18 +87,16 @@ void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, HeadsView
                                     const AttentionOptions& options, std::span<const float> lse,
                                     std::span<const float> dlse) {
   const WideInputs wide(in);
-  const Wide wide_dout = Wide::copy(dout), dq(grads.dq), dk(grads.dk), dv(grads.dv);
-  naive_attention_backward<float>({.dq = dq.heads(),
-                                   .dk = dk.heads(),
-                                   .dv = dv.heads(),
+  const Wide wide_dout = Wide::copy(dout), dq(grads.dq.to), dk(grads.dk.to), dv(grads.dv.to);
+  naive_attention_backward<float>({.dq = {dq.heads()},
+                                   .dk = {dk.heads()},
+                                   .dv = {dv.heads()},
                                    .dbias = grads.dbias,
-                                   .write_bias = grads.write_bias,
-                                   .dsinks = grads.dsinks,
-                                   .write_sinks = grads.write_sinks},
+                                   .dsinks = grads.dsinks},
                                   wide_dout.heads(), wide.view, p, options, lse, dlse);
-  dq.round_into(grads.dq, grads.write_q);
-  dk.round_into(grads.dk, grads.write_k);
-  dv.round_into(grads.dv, grads.write_v);
+  dq.round_into(grads.dq.to, grads.dq.write);
+  dk.round_into(grads.dk.to, grads.dk.write);
+  dv.round_into(grads.dv.to, grads.dv.write);
 }
 
 }  // namespace tilegrad::kernels

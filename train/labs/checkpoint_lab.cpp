@@ -182,7 +182,7 @@ OrderedJson configuration_of(const CheckpointLab& lab, Index budget) {
 }  // namespace
 
 int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, const Console& console) {
-  arguments_of(lab, "").model().validate();
+  arguments_of(lab, nn::Recompute::nothing).model().validate();
   announce(console,
            fmt::format("training steps of {} blocks under each way of checkpointing: {} rounds of {} "
                        "repetitions, interleaved",

@@ -146,17 +146,17 @@ AttentionResult<T> filled_result(const AttentionCase& c, T value) {
 /// Where the gradients of a result lie; all of them are wanted and overwritten.
 template <class T>
 kernels::AttentionGrads<T> grads_of(const AttentionCase& c, AttentionResult<T>& r) {
-  return {.dq = q_heads(c.n, r.dq),
-          .dk = k_heads(c.n, r.dk),
-          .dv = v_heads(c.n, r.dv),
-          .dbias = pairs(c.n, c.bias.b, c.bias.h, r.dbias),
-          .dsinks = r.dsinks};
+  return {.dq = {q_heads(c.n, r.dq)},
+          .dk = {k_heads(c.n, r.dk)},
+          .dv = {v_heads(c.n, r.dv)},
+          .dbias = {pairs(c.n, c.bias.b, c.bias.h, r.dbias)},
+          .dsinks = {r.dsinks}};
 }
 
 /// Runs one kernel on views, forward and backward: outputs first, as the kernels themselves.
 template <class T>
 void run_views(Kernel kernel, HeadsView<T> out, std::vector<T>& lse, const kernels::AttentionGrads<T>& grads,
-               std::type_identity_t<HeadsView<const T>> dout, const kernels::AttentionInputs<T>& in,
+               HeadsView<const T> dout, const kernels::AttentionInputs<T>& in,
                const AttentionOptions& options, const std::vector<T>& dlse = {}) {
   if (kernel == Kernel::flash) {
     kernels::flash_attention<T>(out, lse, in, options);

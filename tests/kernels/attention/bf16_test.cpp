@@ -45,14 +45,11 @@ AttentionResult<float> run_bf16(Kernel kernel, const AttentionCase& c, Write wri
   const BothOperands x(c);
   auto r = filled_result<float>(c, start);
   std::vector<bf16> out = narrowed(r.out), dq = narrowed(r.dq), dk = narrowed(r.dk), dv = narrowed(r.dv);
-  const kernels::AttentionGrads<bf16> grads = {.dq = q_heads(c.n, dq),
-                                               .write_q = write,
-                                               .dk = k_heads(c.n, dk),
-                                               .write_k = write,
-                                               .dv = v_heads(c.n, dv),
-                                               .write_v = write,
-                                               .dbias = pairs(c.n, c.bias.b, c.bias.h, r.dbias),
-                                               .dsinks = r.dsinks};
+  const kernels::AttentionGrads<bf16> grads = {.dq = {q_heads(c.n, dq), write},
+                                               .dk = {k_heads(c.n, dk), write},
+                                               .dv = {v_heads(c.n, dv), write},
+                                               .dbias = {pairs(c.n, c.bias.b, c.bias.h, r.dbias)},
+                                               .dsinks = {r.dsinks}};
   const auto out_view = out_heads(c.n, out);
   const auto dout = out_heads(c.n, x.dout);
   if (kernel == Kernel::flash) {

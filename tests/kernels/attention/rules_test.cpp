@@ -114,7 +114,7 @@ TEST_CASE("attention: heads with gaps between them give the same, and the gaps s
     HeadsWithGaps q(q_heads(n, c.q)), k(k_heads(n, c.k)), v(v_heads(n, c.v)), dout(out_heads(n, c.dout));
     HeadsWithGaps dq(q_heads(n, c.q)), dk(k_heads(n, c.k)), dv(v_heads(n, c.v)), out(out_heads(n, c.dout));
     AttentionResult<double> r = expected;
-    run_views<double>(kernel, out.view, r.lse, {.dq = dq.view, .dk = dk.view, .dv = dv.view}, dout.view,
+    run_views<double>(kernel, out.view, r.lse, {.dq = {dq.view}, .dk = {dk.view}, .dv = {dv.view}}, dout.view,
                       {.q = q.view, .k = k.view, .v = v.view}, c.options);
     r.out = out.take(), r.dq = dq.take(), r.dk = dk.take(), r.dv = dv.take();
     check_close(r, expected, 1e-14);
@@ -142,8 +142,9 @@ TEST_CASE("attention: q, k and v may lie interleaved in one tensor") {
     auto r = filled_result<double>(c, 0);
     std::vector<double> dqkv(qkv.size());
     run_views<double>(kernel, out_heads(c.n, r.out), r.lse,
-                      {.dq = part(dqkv, 0), .dk = part(dqkv, 1), .dv = part(dqkv, 2)}, out_heads(c.n, c.dout),
-                      {.q = part(qkv, 0), .k = part(qkv, 1), .v = part(qkv, 2)}, c.options);
+                      {.dq = {part(dqkv, 0)}, .dk = {part(dqkv, 1)}, .dv = {part(dqkv, 2)}},
+                      out_heads(c.n, c.dout), {.q = part(qkv, 0), .k = part(qkv, 1), .v = part(qkv, 2)},
+                      c.options);
     r.dq = copy(part(dqkv, 0)), r.dk = copy(part(dqkv, 1)), r.dv = copy(part(dqkv, 2));
     check_close(r, run(kernel, c), 1e-14);
   }
@@ -178,15 +179,15 @@ TEST_CASE("attention: each gradient is overwritten or added to as asked, and lef
         CAPTURE(add);
         auto r = filled_result<double>(c, 1);
         auto grads = grads_of(c, r);
-        const auto ask = [&](int bit, auto& gradient, Write& write) {
+        const auto ask = [&](int bit, auto& gradient) {
           if ((wanted & bit) == 0) gradient = {};
-          write = (add & bit) != 0 ? Write::accumulate : Write::overwrite;
+          gradient.write = (add & bit) != 0 ? Write::accumulate : Write::overwrite;
         };
-        ask(1, grads.dq, grads.write_q);
-        ask(2, grads.dk, grads.write_k);
-        ask(4, grads.dv, grads.write_v);
-        ask(8, grads.dbias, grads.write_bias);
-        ask(16, grads.dsinks, grads.write_sinks);
+        ask(1, grads.dq);
+        ask(2, grads.dk);
+        ask(4, grads.dv);
+        ask(8, grads.dbias);
+        ask(16, grads.dsinks);
         run_views<double>(kernel, out_heads(c.n, r.out), r.lse, grads, out_heads(c.n, c.dout), x.inputs(),
                           c.options);
         const auto as_asked = [&](int bit, const std::vector<double>& got, std::vector<double> g) {
@@ -217,7 +218,7 @@ TEST_CASE("attention: gradients that nobody reaches are cleared only where they 
     check_close(expected, reference(c));
     auto r = filled_result<double>(c, 1);
     auto grads = grads_of(c, r);
-    for (Write* write : {&grads.write_q, &grads.write_k, &grads.write_v, &grads.write_bias})
+    for (Write* write : {&grads.dq.write, &grads.dk.write, &grads.dv.write, &grads.dbias.write})
       *write = Write::accumulate;
     run_views<double>(kernel, out_heads(c.n, r.out), r.lse, grads, out_heads(c.n, c.dout), x.inputs(),
                       c.options);
