@@ -153,7 +153,7 @@ struct Row {
 
 Json to_json(const FlashLab& lab) {
   return {{"seq", lab.seq},         {"d", lab.d},           {"heads", lab.heads},
-          {"batch", lab.batch},     {"causal", lab.causal}, {"dtype", name(lab.dtype)},
+          {"batch", lab.batch},     {"causal", lab.causal}, {"dtype", to_string(lab.dtype)},
           {"repeats", lab.repeats}, {"seed", lab.seed}};
 }
 
@@ -374,7 +374,7 @@ std::vector<Chart> charts_of(const std::vector<Row>& rows) {
 
 std::string describe(const Machine& machine, Dtype dtype) {
   return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
-                     machine.gflops, name(compute_dtype(dtype)), machine.gbytes_per_s,
+                     machine.gflops, to_string(compute_dtype(dtype)), machine.gbytes_per_s,
                      format_bytes(machine.l2));
 }
 
