@@ -149,12 +149,13 @@ HWY_INLINE V exp(V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, hn::Min(x, hn::Set(d, bound))));
 }
 
-// 1 / (1 + e^−x).
+// 1 / (1 + e^−x); 0 where e^−x would overflow.
 template <class V>
 HWY_INLINE V sigmoid(V x) {
   const hn::DFromV<V> d;
-  const auto one = hn::Set(d, hn::TFromV<V>(1));
-  return hn::Div(one, hn::Add(one, exp(hn::Neg(x))));
+  using T = hn::TFromV<V>;
+  const auto one = hn::Set(d, T(1)), lowest = hn::Set(d, sizeof(T) == 4 ? T(-88) : T(-700));
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Div(one, hn::Add(one, exp(hn::Neg(x)))));
 }
 
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
