@@ -8,12 +8,12 @@
 #include "tilegrad/kernels/attention/attention.h"
 
 /// Every op of tilegrad: one line of maths, one of shapes. All work in f32 and f64 unless they say otherwise.
-/// Shapes must match exactly and dtypes must be equal. Nothing is promoted, and nothing broadcasts, except a vector along the
-/// last axis (linear, add_bias, norms), and attention's bias and mask along batch and heads. A violation is an Error that
-/// names the op and both values.
+/// Shapes must match exactly and dtypes must be equal. Nothing is promoted, and nothing broadcasts, except a
+/// vector along the last axis (linear, add_bias, norms), and attention's bias and mask along batch and heads.
+/// A violation is an Error that names the op and both values.
 ///
-/// No layer of nn/ uses sub, matmul, softmax, silu, add_bias, slice, concat, swap_axes or cast: they are for users, and for the
-/// tests, which compose attention from them.
+/// No layer of nn/ uses sub, matmul, softmax, silu, add_bias, slice, concat, swap_axes or cast: they are for
+/// users, and for the tests, which compose attention from them.
 namespace tilegrad {
 
 // --- Arithmetic ---

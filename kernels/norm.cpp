@@ -46,8 +46,8 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
-// 1/√(mean_j((x_j − mean)²) + eps). Where a square overflows (from 1e19 on in float), everything is scaled down first, by a
-// power of two, which rounds nothing.
+// 1/√(mean_j((x_j − mean)²) + eps). Where a square overflows (from 1e19 on in float), everything is scaled
+// down first, by a power of two, which rounds nothing.
 template <class T>
 T inverse_spread(Index n, const T* x, T mean, T eps) {
   const Tag<T> d;
@@ -166,8 +166,8 @@ Index rows_per_piece(Index rows, Index cols) {
   return std::max({Index{1}, kGrain / std::max<Index>(1, cols), (rows + kMaxPieces - 1) / kMaxPieces});
 }
 
-// Calls row(i, sums) for every row, which adds row i's vector to `sums`: each piece of rows has sums of its own, which
-// are added in order at the end. If `sum` is not needed, sums is null.
+// Calls row(i, sums) for every row, which adds row i's vector to `sums`: each piece of rows has sums of its
+// own, which are added in order at the end. If `sum` is not needed, sums is null.
 template <class T, class F>
 void sum_over_rows(Index rows, Index cols, Grad<std::span<T>> sum, F&& row) {
   const Index grain = rows_per_piece(rows, cols), pieces = (rows + grain - 1) / grain;

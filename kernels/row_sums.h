@@ -6,8 +6,9 @@
 
 namespace tilegrad::kernels {
 
-/// Sums of many rows, column by column. Rows are added in T in blocks of 128, and the blocks in double: so the error is that
-/// of about a hundred additions in T, however many rows there are. The caller owns the memory, n numbers each.
+/// Sums of many rows, column by column. Rows are added in T in blocks of 128, and the blocks in double: so
+/// the error is that of about a hundred additions in T, however many rows there are. The caller owns the
+/// memory, n numbers each.
 template <class T>
 class RowSums {
  public:

@@ -9,8 +9,8 @@ using namespace tilegrad;
 using namespace tilegrad::kernels;
 using namespace tilegrad::test;
 
-// Positive terms, whose sum in float grows until it swallows them, one after the other. The exact sum is taken in double;
-// the allowed error is that of 200 roundings, far less than of a million.
+// Positive terms, whose sum in float grows until it swallows them, one after the other. The exact sum is
+// taken in double; the allowed error is that of 200 roundings, far less than of a million.
 namespace {
 
 constexpr Index kRows = 1'000'000;
