@@ -23,17 +23,17 @@ Var checkpoint(CheckpointFunction fn, std::span<const Var> xs);
 /// The usual case of one input.
 Var checkpoint(std::function<Var(const Var& x)> fn, const Var& x);
 
-/// fn(xs), recorded like any other op; but an op that would save the result for its backward saves xs instead, and
-/// computes fn(xs) again when it needs it. So fn should be cheap compared with the ops that take its result, as norms and
-/// activations are compared with products. It runs once more for all of these ops together. Loss and gradients keep every
-/// bit; fn depends on xs and parameters alone.
+/// fn(xs), recorded like any other op; but an op that would save the result for its backward saves xs
+/// instead, and computes fn(xs) again when it needs it. So fn should be cheap compared with the ops that take
+/// its result, as norms and activations are compared with products. It runs once more for all of these ops
+/// together. Loss and gradients keep every bit; fn depends on xs and parameters alone.
 Var recomputed(CheckpointFunction fn, std::span<const Var> xs);
 
 /// The usual case of one input.
 Var recomputed(std::function<Var(const Var& x)> fn, const Var& x);
 
-/// What recomputed() attaches to its result: how backward computes the value again. All ops that saved the value share
-/// one of these; the first that goes backward computes it, the last one frees it.
+/// What recomputed() attaches to its result: how backward computes the value again. All ops that saved the
+/// value share one of these; the first that goes backward computes it, the last one frees it.
 class Recomputation {
  public:
   Recomputation(CheckpointFunction fn, std::span<const Var> xs);

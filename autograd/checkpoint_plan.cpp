@@ -13,8 +13,8 @@ namespace {
 
 // The chain as stages 0 ... n − 1, of which 1 ... n − 2 are the blocks. What is needed at a moment is counted
 // on top of the input of the stages in question. Two allocations outlive a stage:
-//  - While a segment that ends with stage t goes backward, t's output and its gradient. At the end of the whole chain
-//    both are scalars, so this needs no special case.
+//  - While a segment that ends with stage t goes backward, t's output and its gradient. At the end of the
+//    whole chain both are scalars, so this needs no special case.
 //  - The parameter gradients of the stages that are already done.
 class Stages {
  public:

@@ -19,7 +19,8 @@ struct GradcheckCase {
   std::vector<Tensor> inputs;
 };
 
-/// Every op, every kind of attention, and checkpoints: the one list that the tests and `tilegrad check` go through.
+/// Every op, every kind of attention, and checkpoints: the one list that the tests and `tilegrad check` go
+/// through.
 std::vector<GradcheckCase> gradcheck_cases();
 
 }  // namespace tilegrad

@@ -14,8 +14,8 @@ namespace tilegrad {
 class OpListener {
  public:
   virtual ~OpListener() = default;
-  /// An op begins to go forward or backward; Tape::pass() tells which. Ops that begin before it ends are parts of it, such
-  /// as those that a checkpoint runs again.
+  /// An op begins to go forward or backward; Tape::pass() tells which. Ops that begin before it ends are
+  /// parts of it, such as those that a checkpoint runs again.
   virtual void begin(std::string_view op) = 0;
   /// The op that began last and has not ended yet is done. In backward it has also released what it saved.
   virtual void end() = 0;
@@ -23,7 +23,8 @@ class OpListener {
   virtual void recorded(std::string_view op, Index saved_bytes) = 0;
 };
 
-/// `listener` hears the ops of this thread while the scope lives. Of nested scopes only the innermost one hears them.
+/// `listener` hears the ops of this thread while the scope lives. Of nested scopes only the innermost one
+/// hears them.
 class ListenScope {
  public:
   explicit ListenScope(OpListener& listener) : outer_(std::exchange(listening_, &listener)) {}

@@ -8,12 +8,15 @@
 #include "tilegrad/kernels/attention/attention.h"
 
 /// Every op of tilegrad: one line of maths, one of shapes. All work in f32 and f64 unless they say otherwise.
-/// Shapes must match exactly and dtypes must be equal: nothing broadcasts and nothing is promoted. A
-/// violation is an Error that names the op and both values.
+/// Shapes must match exactly and dtypes must be equal. Nothing is promoted, and nothing broadcasts, except a
+/// vector along the last axis (linear, add_bias, norms), and attention's bias and mask along batch and heads.
+/// A violation is an Error that names the op and both values.
+///
+/// No layer of nn/ uses sub, matmul, softmax, silu, add_bias, slice, concat, swap_axes or cast: they are for
+/// users, and for the tests, which compose attention from them.
 namespace tilegrad {
 
-// Arithmetic
-// ------------------------------------------------------------------------------------------------------
+// --- Arithmetic ---
 
 /// a + b, a − b, a ⊙ b. Equal shapes.
 Var add(const Var& a, const Var& b);
@@ -28,8 +31,7 @@ Var add_bias(const Var& x, const Var& bias);
 Var sum(const Var& x);
 Var mean(const Var& x);
 
-// Matrix products
-// -------------------------------------------------------------------------------------------------
+// --- Matrix products ---
 
 /// a b over the last two axes. a (..., M, K), b (..., K, N) with equal leading axes -> (..., M, N).
 /// With transpose_b, b is (..., N, K).
@@ -38,8 +40,7 @@ Var matmul(const Var& a, const Var& b, bool transpose_b = false);
 Var linear(const Var& x, const Var& weight);
 Var linear(const Var& x, const Var& weight, const Var& bias);
 
-// Activations
-// -----------------------------------------------------------------------------------------------------
+// --- Activations ---
 
 /// max(x, 0); GELU in its tanh form; x σ(x). kernels/activation.h has the formulas.
 Var relu(const Var& x);
@@ -53,24 +54,21 @@ Var softmax(const Var& x);
 /// the key in forward and backward and never stored. 0 ≤ p < 1; p = 0 is x itself.
 Var dropout(const Var& x, double p, RandomKey key);
 
-// Normalisation
-// ---------------------------------------------------------------------------------------------------
+// --- Normalisation ---
 
 /// (x − mean)/√(var + eps) ⊙ weight + bias over the last axis. x (..., C), weight (C), bias (C).
 Var layernorm(const Var& x, const Var& weight, const Var& bias, double eps = 1e-5);
 /// x/√(mean(x²) + eps) ⊙ weight over the last axis. x (..., C), weight (C).
 Var rmsnorm(const Var& x, const Var& weight, double eps = 1e-5);
 
-// Tokens and positions
-// --------------------------------------------------------------------------------------------
+// --- Tokens and positions ---
 
 /// table[ids]. table (V, C), ids i32 (...) with values in [0, V) -> (..., C).
 Var embedding(const Var& table, const Tensor& ids);
 /// Rotary positions: position t of x is t + first_position. x (B, T, H, D), D even.
 Var rope(const Var& x, Index first_position = 0, double base = 10000.0);
 
-// Shapes
-// ----------------------------------------------------------------------------------------------------------
+// --- Shapes ---
 
 /// The same elements in another shape of equal size; no copy.
 Var reshape(const Var& x, const Shape& shape);
@@ -83,8 +81,7 @@ Var swap_axes(const Var& x);
 /// Converts between f32 and f64; backward converts back.
 Var cast(const Var& x, Dtype dtype);
 
-// Losses
-// ----------------------------------------------------------------------------------------------------------
+// --- Losses ---
 
 /// Target of a position that does not count.
 inline constexpr std::int32_t kIgnored = -1;
@@ -93,8 +90,7 @@ inline constexpr std::int32_t kIgnored = -1;
 /// count.
 Var cross_entropy(const Var& logits, const Tensor& targets);
 
-// Attention
-// -------------------------------------------------------------------------------------------------------
+// --- Attention ---
 
 using kernels::Align;
 using kernels::AttentionOptions;
@@ -109,7 +105,7 @@ enum class AttentionKernel { naive, flash };
 struct AttentionExtras {
   Var bias = {};          ///< (B or 1, Hq or 1, Tq, Tk), added to the scores; differentiable
   Var sinks = {};         ///< (Hq), one more logit in the denominator of each row; differentiable
-  Tensor mask = {};       ///< u8 (B or 1, Hq or 1, Tq, Tk), 0: the query does not see the key
+  Tensor mask = {};       ///< u8 (B or 1, Hq or 1, Tq, Tk), 0: the query may not see the key
   Tensor alibi = {};      ///< (Hq), slopes
   Tensor k_lengths = {};  ///< i32 (B), keys from there on are padding
   Tensor cu_q = {};       ///< i32 (N + 1), where packed sequences begin among the queries; B = 1
@@ -127,12 +123,11 @@ struct AttentionResult {
 /// all sums.
 AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
                                    const AttentionOptions& options = {}, const AttentionExtras& extras = {});
-/// The same for who needs out alone.
+/// The same, if only out is needed.
 Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
               const AttentionOptions& options = {}, const AttentionExtras& extras = {});
 
-// Without a backward
-// ----------------------------------------------------------------------------------------------
+// --- Without a backward ---
 
 /// Position of the largest element of each row, the first if there are several; NaN counts as largest.
 /// x (..., C) -> i32 (...). An Error if x is on a gradient path.

@@ -66,8 +66,8 @@ InputGrads::InputGrads(std::string_view op, std::span<const std::shared_ptr<Grad
 
 InputGrads::Slot InputGrads::slot(Index i) {
   GradCell& cell = *cells_[i];
-  // The rule may hold several gradients at once. If two inputs are the same value, as in mul(x, x), one place would be
-  // written twice; so the second one gets memory of its own.
+  // The rule may hold several gradients at once. If two inputs are the same value, as in mul(x, x), one place
+  // would be written twice; so the second one gets memory of its own.
   const bool taken = std::find(taken_.begin(), taken_.end(), &cell) != taken_.end();
   if (taken || !cell.grad.defined()) {
     written_.emplace_back(&cell, make_grad(cell));
@@ -164,8 +164,8 @@ void Tape::walk() {
   unshare_leaves();
 }
 
-// Rules hand gradients on without a copy. Where one ended in a leaf it may be that of another leaf as well, or the
-// caller's cotangent, and whoever changes one in place would change all.
+// Rules hand gradients on without a copy. Where one ended in a leaf it may be that of another leaf as well,
+// or the caller's cotangent, and whoever changes one in place would change all.
 void Tape::unshare_leaves() {
   for (const auto& cell : shared_leaves_) {
     if (cell->grad.defined()) make_unique(cell->grad);

@@ -24,8 +24,8 @@ class InputGrads {
   /// Whether anybody needs the gradient of input i. Ask before computing something expensive.
   bool needs(Index i) const { return cells_[i] != nullptr; }
 
-  /// Where to write the gradient of input i, every element of it: as a span, as a matrix whose columns are the last axis,
-  /// or as (B, T, H, D). Empty if nobody needs it. To be asked for once.
+  /// Where to write the gradient of input i, every element of it: as a span, as a matrix whose columns are
+  /// the last axis, or as (B, T, H, D). Empty if nobody needs it. To be asked for once.
   template <class T>
   Grad<std::span<T>> grad(Index i) {
     return take<std::span<T>>(i, [](Tensor& grad) { return grad.mut<T>(); });
@@ -42,8 +42,8 @@ class InputGrads {
   /// Hands over a finished gradient: shared, not copied, if it is the first contribution.
   void add(Index i, const Tensor& grad);
 
-  /// Called when the rule is done: lets the cells have what was written. An error before that leaves no cell with
-  /// memory that nobody wrote.
+  /// Called when the rule is done: lets the cells have what was written. An error before that leaves no cell
+  /// with memory that nobody wrote.
   void publish();
 
  private:
@@ -98,14 +98,16 @@ class Node {
 /// Records the ops that run on this thread while it lives, and walks them back once.
 ///
 /// Invariants:
-/// (1) Nodes stand in execution order, so walking from the back meets every node after all users of its outputs:
-///     no sort, no recursion, no visited set.
+/// (1) Nodes stand in execution order, so walking from the back meets every node after all users of its
+///     outputs: no sort, no recursion, no visited set.
 /// (2) Backward consumes the tape: a node, and with it all it saved, is destroyed as soon as it has run.
 /// (3) A node holds the gradient cells of its inputs and outputs, never their values.
 ///
-/// Tapes nest: the innermost one records. They may be destroyed in any order, but on the thread that made them.
+/// Tapes nest: the innermost one records. They may be destroyed in any order, but on the thread that made
+/// them.
 ///
-/// After an Error in backward the tape is used up, and the leaves hold what had arrived by then: forget it with zero_grad().
+/// After an Error in backward the tape is used up, and the leaves hold what had arrived by then: forget it
+/// with zero_grad().
 class Tape {
  public:
   struct Options {
@@ -121,7 +123,8 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   /// Gradients of `root`, a scalar recorded here, for all leaves that it depends on; they add to what the
-  /// leaves hold, and share memory with nothing else. Throws if the tape has been used or root was not recorded on it.
+  /// leaves hold, and share memory with nothing else. Throws if the tape has been used or root was not
+  /// recorded on it.
   void backward(const Var& root);
   /// The same for any root, from the gradient `cotangent` of root's shape and dtype.
   void backward(const Var& root, const Tensor& cotangent);
@@ -151,8 +154,8 @@ class Tape {
     bool skipped_ = false;
   };
 
-  /// What this thread is doing: forward, unless a tape walks back; during that walk, recompute while checkpoint() or
-  /// recomputed() runs a function again on a tape of its own.
+  /// What this thread is doing: forward, unless a tape walks back; during that walk, recompute while
+  /// checkpoint() or recomputed() runs a function again on a tape of its own.
   enum class Pass { forward, backward, recompute };
   static Pass pass();
 
@@ -176,12 +179,12 @@ class Tape {
   Observer observer_;
 };
 
-/// When an op is recorded. input_tracked: only if an input needs a gradient. always: even without one, because the rule
-/// itself refers to tracked values, as the functions that checkpoint() keeps do.
+/// When an op is recorded. input_tracked: only if an input needs a gradient. always: even without one,
+/// because the rule itself refers to tracked values, as the functions that checkpoint() keeps do.
 enum class When { input_tracked, always };
 
-/// How many of a rule's outputs have to be finite when anomalies are looked for: all, unless it names the first
-/// `checked_outputs`.
+/// How many of a rule's outputs have to be finite when anomalies are looked for: all, unless it names the
+/// first `checked_outputs`.
 template <class R, std::size_t N>
 constexpr std::size_t checked_outputs() {
   if constexpr (requires { R::checked_outputs; }) {
@@ -195,7 +198,8 @@ constexpr std::size_t checked_outputs() {
 class Recorder {
  public:
   /// Decides whether the op is recorded: a tape records, and an input is tracked or `always`. Throws if an
-  /// input was recorded on a tape that is not active, or if anomalies are looked for and one of `checked` has one.
+  /// input was recorded on a tape that is not active, or if anomalies are looked for and one of `checked` has
+  /// one.
   Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> checked, When when);
 
   bool active() const { return tape_ != nullptr; }

@@ -78,7 +78,10 @@ void gelu_backward(T* dx, Write write, Index n, const T* dy, const T* x) {
   // forward: y = x s, s = σ(2u);  dy/dx = s + x s (1 − s) d(2u)/dx
   const auto step = [](auto g, auto v) {
     const auto s = Gelu<T>::gate(v);
-    const auto rest = hn::Mul(hn::Mul(v, s), hn::Mul(hn::Sub(hn::Set(Tag<T>(), T(1)), s), Gelu<T>::slope(v)));
+    const auto other = hn::Sub(hn::Set(Tag<T>(), T(1)), s);
+    const auto bend = hn::Mul(hn::Mul(v, s), hn::Mul(other, Gelu<T>::slope(v)));
+    // Far from 0 one factor is 0 and another may be infinite.
+    const auto rest = hn::IfThenZeroElse(hn::Eq(hn::Mul(s, other), hn::Zero(Tag<T>())), bend);
     return hn::Mul(g, hn::Add(s, rest));
   };
   map_into(dx, write, n, step, dy, x);

@@ -16,7 +16,8 @@ struct AdamWStep {
   double grad_scale;  ///< multiplies the gradient first (clipping)
 };
 
-/// One step of Adam with decoupled weight decay (Loshchilov and Hutter, 2019), in one pass, with g = grad_scale · grad:
+/// One step of Adam with decoupled weight decay (Loshchilov and Hutter, 2019), in one pass.
+/// With g = grad_scale · grad:
 ///   m = β1 m + (1 − β1) g
 ///   v = β2 v + (1 − β2) g²
 ///   w −= lr (m/(1 − β1ᵗ) / (√(v/(1 − β2ᵗ)) + eps) + weight_decay · w).

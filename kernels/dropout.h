@@ -6,12 +6,13 @@
 #include "tilegrad/base/random.h"
 #include "tilegrad/kernels/views.h"
 
-/// Dropout, for float and double, 0 ≤ p < 1. Which elements are dropped is a function of the key and of their place
-/// alone, so nothing is stored: forward, backward and every attention kernel draw the same factors.
+/// Dropout, for float and double, 0 ≤ p < 1. Which elements are dropped is a function of the key and of their
+/// place alone, so nothing is stored: forward, backward and every attention kernel draw the same factors.
 namespace tilegrad::kernels {
 
-/// The factors of elements [j0, j0 + n) of row number `row`: 1/(1 − p) if word j % 4 of the key's words at counter
-/// (j / 4, row) is at least p 2³², else 0. Attention numbers the rows of its probabilities (b Hq + h) Tq + i.
+/// The factors of elements [j0, j0 + n) of row number `row`: 1/(1 − p) if word j % 4 of the key's words at
+/// counter (j / 4, row) is at least p 2³², else 0. Attention numbers the rows of its probabilities (b Hq + h)
+/// Tq + i.
 template <class T>
 void dropout_factors(T* factors, Index j0, Index n, Index row, double p, RandomKey key);
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <vector>
 
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/row_sums.h"
 
 namespace tilegrad::kernels {
 
@@ -22,26 +24,34 @@ void for_each(Index n, F&& f) {
 
 // Σ f(i) over [begin, end) in eight interleaved sums, which is an order that vectorises.
 template <class S, class F>
-S partial_sum(Index begin, Index end, F&& f) {
+S block_sum(Index begin, Index end, F&& f) {
   std::array<S, 8> lanes{};
   Index i = begin;
   for (; i + 8 <= end; i += 8) {
-    for (std::size_t lane = 0; lane < 8; ++lane) lanes[lane] += f(i + static_cast<Index>(lane));
+    for (Index lane = 0; lane < 8; ++lane) lanes[lane] += f(i + lane);
   }
   for (; i < end; ++i) lanes[0] += f(i);
   return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
+// Σ f(i) over [begin, end): blocks of a thousand terms in S, the blocks in double.
+template <class S, class F>
+double partial_sum(Index begin, Index end, F&& f) {
+  constexpr Index kBlock = 1024;
+  double total = 0;
+  for (Index i = begin; i < end; i += kBlock) {
+    total += static_cast<double>(block_sum<S>(i, std::min(i + kBlock, end), f));
+  }
+  return total;
+}
+
 // Σ f(i) over [0, n): one partial sum a piece, then the pieces in order.
 template <class S, class F>
 S ordered_sum(Index n, F&& f) {
-  if (n <= kGrain) return partial_sum<S>(0, n, f);
-  std::vector<S> partial(static_cast<std::size_t>((n + kGrain - 1) / kGrain));
+  std::vector<double> partial(static_cast<std::size_t>((n + kGrain - 1) / kGrain));
   parallel_for(n, kGrain,
                [&](Index begin, Index end) { partial[begin / kGrain] = partial_sum<S>(begin, end, f); });
-  S total = 0;
-  for (const S p : partial) total += p;
-  return total;
+  return static_cast<S>(std::accumulate(partial.begin(), partial.end(), 0.0));
 }
 
 }  // namespace
@@ -106,13 +116,15 @@ void add_bias_backward(Grad<std::span<T>> dbias, Mat<const T> dy) {
   // Columns are independent, so the order of the rows never changes.
   constexpr Index kColumns = 64;
   const auto sum_columns = [&](Index begin, Index end) {
-    std::array<T, kColumns> sums{};
+    std::array<T, kColumns> block;
+    std::array<double, kColumns> totals;
+    RowSums<T> sums(block.data(), totals.data(), end - begin);
     for (Index i = 0; i < dy.rows; ++i) {
-      for (Index j = begin; j < end; ++j) sums[j - begin] += dy(i, j);
+      T* to = sums.next();
+      for (Index j = begin; j < end; ++j) to[j - begin] += dy(i, j);
     }
-    for (Index j = begin; j < end; ++j) {
-      store(dbias.to[j], dbias.write, sums[j - begin]);
-    }
+    sums.finish();
+    for (Index j = begin; j < end; ++j) store(dbias.to[j], dbias.write, static_cast<T>(totals[j - begin]));
   };
   parallel_for(dy.cols, kColumns, sum_columns);
 }

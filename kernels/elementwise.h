@@ -31,11 +31,11 @@ void mul_backward(Grad<std::span<T>> da, std::span<const T> dy, std::span<const 
 /// y = x + bias, the bias (C) added to every row of x (N, C).
 template <class T>
 void add_bias(Mat<T> y, Mat<const T> x, std::span<const T> bias);
-/// dbias (+)= Σ_rows dy: the column sums. Rows are summed in a fixed order.
+/// dbias (+)= Σ_rows dy: the column sums, in the fixed order of row_sums.h.
 template <class T>
 void add_bias_backward(Grad<std::span<T>> dbias, Mat<const T> dy);
 
-/// Σ x, in a fixed order of pairwise partial sums.
+/// Σ x, in a fixed order: blocks of a thousand elements in T, the blocks in double.
 template <class T>
 T sum(std::span<const T> x);
 /// dx (+)= s for every element: the backward of sum and mean.

@@ -9,6 +9,7 @@
 #include <limits>
 #include <mutex>
 
+#include "tilegrad/base/error.h"
 #include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
@@ -20,9 +21,17 @@ constexpr Index kSerialFlops = 2'000'000;
 
 CBLAS_TRANSPOSE cblas_op(Op op) { return op == Op::none ? CblasNoTrans : CblasTrans; }
 
-blasint to_blas(Index n) {
-  assert(n <= std::numeric_limits<blasint>::max());
-  return static_cast<blasint>(n);
+blasint to_blas(Index n) { return static_cast<blasint>(n); }
+
+// OpenBLAS counts in blasint.
+void check_sizes(const auto&... matrices) {
+  const auto check_one = [](const auto& m) {
+    constexpr Index kMax = std::numeric_limits<blasint>::max();
+    check(m.rows <= kMax && m.cols <= kMax && m.stride <= kMax,
+          "gemm: a matrix of {} rows, {} columns and stride {} is too large, at most {} each", m.rows, m.cols,
+          m.stride, kMax);
+  };
+  (check_one(matrices), ...);
 }
 
 void call(Mat<float> c, float alpha, Mat<const float> a, Op op_a, Mat<const float> b, Op op_b, Index inner,
@@ -51,8 +60,8 @@ void configure_once() {
 // again, which costs 1 % with two pieces and 8 % with eight, so pieces are not small; their number is a power
 // of two, because an odd one would leave the last piece to a single thread.
 Index piece_size(Index n) {
-  const auto wanted = static_cast<std::uint64_t>(std::clamp<Index>(n / 192, 2, 8));
-  const auto pieces = static_cast<Index>(std::bit_floor(wanted));
+  const auto most = static_cast<std::uint64_t>(std::clamp<Index>(n / 192, 2, 8));
+  const auto pieces = static_cast<Index>(std::bit_floor(most));
   const Index size = (n + pieces - 1) / pieces;
   return (size + 15) / 16 * 16;
 }
@@ -66,6 +75,7 @@ void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op 
   assert(c.cols == (op_b == Op::none ? b.cols : b.rows));
   assert(inner == (op_b == Op::none ? b.rows : b.cols));
   if (c.rows == 0 || c.cols == 0) return;
+  check_sizes(c, a, b);
   configure_once();
   const SingleThreaded single;
   call(c, alpha, a, op_a, b, op_b, inner, beta);
@@ -73,6 +83,7 @@ void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op 
 
 template <class T>
 void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
+  check_sizes(c, a, b);  // here, since a task must not throw
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   if (2 * c.rows * c.cols * inner < kSerialFlops) {
     gemm_serial<T>(c, alpha, a, op_a, b, op_b, beta);

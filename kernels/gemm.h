@@ -10,7 +10,7 @@ namespace tilegrad::kernels {
 enum class Op { none, transpose };
 
 /// c = alpha * op_a(a) * op_b(b) + beta * c, for float and double. With op_a(a) of shape (M, K) and op_b(b)
-/// of (K, N), c is (M, N). With beta = 0, c may be uninitialised.
+/// of (K, N), c is (M, N). With beta = 0, c may be uninitialised. Throws Error if a size is beyond 2³¹ − 1.
 ///
 /// Large products are cut into pieces that depend on the shape alone; each piece is one single-threaded call
 /// of OpenBLAS from one of our threads. So the result has the same bits for every number of threads.

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/row_sums.h"
 
 #ifndef TILEGRAD_KERNELS_NORM_TABLE  // this file is compiled once for every SIMD target
 #define TILEGRAD_KERNELS_NORM_TABLE
@@ -44,17 +46,32 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
+// 1/√(mean_j((x_j − mean)²) + eps). Where a square overflows (from 1e19 on in float), everything is scaled
+// down first, by a power of two, which rounds nothing.
+template <class T>
+T inverse_spread(Index n, const T* x, T mean, T eps) {
+  const Tag<T> d;
+  const auto m = hn::Set(d, mean);
+  const auto mean_square = [&](T scale) {
+    const auto s = hn::Set(d, scale);
+    const auto square = [&](auto v) {
+      const auto c = hn::Mul(hn::Sub(v, m), s);
+      return hn::Mul(c, c);
+    };
+    return reduce(n, square, x) / static_cast<T>(n);
+  };
+  const T plain = mean_square(T(1));
+  if (plain <= std::numeric_limits<T>::max()) return T(1) / std::sqrt(plain + eps);
+  const T down = std::ldexp(T(1), sizeof(T) == 4 ? -100 : -600);
+  return down / std::sqrt(mean_square(down) + eps * down * down);
+}
+
 template <class T>
 RowStatistics<T> layernorm(T* y, Index n, const T* x, const T* weight, const T* bias, T eps) {
   const Tag<T> d;
   const T mean = sum(n, x) / static_cast<T>(n);
   const auto m = hn::Set(d, mean);
-  const auto square = [&](auto v) {
-    const auto c = hn::Sub(v, m);
-    return hn::Mul(c, c);
-  };
-  const T variance = reduce(n, square, x) / static_cast<T>(n);
-  const T rstd = T(1) / std::sqrt(variance + eps);
+  const T rstd = inverse_spread(n, x, mean, eps);
   const auto r = hn::Set(d, rstd);
   map(
       y, n, [&](auto v, auto w, auto b) { return hn::MulAdd(hn::Mul(hn::Sub(v, m), r), w, b); }, x, weight,
@@ -64,9 +81,7 @@ RowStatistics<T> layernorm(T* y, Index n, const T* x, const T* weight, const T* 
 
 template <class T>
 RowStatistics<T> rmsnorm(T* y, Index n, const T* x, const T* weight, T eps) {
-  const auto square = [](auto v) { return hn::Mul(v, v); };
-  const T mean_square = reduce(n, square, x) / static_cast<T>(n);
-  const T rstd = T(1) / std::sqrt(mean_square + eps);
+  const T rstd = inverse_spread(n, x, T(0), eps);
   const auto r = hn::Set(Tag<T>(), rstd);
   map(
       y, n, [&](auto v, auto w) { return hn::Mul(hn::Mul(v, r), w); }, x, weight);
@@ -151,22 +166,27 @@ Index rows_per_piece(Index rows, Index cols) {
   return std::max({Index{1}, kGrain / std::max<Index>(1, cols), (rows + kMaxPieces - 1) / kMaxPieces});
 }
 
-// Calls row(i, sums) for every row, which adds row i's vector to `sums`: each piece of rows has sums of its own, which
-// are added in order at the end. If `sum` is not needed, sums is null.
+// Calls row(i, sums) for every row, which adds row i's vector to `sums`: each piece of rows has sums of its
+// own, which are added in order at the end. If `sum` is not needed, sums is null.
 template <class T, class F>
 void sum_over_rows(Index rows, Index cols, Grad<std::span<T>> sum, F&& row) {
   const Index grain = rows_per_piece(rows, cols), pieces = (rows + grain - 1) / grain;
   const Index size = sum ? std::ssize(sum.to) : 0;
-  const memory::Block scratch(pieces * size * static_cast<Index>(sizeof(T)), memory::Category::workspace);
-  T* sums = reinterpret_cast<T*>(scratch.data());
+  constexpr auto kBytes = static_cast<Index>(sizeof(double) + sizeof(T));
+  const memory::Block scratch(pieces * size * kBytes, memory::Category::workspace);
+  double* totals = reinterpret_cast<double*>(scratch.data());
+  T* blocks = reinterpret_cast<T*>(totals + pieces * size);
   parallel_for(rows, grain, [&](Index begin, Index end) {
-    T* own = sum ? sums + begin / grain * size : nullptr;
-    std::fill_n(own, size, T{0});
-    for (Index i = begin; i < end; ++i) row(i, own);
+    const Index offset = begin / grain * size;
+    RowSums<T> sums(blocks + offset, totals + offset, size);
+    for (Index i = begin; i < end; ++i) row(i, sum ? sums.next() : nullptr);
+    sums.finish();
   });
-  if (!sum) return;
-  if (sum.write == Write::overwrite) std::fill(sum.to.begin(), sum.to.end(), T{0});
-  for (Index piece = 0; piece < pieces; ++piece) best<T>().add(sum.to.data(), size, sums + piece * size);
+  for (Index j = 0; j < size; ++j) {
+    double total = 0;
+    for (Index piece = 0; piece < pieces; ++piece) total += totals[piece * size + j];
+    store(sum.to[j], sum.write, static_cast<T>(total));
+  }
 }
 
 }  // namespace

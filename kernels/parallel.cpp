@@ -56,7 +56,7 @@ class Pool {
     work(0);
     {
       const std::lock_guard lock(mutex_);
-      open_ = false;  // who has not begun by now is too late
+      open_ = false;  // a helper that has not begun by now is too late
     }
     wait_until([&] { return helping_.load(std::memory_order_acquire) == 0; },
                [&] {

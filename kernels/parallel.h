@@ -8,7 +8,7 @@
 /// The only place that owns threads.
 namespace tilegrad::kernels {
 
-/// Accum of threads that kernels use; at first the number of processors (or OMP_NUM_THREADS).
+/// Number of threads that kernels use; at first the number of processors (or OMP_NUM_THREADS).
 int threads();
 void set_threads(int count);
 

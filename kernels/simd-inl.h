@@ -16,9 +16,10 @@
 
 #include "tilegrad/kernels/views.h"
 
-// A file of kernels describes what each SIMD target provides by a struct of function pointers, Table<T>. In its per-target
-// part it fills a `kTable<T>` and writes TILEGRAD_TARGET_TABLE(Table); in its HWY_ONCE part TILEGRAD_BEST_TABLE(Table)
-// then defines best<T>(), the table of the best target that this processor runs, for float and double.
+// A file of kernels describes what each SIMD target provides by a struct of function pointers, Table<T>. In
+// its per-target part it fills a `kTable<T>` and writes TILEGRAD_TARGET_TABLE(Table); in its HWY_ONCE part
+// TILEGRAD_BEST_TABLE(Table) then defines best<T>(), the table of the best target that this processor runs,
+// for float and double.
 #undef TILEGRAD_TARGET_TABLE
 #define TILEGRAD_TARGET_TABLE(Table)                         \
   const Table<float>* table_f32() { return &kTable<float>; } \
@@ -80,8 +81,8 @@ HWY_INLINE void map_into(T* dx, Write write, Index n, F&& f, const X*... xs) {
   }
 }
 
-// A sum over i, in an order that depends on n and the vector width alone; f(sum, x_i, ...) adds one term. Four
-// partial sums hide the latency of an addition: it takes four cycles, and one can start in each.
+// A sum over i, in an order that depends on n and the vector width alone; f(sum, x_i, ...) adds one term.
+// Four partial sums hide the latency of an addition: it takes four cycles, and one can start in each.
 template <class F, class T, class... X>
 HWY_INLINE T fold(Index n, F&& f, const T* x, const X*... xs) {
   const Tag<T> d;
@@ -149,12 +150,13 @@ HWY_INLINE V exp(V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, hn::Min(x, hn::Set(d, bound))));
 }
 
-// 1 / (1 + e^−x).
+// 1 / (1 + e^−x); 0 where e^−x would overflow.
 template <class V>
 HWY_INLINE V sigmoid(V x) {
   const hn::DFromV<V> d;
-  const auto one = hn::Set(d, hn::TFromV<V>(1));
-  return hn::Div(one, hn::Add(one, exp(hn::Neg(x))));
+  using T = hn::TFromV<V>;
+  const auto one = hn::Set(d, T(1)), lowest = hn::Set(d, sizeof(T) == 4 ? T(-88) : T(-700));
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Div(one, hn::Add(one, exp(hn::Neg(x)))));
 }
 
 }  // namespace tilegrad::kernels::HWY_NAMESPACE

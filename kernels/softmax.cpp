@@ -10,13 +10,21 @@
 #define TILEGRAD_KERNELS_SOFTMAX_TABLE
 namespace tilegrad::kernels {
 
+// log Σ_j exp(x_j) of a row as the sum of two numbers, which one number of that size could not tell apart: a
+// logit of 1e8 has no room for a log_sum in float.
+template <class T>
+struct LogSumExp {
+  T max;
+  T log_sum;  // log Σ_j exp(x_j − max)
+};
+
 // What each SIMD target provides: one row.
 template <class T>
 struct SoftmaxTable {
   void (*softmax)(T* y, Index n, const T* x);
   void (*softmax_backward)(T* dx, Write write, Index n, const T* dy, const T* y);
-  T (*log_sum_exp)(Index n, const T* x);
-  void (*softmax_from_lse)(T* dx, Write write, Index n, const T* x, T lse, T s);
+  LogSumExp<T> (*log_sum_exp)(Index n, const T* x);
+  void (*softmax_from_lse)(T* dx, Write write, Index n, const T* x, LogSumExp<T> lse, T s);
 };
 
 }  // namespace tilegrad::kernels
@@ -54,20 +62,20 @@ void softmax_backward(T* dx, Write write, Index n, const T* dy, const T* y) {
 }
 
 template <class T>
-T log_sum_exp(Index n, const T* x) {
+LogSumExp<T> log_sum_exp(Index n, const T* x) {
   const T max = reduce_max(n, x);
   const auto m = hn::Set(Tag<T>(), max);
   const auto shifted = [&](auto v) { return exp(hn::Sub(v, m)); };
-  return max + std::log(reduce(n, shifted, x));
+  return {max, std::log(reduce(n, shifted, x))};
 }
 
 // dx (+)= s softmax(x)
 template <class T>
-void softmax_from_lse(T* dx, Write write, Index n, const T* x, T lse, T s) {
+void softmax_from_lse(T* dx, Write write, Index n, const T* x, LogSumExp<T> lse, T s) {
   const Tag<T> d;
-  const auto l = hn::Set(d, lse), factor = hn::Set(d, s);
-  map_into(
-      dx, write, n, [&](auto v) { return hn::Mul(factor, exp(hn::Sub(v, l))); }, x);
+  const auto m = hn::Set(d, lse.max), l = hn::Set(d, lse.log_sum), factor = hn::Set(d, s);
+  const auto step = [&](auto v) { return hn::Mul(factor, exp(hn::Sub(hn::Sub(v, m), l))); };
+  map_into(dx, write, n, step, x);
 }
 
 template <class T>
@@ -112,40 +120,45 @@ void softmax_backward(Grad<Mat<T>> dx, Mat<const T> dy, Mat<const T> y) {
 }
 
 template <class T>
-double cross_entropy(std::span<T> lse, Mat<const T> logits, std::span<const std::int32_t> targets,
-                     std::int32_t ignored) {
-  for_each_row(logits.rows, logits.cols,
-               [&](Index i) { lse[i] = best<T>().log_sum_exp(logits.cols, logits.row(i)); });
+double cross_entropy(std::span<T> max, std::span<T> log_sum, Mat<const T> logits,
+                     std::span<const std::int32_t> targets, std::int32_t ignored) {
+  for_each_row(logits.rows, logits.cols, [&](Index i) {
+    const LogSumExp<T> lse = best<T>().log_sum_exp(logits.cols, logits.row(i));
+    max[i] = lse.max;
+    log_sum[i] = lse.log_sum;
+  });
   double total = 0;
   for (Index i = 0; i < logits.rows; ++i) {
-    const std::int32_t target = targets[i];
-    if (target == ignored) continue;
-    total += static_cast<double>(lse[i]) - static_cast<double>(logits(i, target));
+    if (targets[i] == ignored) continue;
+    const double below_max = static_cast<double>(max[i]) - static_cast<double>(logits(i, targets[i]));
+    total += below_max + static_cast<double>(log_sum[i]);
   }
   return total;
 }
 
 template <class T>
-void cross_entropy_backward(Grad<Mat<T>> dlogits, T s, Mat<const T> logits, std::span<const T> lse,
-                            std::span<const std::int32_t> targets, std::int32_t ignored) {
+void cross_entropy_backward(Grad<Mat<T>> dlogits, T s, Mat<const T> logits, std::span<const T> max,
+                            std::span<const T> log_sum, std::span<const std::int32_t> targets,
+                            std::int32_t ignored) {
   for_each_row(logits.rows, logits.cols, [&](Index i) {
-    const std::int32_t target = targets[i];
-    if (target == ignored) {
+    if (targets[i] == ignored) {
       if (dlogits.write == Write::overwrite) std::fill_n(dlogits.to.row(i), logits.cols, T{0});
       return;
     }
     // forward: loss_i = lse_i − logits[i, target], and the gradient of lse_i is the softmax
-    best<T>().softmax_from_lse(dlogits.to.row(i), dlogits.write, logits.cols, logits.row(i), lse[i], s);
-    dlogits.to(i, target) -= s;
+    best<T>().softmax_from_lse(dlogits.to.row(i), dlogits.write, logits.cols, logits.row(i),
+                               {max[i], log_sum[i]}, s);
+    dlogits.to(i, targets[i]) -= s;
   });
 }
 
-#define TILEGRAD_INSTANTIATE(T)                                                                              \
-  template void softmax<T>(Mat<T>, Mat<const T>);                                                            \
-  template void softmax_backward<T>(Grad<Mat<T>>, Mat<const T>, Mat<const T>);                               \
-  template double cross_entropy<T>(std::span<T>, Mat<const T>, std::span<const std::int32_t>, std::int32_t); \
-  template void cross_entropy_backward<T>(Grad<Mat<T>>, T, Mat<const T>, std::span<const T>,                 \
-                                          std::span<const std::int32_t>, std::int32_t);
+#define TILEGRAD_INSTANTIATE(T)                                                                             \
+  template void softmax<T>(Mat<T>, Mat<const T>);                                                           \
+  template void softmax_backward<T>(Grad<Mat<T>>, Mat<const T>, Mat<const T>);                              \
+  template double cross_entropy<T>(std::span<T>, std::span<T>, Mat<const T>, std::span<const std::int32_t>, \
+                                   std::int32_t);                                                           \
+  template void cross_entropy_backward<T>(Grad<Mat<T>>, T, Mat<const T>, std::span<const T>,                \
+                                          std::span<const T>, std::span<const std::int32_t>, std::int32_t);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 #undef TILEGRAD_INSTANTIATE

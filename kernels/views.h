@@ -77,7 +77,8 @@ struct HeadsView {
   }
 };
 
-/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk). An axis of size 1 is broadcast and has stride 0. The last axis is contiguous.
+/// A number for each pair of query and key, (B or 1, Hq or 1, Tq, Tk). An axis of size 1 is broadcast and has
+/// stride 0. The last axis is contiguous.
 template <class T>
 struct ScoreView {
   T* data = nullptr;
@@ -103,7 +104,8 @@ inline void store(T& dst, Write write, T value) {
   dst = write == Write::accumulate ? dst + value : value;
 }
 
-/// Where a backward kernel writes one gradient, and how. An empty one, without memory, is not needed and not computed.
+/// Where a backward kernel writes one gradient, and how. An empty one, without memory, is not needed and not
+/// computed.
 template <class View>
 struct Grad {
   View to = {};

@@ -15,14 +15,15 @@ namespace {
 // The softmax is formed in dlogits itself and nowhere else.
 struct CrossEntropyRule {
   static constexpr std::string_view name = "cross_entropy";
-  Saved logits, lse, targets;
+  Saved logits, max, log_sum, targets;  // lse_i = max_i + log_sum_i
   Index counted;
 
   void backward(const Tensor& dy, InputGrads& dx) {
     with_float_type(name, dy.dtype(), [&]<class T>() {
       kernels::cross_entropy_backward<T>(dx.grad_mat<T>(0),
                                          static_cast<T>(dy.item() / static_cast<double>(counted)),
-                                         logits.get(name, "logits").mat<T>(), lse.get(name, "lse").view<T>(),
+                                         logits.get(name, "logits").mat<T>(), max.get(name, "max").view<T>(),
+                                         log_sum.get(name, "log_sum").view<T>(),
                                          targets.get(name, "targets").view<std::int32_t>(), kIgnored);
     });
   }
@@ -41,15 +42,20 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
   const Index counted = std::ssize(target) - std::count(target.begin(), target.end(), kIgnored);
   op.check(counted > 0, "no position counts among {}", targets.shape());
 
-  Tensor lse = Tensor::empty(targets.shape(), logits.dtype());
+  Tensor max = Tensor::empty(targets.shape(), logits.dtype());
+  Tensor log_sum = Tensor::empty_like(max);
   Tensor y = Tensor::empty({}, logits.dtype());
   op.with_float_type(y.dtype(), [&]<class T>() {
-    const double total = kernels::cross_entropy<T>(lse.mut<T>(), logits.value().mat<T>(), target, kIgnored);
+    const double total =
+        kernels::cross_entropy<T>(max.mut<T>(), log_sum.mut<T>(), logits.value().mat<T>(), target, kIgnored);
     y.mut<T>()[0] = static_cast<T>(total / static_cast<double>(counted));
   });
   return record(y, {logits}, [&] {
-    return CrossEntropyRule{
-        .logits = Saved(logits), .lse = Saved(lse), .targets = Saved(targets), .counted = counted};
+    return CrossEntropyRule{.logits = Saved(logits),
+                            .max = Saved(max),
+                            .log_sum = Saved(log_sum),
+                            .targets = Saved(targets),
+                            .counted = counted};
   });
 }
 

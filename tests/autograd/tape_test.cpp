@@ -32,6 +32,15 @@ std::array<Var, 2> split(const Var& x) {
   return record<2>(ys, std::span<const Var>(&x, 1), [] { return SplitRule{}; });
 }
 
+struct FailingRule {
+  static constexpr std::string_view name = "failing";
+
+  void backward(const Tensor&, InputGrads& dx) {
+    (void)dx.grad<double>(0);  // never written
+    fail("failing: on purpose");
+  }
+};
+
 }  // namespace
 
 TEST_CASE("tape: a value used twice receives both gradients") {
@@ -246,13 +255,6 @@ TEST_CASE("tape: gradients of leaves share memory with nothing, neither each oth
 }
 
 TEST_CASE("tape: an error in backward leaves no gradient that nobody wrote") {
-  struct FailingRule {
-    static constexpr std::string_view name = "failing";
-    void backward(const Tensor&, InputGrads& dx) {
-      (void)dx.grad<double>(0);
-      fail("failing: on purpose");
-    }
-  };
   const Var x = Var::leaf(scalar(2));
   Tape tape;
   const Var y = record(scalar(3), {x}, [] { return FailingRule{}; });

@@ -172,3 +172,21 @@ TEST_CASE_TEMPLATE("activations: same bits on any number of threads", T, float, 
     return dx;
   });
 }
+
+TEST_CASE_TEMPLATE("gelu, silu: far from 0 values and slopes are those of the limits", T, float, double) {
+  const std::vector<T> x = {T(-1e38), T(-1e20), T(-1e13), T(-1000), T(1000), T(1e13), T(1e20), T(1e38)};
+  const std::vector<T> ones(8, T(1));
+  std::vector<T> y(8), slope(8);
+  const auto check_limits = [&] {
+    for (int i = 0; i < 8; ++i) {
+      CHECK(y[i] == (i < 4 ? T(0) : x[i]));
+      CHECK(slope[i] == (i < 4 ? T(0) : T(1)));
+    }
+  };
+  gelu<T>(y, x);
+  gelu_backward<T>({slope, Write::overwrite}, ones, x);
+  check_limits();
+  silu<T>(y, x);
+  silu_backward<T>({slope, Write::overwrite}, ones, x);
+  check_limits();
+}

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/kernels/checks.h"
+#include "tilegrad/base/error.h"
 
 using namespace tilegrad;
 using namespace tilegrad::kernels;
@@ -139,3 +140,12 @@ TEST_CASE_TEMPLATE("gemm_serial: may be called from many threads at once", T, fl
 }
 
 TEST_CASE("blas_core: names the processor that OpenBLAS chose") { CHECK_FALSE(blas_core().empty()); }
+
+TEST_CASE("gemm: a size that OpenBLAS cannot count is an error, not a smaller product") {
+  float one = 1, y = 0;
+  const Index beyond = (Index{1} << 32) + 1;
+  const Mat<const float> a(&one, 1, 1, beyond), b(&one, 1, 1);
+  CHECK_THROWS_AS(gemm<float>(Mat<float>(&y, 1, 1), 1, a, Op::none, b, Op::none, 0), Error);
+  CHECK_THROWS_AS(gemm_serial<float>(Mat<float>(&y, 1, 1), 1, b, Op::none, a, Op::none, 0), Error);
+  CHECK(y == 0);
+}

@@ -201,3 +201,18 @@ TEST_CASE_TEMPLATE("norms: same bits on any number of threads", T, float, double
     return all;
   });
 }
+
+TEST_CASE_TEMPLATE("norms: rows whose squares overflow are normalised like any others", T, float, double) {
+  const T huge = sizeof(T) == 4 ? T(1e30) : T(1e300);
+  std::vector<T> x, weight(64, T(1)), bias(64, T(0)), y(64), mean(1), rstd(1);
+  for (int j = 0; j < 64; ++j) x.push_back(j % 2 == 0 ? huge : -huge);
+  const auto alternates = [&] {
+    for (int j = 0; j < 64; ++j) {
+      CHECK(static_cast<double>(y[j]) == doctest::Approx(j % 2 == 0 ? 1 : -1).epsilon(1e-5));
+    }
+  };
+  rmsnorm<T>(Mat<T>(y.data(), 1, 64), rstd, Mat<const T>(x.data(), 1, 64), weight, kEps);
+  alternates();
+  layernorm<T>(Mat<T>(y.data(), 1, 64), mean, rstd, Mat<const T>(x.data(), 1, 64), weight, bias, kEps);
+  alternates();
+}

@@ -87,11 +87,11 @@ TEST_CASE_TEMPLATE("softmax: NaN makes its own row NaN and no other", T, float, 
       for (Index j = 0; j < 67; ++j) right = right && std::isnan(x(i, j)) == (i == 1);
     }
     CHECK(right);
-    std::vector<T> lse(3);
+    std::vector<T> max(3), log_sum(3);
     const std::vector<std::int32_t> targets = {0, 1, 2};
-    CHECK(std::isnan(cross_entropy<T>(lse, view(before), targets, kIgnored)));
-    CHECK(std::isnan(lse[1]));
-    CHECK_FALSE(std::isnan(lse[0]));
+    CHECK(std::isnan(cross_entropy<T>(max, log_sum, view(before), targets, kIgnored)));
+    CHECK(std::isnan(log_sum[1]));
+    CHECK_FALSE(std::isnan(log_sum[0]));
   }
 }
 
@@ -132,8 +132,10 @@ TEST_CASE_TEMPLATE("cross_entropy: agrees with plain loops, ignored rows count n
         const std::int32_t target = c.targets[i];
         if (target != kIgnored) loss.add(row - c.logits(i, target));
       }
-      std::vector<T> actual(c.targets.size());
-      const double total = cross_entropy<T>(actual, view(c.logits), c.targets, kIgnored);
+      std::vector<T> max(c.targets.size()), log_sum(max);
+      const double total = cross_entropy<T>(max, log_sum, view(c.logits), c.targets, kIgnored);
+      std::vector<T> actual(max);
+      for (std::size_t i = 0; i < actual.size(); ++i) actual[i] += log_sum[i];
       check_close(actual, lse, static_cast<double>(cols) + 4);
       const double rounding = tolerance<T>(static_cast<double>(cols) + 4, static_cast<double>(rows) * 8);
       CHECK(std::abs(total - loss.value) <= rounding);
@@ -149,8 +151,8 @@ TEST_CASE_TEMPLATE("cross_entropy_backward: agrees with plain loops, ignored row
       CAPTURE(rows);
       CAPTURE(cols);
       const Case<T> c(rows, cols);
-      std::vector<T> lse(c.targets.size());
-      cross_entropy<T>(lse, view(c.logits), c.targets, kIgnored);
+      std::vector<T> max(c.targets.size()), log_sum(max);
+      cross_entropy<T>(max, log_sum, view(c.logits), c.targets, kIgnored);
       std::vector<Sum> dlogits = exact_softmax(c.logits);
       for (Index i = 0; i < rows; ++i) {
         const std::int32_t target = c.targets[i];
@@ -161,8 +163,8 @@ TEST_CASE_TEMPLATE("cross_entropy_backward: agrees with plain loops, ignored row
         }
       }
       check_writes<T>(dlogits, static_cast<double>(cols) + 8, [&](auto& grad, Write write) {
-        cross_entropy_backward<T>({Mat<T>(grad.data(), rows, cols), write}, s, view(c.logits), lse, c.targets,
-                                  kIgnored);
+        cross_entropy_backward<T>({Mat<T>(grad.data(), rows, cols), write}, s, view(c.logits), max, log_sum,
+                                  c.targets, kIgnored);
       });
     }
   }
@@ -171,22 +173,42 @@ TEST_CASE_TEMPLATE("cross_entropy_backward: agrees with plain loops, ignored row
 TEST_CASE_TEMPLATE("cross_entropy: rows that are all ignored give loss 0 and no gradient", T, float, double) {
   const Padded<T> logits(4, 9, 1);
   const std::vector<std::int32_t> targets(4, kIgnored);
-  std::vector<T> lse(4), grad(36, std::numeric_limits<T>::quiet_NaN());
-  CHECK(cross_entropy<T>(lse, view(logits), targets, kIgnored) == 0);
-  cross_entropy_backward<T>({Mat<T>(grad.data(), 4, 9), Write::overwrite}, T(1), view(logits), lse, targets,
-                            kIgnored);
+  std::vector<T> max(4), log_sum(4), grad(36, std::numeric_limits<T>::quiet_NaN());
+  CHECK(cross_entropy<T>(max, log_sum, view(logits), targets, kIgnored) == 0);
+  cross_entropy_backward<T>({Mat<T>(grad.data(), 4, 9), Write::overwrite}, T(1), view(logits), max, log_sum,
+                            targets, kIgnored);
   CHECK(grad == std::vector<T>(36, T(0)));
 }
 
 TEST_CASE_TEMPLATE("cross_entropy: same bits on any number of threads", T, float, double) {
   const Case<T> c(900, 65);
   check_threads([&] {
-    std::vector<T> lse(c.targets.size());
-    return std::vector<double>{cross_entropy<T>(lse, view(c.logits), c.targets, kIgnored)};
+    std::vector<T> max(c.targets.size()), log_sum(max);
+    return std::vector<double>{cross_entropy<T>(max, log_sum, view(c.logits), c.targets, kIgnored)};
   });
   check_threads([&] {
     Padded<T> y(900, 65, 2);
     softmax<T>(view(y), view(c.logits));
     return y.dense();
   });
+}
+
+TEST_CASE_TEMPLATE("cross_entropy: a large offset that is common to all logits changes nothing", T, float,
+                   double) {
+  for (const double offset : {0.0, 1e7, 1e8}) {
+    CAPTURE(offset);
+    std::vector<T> logits;
+    for (const double x : {0.0, 8.0, 16.0}) logits.push_back(static_cast<T>(offset + x));  // exact in float
+    const std::vector<std::int32_t> targets = {1};
+    std::vector<T> max(1), log_sum(1), grad(3);
+    const Mat<const T> row(logits.data(), 1, 3);
+    const double sum = std::exp(-16.0) + std::exp(-8.0) + 1;
+    const double tolerance = 16 * unit_roundoff<T>();
+    CHECK(std::abs(cross_entropy<T>(max, log_sum, row, targets, kIgnored) - (8 + std::log(sum))) <=
+          16 * tolerance);
+    cross_entropy_backward<T>({Mat<T>(grad.data(), 1, 3)}, T(1), row, max, log_sum, targets, kIgnored);
+    CHECK(std::abs(static_cast<double>(grad[0]) - std::exp(-16.0) / sum) <= tolerance);
+    CHECK(std::abs(static_cast<double>(grad[1]) - (std::exp(-8.0) / sum - 1)) <= tolerance);
+    CHECK(std::abs(static_cast<double>(grad[2]) - 1 / sum) <= tolerance);
+  }
 }
