@@ -13,13 +13,12 @@ void copy_elements(Tensor& to, const Tensor& from) {
   });
 }
 
-void check_finite(const std::vector<NamedParameter>& parameters) {
-  for (const NamedParameter& p : parameters) {
+bool all_finite(const std::vector<NamedParameter>& parameters) {
+  return std::all_of(parameters.begin(), parameters.end(), [](const NamedParameter& p) {
     const Tensor& value = p.parameter->value();
-    const bool finite = with_float_type("check_finite", value.dtype(),
-                                        [&]<class T>() { return kernels::all_finite<T>(value.view<T>()); });
-    check(finite, "parameter `{}` has elements that are NaN or infinite", p.name);
-  }
+    return with_float_type("all_finite", value.dtype(),
+                           [&]<class T>() { return kernels::all_finite<T>(value.view<T>()); });
+  });
 }
 
 void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters) {

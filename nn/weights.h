@@ -11,8 +11,8 @@ namespace tilegrad::nn {
 /// Copies the elements of a tensor of the same shape and floating-point dtype.
 void copy_elements(Tensor& to, const Tensor& from);
 
-/// Throws, naming the first, if an element of a parameter is NaN or infinite.
-void check_finite(const std::vector<NamedParameter>& parameters);
+/// Whether no element of a parameter is NaN or infinite.
+bool all_finite(const std::vector<NamedParameter>& parameters);
 
 /// Adds the parameters to `content` by name, sharing memory.
 void store_parameters(Safetensors& content, const std::vector<NamedParameter>& parameters);

@@ -23,9 +23,9 @@ struct DropoutRule {
 }  // namespace
 
 Var dropout(const Var& x, double p, RandomKey key) {
-  const OpScope op(DropoutRule::name);
-  op.check(p >= 0 && p < 1, "p is {}, not in [0, 1)", p);
   if (p == 0) return x;
+  const OpScope op(DropoutRule::name);
+  op.check(p > 0 && p < 1, "p is {}, not in [0, 1)", p);
   Tensor y = Tensor::empty_like(x.value());
   op.with_float_type(y.dtype(),
                      [&]<class T>() { kernels::dropout<T>(y.mut<T>(), x.value().view<T>(), p, key); });

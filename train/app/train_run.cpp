@@ -11,6 +11,7 @@
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/json.h"
 #include "tilegrad/base/lock.h"
+#include "tilegrad/nn/weights.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/progress.h"
 #include "tilegrad/train/measure/chrome_trace.h"
@@ -112,23 +113,7 @@ void TrainingRun::write_profile(Outcome& outcome) const {
   train::write_profile(folder_.ops_file(), *outcome.profile);
 }
 
-bool all_finite(const Tensor& tensor) {
-  return with_float_type("save", tensor.dtype(), [&]<class T>() {
-    const auto values = tensor.view<T>();
-    return std::all_of(values.begin(), values.end(), [](T value) { return std::isfinite(value); });
-  });
-}
-
-bool weights_are_finite(Trainer& trainer) {
-  const auto parameters = nn::parameters(trainer.model());
-  return std::all_of(parameters.begin(), parameters.end(),
-                     [](const nn::NamedParameter& p) { return all_finite(p.parameter->value()); });
-}
-
-// The last good save is worth more than weights that nothing can be done with.
 void TrainingRun::save() {
-  check(weights_are_finite(trainer_), "step {}: the weights are no longer finite; they are not saved",
-        trainer_.state().step);
   folder_.save(trainer_);
   unsaved_ = false;
   if (previous_) previous_->drop();
@@ -148,7 +133,7 @@ StepReport TrainingRun::step(Profiler* profiler) {
   } catch (const Error& error) {
     // The optimiser comes last, so the weights are still those of the step before. They are not worth an
     // older run.
-    if (unsaved_ && !previous_ && weights_are_finite(trainer_)) save();
+    if (unsaved_ && !previous_ && nn::all_finite(nn::parameters(trainer_.model()))) save();
     fail("step {}: {}", number, error.what());
   }
 }

@@ -73,11 +73,8 @@ void RunFolder::save(Trainer& trainer) const {
   const TrainState& state = trainer.state();
   const std::string step = std::to_string(state.step);
   const auto parameters = nn::parameters(trainer.model());
-  try {
-    nn::check_finite(parameters);
-  } catch (const Error& error) {
-    fail("step {}: {}; not saved", step, error.what());
-  }
+  // The last good save is worth more than weights that nothing can be done with.
+  check(nn::all_finite(parameters), "step {}: the weights are no longer finite; they are not saved", step);
 
   nn::Safetensors content;
   for (const nn::NamedParameter& p : parameters) {
