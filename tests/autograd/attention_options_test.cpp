@@ -141,7 +141,8 @@ std::vector<Tensor> values_and_gradients(const Feature& feature, F&& f) {
 
 }  // namespace
 
-TEST_CASE("attention: every option and every pair of options matches finite differences, lse included") {
+TEST_CASE("attention: every option and every pair of options matches finite differences, lse included" *
+          doctest::test_suite("slow")) {
   for (const AttentionKernel kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     for (const Feature& feature : features_and_pairs()) {
       const auto result =
@@ -153,7 +154,8 @@ TEST_CASE("attention: every option and every pair of options matches finite diff
   }
 }
 
-TEST_CASE("attention: naive and flash agree for every option and every pair of options") {
+TEST_CASE("attention: naive and flash agree for every option and every pair of options" *
+          doctest::test_suite("slow")) {
   for (const Feature& feature : features_and_pairs()) {
     CAPTURE(feature.name);
     const auto inputs = inputs_of(feature);
@@ -169,7 +171,8 @@ TEST_CASE("attention: naive and flash agree for every option and every pair of o
   }
 }
 
-TEST_CASE("attention: every option and every pair of options equals the composition of primitive ops") {
+TEST_CASE("attention: every option and every pair of options equals the composition of primitive ops" *
+          doctest::test_suite("slow")) {
   for (const Feature& feature : features_and_pairs()) {
     const auto plain = values_and_gradients(feature, [&](std::span<const Var> in) {
       const test::AttentionComposition composed(feature.options, extras_of(feature, in), in[0], in[1]);

@@ -27,7 +27,8 @@ Sum exact_sum(const std::vector<float>& x) {
 
 }  // namespace
 
-TEST_CASE("long sums: sum and the gradient of a bias over a million rows are as exact as over a hundred") {
+TEST_CASE("long sums: sum and the gradient of a bias over a million rows are as exact as over a hundred" *
+          doctest::test_suite("slow")) {
   const std::vector<float> x = positive();
   check_close(std::vector<float>{sum<float>(x)}, {exact_sum(x)}, kRoundings);
   check_writes<float>({exact_sum(x)}, kRoundings, [&](auto& dbias, Write write) {
@@ -35,7 +36,8 @@ TEST_CASE("long sums: sum and the gradient of a bias over a million rows are as 
   });
 }
 
-TEST_CASE("long sums: so is the gradient of an embedding that one id dominates") {
+TEST_CASE("long sums: so is the gradient of an embedding that one id dominates" *
+          doctest::test_suite("slow")) {
   const std::vector<float> x = positive();
   const std::vector<std::int32_t> ids(kRows, 1);
   check_writes<float>({Sum(), exact_sum(x), Sum()}, kRoundings, [&](auto& dtable, Write write) {
@@ -44,7 +46,7 @@ TEST_CASE("long sums: so is the gradient of an embedding that one id dominates")
   });
 }
 
-TEST_CASE("long sums: so are the gradients of a norm's weight and bias") {
+TEST_CASE("long sums: so are the gradients of a norm's weight and bias" * doctest::test_suite("slow")) {
   const std::vector<float> dy = positive(), ones(kRows, 1.0F), zeros(kRows, 0.0F), weight = {1.0F};
   const Mat<const float> g(dy.data(), kRows, 1), x(ones.data(), kRows, 1);
   check_writes<float>({exact_sum(dy)}, kRoundings, [&](auto& dbias, Write write) {

@@ -42,7 +42,8 @@ TEST_CASE("attention: naive and flash equal plain loops for all heads, masks, le
   }
 }
 
-TEST_CASE("attention: naive and flash equal plain loops for head sizes from 1 to 512, and Dv other than D") {
+TEST_CASE("attention: naive and flash equal plain loops for head sizes from 1 to 512, and Dv other than D" *
+          doctest::test_suite("slow")) {
   for (const Index d : {1, 2, 7, 16, 31, 65, 128, 255, 257, 512}) {
     for (const Index dv : {Index{1}, d, 513 - d}) {
       for (const Pair& lengths : {Pair{1, 37}, {37, 1}, {3, 70}, {37, 70}}) {

@@ -107,7 +107,7 @@ TEST_CASE("attention: the same bits for 1, 2, 3, 4 and 7 threads with default ti
   }
 }
 
-TEST_CASE("attention: fifty repeats give the same bits") {
+TEST_CASE("attention: fifty repeats give the same bits" * doctest::test_suite("slow")) {
   for (const NamedCase& x : shared_work()) {
     for (const Kernel kernel : kKernels) {
       CAPTURE(x.name);
@@ -121,7 +121,8 @@ TEST_CASE("attention: fifty repeats give the same bits") {
   }
 }
 
-TEST_CASE("attention: every SIMD target of this processor agrees with plain loops") {
+TEST_CASE("attention: every SIMD target of this processor agrees with plain loops" *
+          doctest::test_suite("slow")) {
   std::vector<NamedCase> cases = shared_work();
   cases.push_back({"large", large_case()});
   std::vector<AttentionResult<double>> expected;

@@ -67,7 +67,8 @@ TEST_CASE("attention: with twice the length flash needs one more number for each
   }
 }
 
-TEST_CASE("attention: a length of 131072 runs forward and backward in little memory") {
+TEST_CASE("attention: a length of 131072 runs forward and backward in little memory" *
+          doctest::test_suite("slow")) {
   constexpr Index t = 131072, d = 64, tile = 32, left = 7, last = 50;
   AttentionCase c = {.n = {1, t, t, 1, 1, d, d},
                      .options = {.causal = true, .window = {.left = left}, .tiles = {tile, tile}}};

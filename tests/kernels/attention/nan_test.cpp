@@ -91,8 +91,8 @@ TEST_CASE("attention: NaN and Inf show where they are used and nowhere else") {
   }
 }
 
-TEST_CASE(
-    "attention: NaN and Inf in bias, sinks, slopes and dlse show where they are used and nowhere else") {
+TEST_CASE("attention: NaN and Inf in bias, sinks, slopes and dlse show where they are used and nowhere else" *
+          doctest::test_suite("slow")) {
   for (const AttentionSizes& n :
        {AttentionSizes{1, 9, 11, 2, 1, 3, 3}, AttentionSizes{1, 11, 7, 2, 1, 3, 3}}) {
     for (const Setting& setting : settings()) {
@@ -152,7 +152,8 @@ TEST_CASE("attention: NaN and Inf show where they are used and nowhere else in s
   }
 }
 
-TEST_CASE("attention: NaN and Inf show where they are used and nowhere else on every SIMD target") {
+TEST_CASE("attention: NaN and Inf show where they are used and nowhere else on every SIMD target" *
+          doctest::test_suite("slow")) {
   on_each_target([] {
     for (const Setting& setting : settings()) {
       AttentionCase c = random_case({1, 20, 40, 2, 1, 5, 5});

@@ -88,7 +88,8 @@ TEST_CASE("attention options: each and all pairs agree with plain loops, on both
   }
 }
 
-TEST_CASE("attention options: long ragged sequences of several tiles agree with plain loops") {
+TEST_CASE("attention options: long ragged sequences of several tiles agree with plain loops" *
+          doctest::test_suite("slow")) {
   for (const AttentionSizes& n :
        {AttentionSizes{1, 301, 333, 2, 1, 33, 20}, AttentionSizes{2, 67, 300, 3, 1, 8, 130},
         AttentionSizes{1, 10, 71, 2, 2, 300, 512}}) {
