@@ -70,6 +70,7 @@ void TaskOptions::validate() const {
 }
 
 Index TaskOptions::context() const {
+  validate();  // so that nothing below overflows
   switch (kind) {
     case TaskKind::copy:
     case TaskKind::reverse:

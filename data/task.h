@@ -43,7 +43,7 @@ struct TaskOptions {
   static TaskOptions defaults(TaskKind kind);
   /// Throws if the sizes make no sense together.
   void validate() const;
-  /// Tokens of one example.
+  /// Tokens of one example. Throws as validate() does.
   Index context() const;
 };
 
