@@ -27,7 +27,7 @@ inline std::vector<std::int32_t> random_ids(Index n, std::uint64_t seed, Index b
   return ids;
 }
 
-/// A matrix with room behind each row; the room holds NaN, which nobody may read or change.
+/// A matrix with room after each row; the room holds NaN, which nobody may read or change.
 template <class T>
 struct Padded {
   Index rows, cols, stride;

@@ -135,7 +135,7 @@ class FlashDecode {
     add_values(state, tile, w);
   }
 
-  // The tile's keys in panels (rows, lanes = keys), one behind the other.
+  // The tile's keys in panels (rows, lanes = keys), one after the other.
   template <class F>
   HWY_ATTR void for_each_panel(const Tile& tile, const Pieces& w, F&& f) const {
     T* panel = w.scores;
@@ -145,7 +145,7 @@ class FlashDecode {
       f(panel, part);
     }
   }
-  // Where row 0 of the tile's key number j stands; the next row is kPanel behind.
+  // Where row 0 of the tile's key number j stands; the next row is kPanel further.
   T* column(Index j, const Pieces& w) const {
     return w.scores + j / kPanel<T> * panel_size() + j % kPanel<T>;
   }

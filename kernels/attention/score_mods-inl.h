@@ -230,7 +230,7 @@ struct QueryLanes {
 
 // ---- Panels (rows of the tile, lanes = keys).
 
-// The first n of a panel's columns from x, and anything behind them.
+// The first n of a panel's columns from x, and anything after them.
 template <class T>
 HWY_INLINE const T* padded(const T* x, Index n, T* memory) {
   if (n == kPanel<T>) return x;

@@ -101,7 +101,7 @@ HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stri
   }
 }
 
-// panel (cols, panel) = xᵀ for up to kPanel rows of x; the lanes behind the last row are 0.
+// panel (cols, panel) = xᵀ for up to kPanel rows of x; the lanes after the last row are 0.
 template <class T>
 HWY_INLINE void pack_transposed(T* panel, Mat<const T> x) {
   if (x.rows < kPanel<T>) std::fill_n(panel, x.cols * kPanel<T>, T{0});
@@ -126,7 +126,7 @@ HWY_INLINE void store_transposed(Mat<Stored> y, Write write, const Compute<Store
   }
 }
 
-// Panels of kPanel columns of x each, one behind the other; the columns behind the last are 0.
+// Panels of kPanel columns of x each, one after the other; the columns after the last are 0.
 template <class T>
 HWY_INLINE void pack_columns(T* panels, Mat<const T> x) {
   for (Index c = 0; c < x.cols; c += kPanel<T>) {

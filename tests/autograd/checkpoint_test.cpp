@@ -218,7 +218,7 @@ TEST_CASE("checkpoint: the tape tells forward, backward and recomputation apart"
 
 namespace {
 
-// Two products that share a recomputed norm, and one behind a recomputed activation of both.
+// Two products that share a recomputed norm, and one after a recomputed activation of both.
 struct Cheap {
   Parameter gain{Tensor::uniform({8}, Dtype::f32, RandomKey{10})};
   Parameter left{Tensor::normal({5, 8}, Dtype::f32, RandomKey{11})};
@@ -244,7 +244,7 @@ struct Cheap {
 
 struct CheapResult {
   std::vector<Tensor> tensors;  // y and all gradients
-  Index kept, highest;          // bytes behind forward; at most during backward
+  Index kept, highest;          // bytes after forward; at most during backward
 };
 
 CheapResult run_cheap(Cheap& layer, bool again) {

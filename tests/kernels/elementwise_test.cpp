@@ -109,7 +109,7 @@ TEST_CASE_TEMPLATE("sum and sum_of_squares: agree with plain loops", T, float, d
   }
 }
 
-TEST_CASE("sum_of_squares: is summed in double, so small floats behind a large one count") {
+TEST_CASE("sum_of_squares: is summed in double, so small floats after a large one count") {
   std::vector<float> x(100'001, 1e-4F);
   x[0] = 1e3F;
   const double small = static_cast<double>(1e-4F) * static_cast<double>(1e-4F);

@@ -57,7 +57,7 @@ TEST_CASE_TEMPLATE("rope: rotates each pair by its angle, and backward rotates b
 }
 
 TEST_CASE_TEMPLATE("rope: reads and writes through strides", T, float, double) {
-  // q of a packed (B, T, H + 2 Hkv, D) projection: the heads behind it stay as they are
+  // q of a packed (B, T, H + 2 Hkv, D) projection: the heads after it stay as they are
   const Index batch = 2, time = 5, heads = 3, dim = 4, packed = 7;
   const auto x = random<T>(batch * time * packed * dim, 1);
   std::vector<T> y = x;

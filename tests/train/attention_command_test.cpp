@@ -44,7 +44,7 @@ Tensors all_operands(Dtype dtype) {
   return operands;
 }
 
-// Three sequences one behind the other.
+// Three sequences, one after the other.
 Tensors packed_operands() {
   Tensors operands = {{"q", random({1, 6, kHeads, kDim}, Dtype::f64, 1)},
                       {"k", random({1, 9, kKvHeads, kDim}, Dtype::f64, 2)},
@@ -316,7 +316,7 @@ TEST_CASE("attention: operands and options that contradict each other are an err
   Attention(packed).check_error("cu_k falls from 6 to 4");
 }
 
-TEST_CASE("attention: a damaged or missing file is told in one line, and an old result stays") {
+TEST_CASE("attention: a damaged or missing file is reported in one line, and an old result stays") {
   const Attention attention(plain_operands(Dtype::f32));
   const Tensors before = attention.result();
   const std::string whole = read_file(attention.in());

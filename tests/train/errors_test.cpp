@@ -113,7 +113,8 @@ TEST_CASE("errors: a folder that cannot be written to") {
   }
 }
 
-TEST_CASE("errors: a full disk while metrics are written is told, and the model saved before stays whole") {
+TEST_CASE(
+    "errors: a full disk while metrics are written is reported, and the model saved before stays whole") {
   const TemporaryFolder folder;
   REQUIRE(run_program(tiny_training(folder / "run", {"--stop-after", "4"})).code == kSuccess);
   const std::string model = read_file(folder / "run/model.safetensors");
@@ -130,7 +131,7 @@ TEST_CASE("errors: a full disk while metrics are written is told, and the model 
   CHECK(read_metrics(folder / "run/metrics.jsonl").steps.size() == 12);
 }
 
-TEST_CASE("errors: a loss that is not finite is told, by op when anomalies are looked for") {
+TEST_CASE("errors: a loss that is not finite is reported, by op when anomalies are looked for") {
   const TemporaryFolder folder;
   const Output output = run_program(tiny_training(
       folder / "run", {"--lr", "1e30", "--clip", "0", "--detect-anomaly", "--log-level", "off"}));
@@ -147,7 +148,7 @@ TEST_CASE("resume: only what does not change the run may be said") {
   check_error({"train", "--resume", folder / "nothing"}, kFailure, "no such file");
 }
 
-TEST_CASE("resume: a damaged file of the run is told in one line") {
+TEST_CASE("resume: a damaged file of the run is reported in one line") {
   const TemporaryFolder folder;
   const std::string run = folder / "run";
   REQUIRE(run_program(tiny_training(run, {"--stop-after", "2"})).code == kSuccess);
@@ -219,7 +220,7 @@ TEST_CASE("errors: a number is decimal, and one that does not fit is an error") 
   check_error(with("--layers", "0x2"), kWrongCommandLine, "`0x2` is not an integer");
 }
 
-TEST_CASE("errors: sizes that no machine has are told in one line, at once") {
+TEST_CASE("errors: sizes that no machine has are reported in one line, at once") {
   const TemporaryFolder folder;
   const auto with = [&](std::vector<std::string> options) {
     options.insert(options.begin(), {"train", "--out", folder / "run"});

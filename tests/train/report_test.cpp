@@ -149,7 +149,7 @@ TEST_CASE("report: a timeline of many events is thinned without losing its extre
   CHECK(highest.first == doctest::Approx(1 + 27777.0 / 49999));
 }
 
-TEST_CASE("report: damaged and half-written lines are told, and the rest is shown") {
+TEST_CASE("report: damaged and half-written lines are reported, and the rest is shown") {
   const TemporaryFolder folder;
   const std::string run = folder / "run";
   REQUIRE(run_program(tiny_training(run)).code == kSuccess);
@@ -174,7 +174,7 @@ TEST_CASE("report: damaged and half-written lines are told, and the rest is show
   CHECK(json["charts"][0]["series"][0]["points"].size() == 12);
 }
 
-TEST_CASE("report: a run of a comparison that cannot be read is left out and told") {
+TEST_CASE("report: a run of a comparison that cannot be read is left out and reported") {
   const TemporaryFolder folder;
   REQUIRE(run_program(tiny_training(folder / "all/a")).code == kSuccess);
   REQUIRE(run_program(tiny_training(folder / "all/b")).code == kSuccess);

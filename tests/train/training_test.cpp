@@ -60,7 +60,7 @@ TEST_CASE("train: a stopped and resumed run equals the uninterrupted one, bit fo
   }
 }
 
-TEST_CASE("train: resuming drops what was written behind the saved step, and a last line cut in half") {
+TEST_CASE("train: resuming drops what was written after the saved step, and a last line cut in half") {
   const TemporaryFolder folder;
   check_success(run_program(tiny_training(folder / "whole")));
   check_success(run_program(tiny_training(folder / "parts", {"--stop-after", "6"})));

@@ -122,7 +122,7 @@ TEST_CASE("attention: a bias of -inf leaves a probability of 0, which hides no N
 
 // Finite inputs, whose product is Inf − Inf for a query and a key that it does not see: long products are
 // summed in parts. Scores that are merely large are tamed by the softcap.
-TEST_CASE_TEMPLATE("attention: a product that overflows behind the mask does no harm", T, float, double) {
+TEST_CASE_TEMPLATE("attention: a product that overflows under the mask does no harm", T, float, double) {
   constexpr Index d = 160;
   const double large = std::is_same_v<T, float> ? 1e30 : 1e200;
   AttentionCase c = random_case({1, 10, 10, 1, 1, d, 3}, {.causal = true, .softcap = 2.0});
