@@ -165,6 +165,58 @@ class Packaging(unittest.TestCase):
         self.check_subproject(self.folder / "fetched", "-DFETCH=ON")
 
 
+def cannot_install():
+    """Why Debian packages cannot be tried here; None if they can."""
+    if os.geteuid() != 0:
+        return "needs root, as dpkg does"
+    missing = [tool for tool in ("dpkg", "dpkg-deb", "dpkg-shlibdeps", "cpack") if not shutil.which(tool)]
+    return f"{missing[0]} is missing" if missing else None
+
+
+@unittest.skipIf(cannot_install(), f"Debian packages: {cannot_install()}")
+class DebianPackages(unittest.TestCase):
+    """Packages are installed into a folder, against the list of what this system has; the system stays as it is."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="tilegrad-packages-"))
+        run("cpack", "--config", OPTIONS.build / "CPackConfig.cmake", "-B", cls.folder)
+        cls.root, cls.records = cls.folder / "root", cls.folder / "records"
+        cls.root.mkdir()
+        (cls.records / "updates").mkdir(parents=True)
+        (cls.records / "info").mkdir()
+        shutil.copy("/var/lib/dpkg/status", cls.records)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def package(self, name):
+        return next(self.folder.glob(f"{name}_*.deb"))
+
+    def dpkg(self, *arguments):
+        return run("dpkg", f"--instdir={self.root}", f"--admindir={self.records}", f"--log={self.folder / 'log'}",
+                   "--force-script-chrootless", *arguments)
+
+    def test_packages_install_serve_the_example_and_leave_nothing(self):
+        self.dpkg("--install", self.package("tilegrad"), self.package("libtilegrad-dev"))
+        self.assertIn("tilegrad 0.", run(self.root / "usr/bin/tilegrad", "--version"))
+        flags = shlex.split(run("pkg-config", "--cflags", "--libs", "tilegrad",
+                                PKG_CONFIG_PATH=str(self.root / "usr/lib/pkgconfig")))
+        run(OPTIONS.compiler, "-std=c++20", SOURCE / "examples/attention.cpp", "-o", self.folder / "example", *flags)
+        self.assertIn("out[0] = ", run(self.folder / "example"))
+        self.dpkg("--remove", "tilegrad", "libtilegrad-dev")
+        self.assertEqual(files_below(self.root), set())
+
+    def test_packages_name_what_they_need(self):
+        depends = run("dpkg-deb", "--field", self.package("tilegrad"), "Depends")
+        for library in ("libc6", "libstdc++6", "libopenblas", "libhwy", "libfmt"):
+            self.assertIn(library, depends)
+        depends = run("dpkg-deb", "--field", self.package("libtilegrad-dev"), "Depends")
+        for library in ("libopenblas", "libhwy", "libfmt", "librandom123", "nlohmann-json3"):
+            self.assertRegex(depends, rf"\b{library}(-openmp)?-dev\b")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cmake", default="cmake")
