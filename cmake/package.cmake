@@ -11,6 +11,7 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_NAME tilegrad)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SECTION math)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SHLIBDEPS ON)
+set(CPACK_PRE_BUILD_SCRIPTS ${CMAKE_CURRENT_LIST_DIR}/package_shlibs.cmake)
 set(CPACK_DEBIAN_RUNTIME_DESCRIPTION "This package holds the program, which trains
 transformers with naive and flash attention and sets loss, time and memory side by side.")
 
