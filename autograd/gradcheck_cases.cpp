@@ -32,16 +32,57 @@ class Cases {
   std::vector<GradcheckCase> cases_;
 };
 
+// Away from 0, where some functions have a pole or an edge.
+Var positive(const Var& x) { return shift(mul(x, x), 0.5); }
+
 void add_arithmetic(Cases& cases) {
   cases.add("add", {{3, 4}, {3, 4}}, [](Inputs in) { return add(in[0], in[1]); });
   cases.add("sub", {{3, 4}, {3, 4}}, [](Inputs in) { return sub(in[0], in[1]); });
   cases.add("sub x x", {{3, 4}}, [](Inputs in) { return sub(in[0], in[0]); });
   cases.add("mul", {{3, 4}, {3, 4}}, [](Inputs in) { return mul(in[0], in[1]); });
   cases.add("mul x x", {{3, 4}}, [](Inputs in) { return mul(in[0], in[0]); });
+  cases.add("div", {{3, 4}, {3, 4}}, [](Inputs in) { return div(in[0], positive(in[1])); });
+  cases.add("div x x", {{3, 4}}, [](Inputs in) { return div(positive(in[0]), positive(in[0])); });
+  cases.add("maximum", {{3, 4}, {3, 4}}, [](Inputs in) { return maximum(in[0], in[1]); });
+  cases.add("minimum", {{3, 4}, {3, 4}}, [](Inputs in) { return minimum(in[0], in[1]); });
+  const Tensor chosen = Tensor::from<std::uint8_t>({2, 3}, {1, 0, 0, 2, 1, 0});
+  cases.add("where", {{2, 3}, {2, 3}}, [chosen](Inputs in) { return where(chosen, in[0], in[1]); });
+  cases.add("where x x", {{2, 3}}, [chosen](Inputs in) { return where(chosen, in[0], in[0]); });
+  cases.add("shift", {{5}}, [](Inputs in) { return shift(in[0], 2.5); });
+  cases.add("quotient", {{5}}, [](Inputs in) { return quotient(-1.7, positive(in[0])); });
   cases.add("scale", {{5}}, [](Inputs in) { return scale(in[0], -1.7); });
   cases.add("add_bias", {{2, 3, 4}, {4}}, [](Inputs in) { return add_bias(in[0], in[1]); });
   cases.add("sum", {{3, 5}}, [](Inputs in) { return sum(in[0]); });
   cases.add("mean", {{3, 5}}, [](Inputs in) { return mean(in[0]); });
+}
+
+void add_functions(Cases& cases) {
+  cases.add("exp", {{4, 5}}, [](Inputs in) { return exp(in[0]); });
+  cases.add("log", {{4, 5}}, [](Inputs in) { return log(positive(in[0])); });
+  cases.add("tanh", {{4, 5}}, [](Inputs in) { return tanh(in[0]); });
+  cases.add("sigmoid", {{4, 5}}, [](Inputs in) { return sigmoid(in[0]); });
+  cases.add("abs", {{4, 5}}, [](Inputs in) { return abs(in[0]); });
+  cases.add("sqrt", {{4, 5}}, [](Inputs in) { return sqrt(positive(in[0])); });
+  cases.add("pow 3", {{4, 5}}, [](Inputs in) { return pow(in[0], 3); });
+  cases.add("pow -1.5", {{4, 5}}, [](Inputs in) { return pow(positive(in[0]), -1.5); });
+  cases.add("clamp", {{4, 5}}, [](Inputs in) { return clamp(in[0], -0.6, 0.8); });
+}
+
+void add_axes(Cases& cases) {
+  const Tensor ids = Tensor::from<std::int32_t>({2, 4}, {2, 0, 1, 1, 0, 2, 2, 1});
+  for (const int axis : {0, 1, -1}) {
+    const auto name = [axis](std::string_view op) { return fmt::format("{} axis {}", op, axis); };
+    cases.add(name("sum"), {{2, 3, 4}}, [axis](Inputs in) { return sum(in[0], axis); });
+    cases.add(name("mean"), {{2, 3, 4}}, [axis](Inputs in) { return mean(in[0], axis); });
+    cases.add(name("max"), {{2, 3, 4}}, [axis](Inputs in) { return max(in[0], axis); });
+    cases.add(name("broadcast"), {{3, 2}}, [axis](Inputs in) { return broadcast(in[0], axis, 4); });
+    cases.add(name("stack"), {{2, 3}, {2, 3}}, [axis](Inputs in) { return stack(in, axis); });
+    cases.add(name("select"), {{2, 3, 4}}, [axis](Inputs in) { return select(in[0], axis, -2); });
+  }
+  cases.add("gather axis 1", {{2, 3, 4}}, [ids](Inputs in) { return gather(in[0], ids, 1); });
+  cases.add("gather twice", {{2, 4, 3}},
+            [ids](Inputs in) { return add(gather(in[0], ids), gather(in[0], ids)); });
+  cases.add("transpose", {{2, 3, 4}}, [](Inputs in) { return transpose(in[0]); });
 }
 
 void add_products(Cases& cases) {
@@ -149,6 +190,8 @@ void add_compositions(Cases& cases) {
 std::vector<GradcheckCase> gradcheck_cases() {
   Cases cases;
   add_arithmetic(cases);
+  add_functions(cases);
+  add_axes(cases);
   add_products(cases);
   add_elementwise(cases);
   add_shapes(cases);

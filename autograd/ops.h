@@ -8,12 +8,13 @@
 #include "tilegrad/kernels/attention/attention.h"
 
 /// Every op of tilegrad: one line of maths, one of shapes. All work in f32 and f64 unless they say otherwise.
-/// Shapes must match exactly and dtypes must be equal. Nothing is promoted, and nothing broadcasts, except a
-/// vector along the last axis (linear, add_bias, norms), and attention's bias and mask along batch and heads.
-/// A violation is an Error that names the op and both values.
+/// Shapes must match exactly and dtypes must be equal. Nothing is promoted, and nothing broadcasts by itself,
+/// except a vector along the last axis (linear, add_bias, norms), and attention's bias and mask along batch
+/// and heads; broadcast() repeats a row or a column where that is meant. A violation is an Error that names
+/// the op and both values. A negative axis counts from the end.
 ///
-/// No layer of nn/ uses sub, matmul, softmax, silu, add_bias, slice, concat, swap_axes or cast: they are for
-/// users, and for the tests, which compose attention from them.
+/// operators.h has + − * / on top of these. Layers of nn/ use few of the simple ops: those are for users, and
+/// for the tests, which compose attention from them.
 namespace tilegrad {
 
 // --- Arithmetic ---
@@ -22,14 +23,49 @@ namespace tilegrad {
 Var add(const Var& a, const Var& b);
 Var sub(const Var& a, const Var& b);
 Var mul(const Var& a, const Var& b);
-/// s x.
+/// a / b, max(a, b), min(a, b) by element. Equal shapes. Where a = b, each of them gets half of the gradient
+/// of maximum and minimum.
+Var div(const Var& a, const Var& b);
+Var maximum(const Var& a, const Var& b);
+Var minimum(const Var& a, const Var& b);
+/// s x, x + s, s / x.
 Var scale(const Var& x, double s);
+Var shift(const Var& x, double s);
+Var quotient(double s, const Var& x);
+/// a where the condition is not 0, b elsewhere. condition u8, a and b of equal shapes.
+Var where(const Tensor& condition, const Var& a, const Var& b);
 /// x + bias on every row. x (..., C), bias (C).
 Var add_bias(const Var& x, const Var& bias);
 
 /// Σ x and Σ x / size. Any shape -> scalar ().
 Var sum(const Var& x);
 Var mean(const Var& x);
+
+// --- Functions of one number. Any shape. kernels/functions.h has the derivatives. ---
+
+/// eˣ, ln x, tanh x, 1/(1 + e⁻ˣ), |x|, √x, xᵖ.
+Var exp(const Var& x);
+Var log(const Var& x);
+Var tanh(const Var& x);
+Var sigmoid(const Var& x);
+Var abs(const Var& x);
+Var sqrt(const Var& x);
+Var pow(const Var& x, double p);
+/// min(max(x, low), high), low ≤ high. No gradient where x lies outside.
+Var clamp(const Var& x, double low, double high);
+
+// --- Along one axis ---
+
+/// Σ x, Σ x / n, max x over an axis, which goes: x (..., n, ...) -> (..., ...). The gradient of max goes to
+/// the first of several largest elements; NaN counts as largest.
+Var sum(const Var& x, int axis);
+Var mean(const Var& x, int axis);
+Var max(const Var& x, int axis);
+/// x repeated along a new axis of n entries: a row (C) at axis 0 -> (n, C), a column (N) at axis 1 -> (N, n).
+Var broadcast(const Var& x, int axis, Index n);
+/// The entry of the axis that ids names, at each of the other positions. x (..., n, ...), ids i32 of x's
+/// shape without the axis, values in [0, n) -> the shape of ids. Log-probabilities of targets, for example.
+Var gather(const Var& x, const Tensor& ids, int axis = -1);
 
 // --- Matrix products ---
 
@@ -76,6 +112,12 @@ Var reshape(const Var& x, const Shape& shape);
 Var slice(const Var& x, int axis, Index begin, Index end);
 /// Joins along an axis; the other axes are equal.
 Var concat(std::span<const Var> xs, int axis);
+/// Joins n values of one shape along a new axis: (...) -> (..., n, ...).
+Var stack(std::span<const Var> xs, int axis);
+/// Entry i of an axis, which goes; a negative i counts from the end. A copy.
+Var select(const Var& x, int axis, Index i);
+/// Exchanges the last two axes. x (..., M, N) -> (..., N, M); a copy.
+Var transpose(const Var& x);
 /// Exchanges axes 1 and 2. x (A, B, C, D) -> (A, C, B, D); a copy.
 Var swap_axes(const Var& x);
 /// Converts between f32 and f64; backward converts back.
@@ -129,8 +171,8 @@ Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
 
 // --- Without a backward ---
 
-/// Position of the largest element of each row, the first if there are several; NaN counts as largest.
-/// x (..., C) -> i32 (...). An Error if x is on a gradient path.
-Tensor argmax(const Var& x);
+/// Position of the largest element along an axis, the first if there are several; NaN counts as largest.
+/// x (..., n, ...) -> i32 (..., ...). An Error if x is on a gradient path.
+Tensor argmax(const Var& x, int axis = -1);
 
 }  // namespace tilegrad

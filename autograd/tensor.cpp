@@ -142,6 +142,18 @@ double Tensor::at(Index i) const {
   return 0;
 }
 
+double Tensor::at(std::initializer_list<Index> position) const {
+  const std::span<const Index> asked(position.begin(), position.size());
+  check(std::ssize(asked) == rank(), "tensor: ({}) is no position in {}", fmt::join(asked, ", "), shape_);
+  Index element = 0;
+  for (int axis = 0; axis < rank(); ++axis) {
+    const Index n = dim(axis), i = asked[static_cast<std::size_t>(axis)];
+    check(-n <= i && i < n, "tensor: ({}) is no position in {}", fmt::join(asked, ", "), shape_);
+    element = element * n + (i < 0 ? i + n : i);
+  }
+  return at(element);
+}
+
 double Tensor::item() const {
   check(size() == 1, "item: {} has {} elements, not one", shape_, size());
   return at(0);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <type_traits>
@@ -87,6 +88,8 @@ class Tensor {
 
   /// Element at a row-major position, as double, whatever the dtype.
   double at(Index i) const;
+  /// Element at a position, one number an axis; negative ones count from the end.
+  double at(std::initializer_list<Index> position) const;
   /// The only element. Throws if there are more.
   double item() const;
 

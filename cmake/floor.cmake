@@ -1,12 +1,17 @@
-# What every target of the project compiles with. Nothing writes to CMAKE_CXX_FLAGS.
+# What every target of the project compiles with. Floors link it privately, and nothing writes to CMAKE_CXX_FLAGS, so
+# none of it reaches a project that uses the library.
 add_library(tilegrad_options INTERFACE)
 target_compile_features(tilegrad_options INTERFACE cxx_std_20)
-# No errno from math functions, and no reordering of floating-point sums: NaN and -inf keep their meaning.
-target_compile_options(tilegrad_options INTERFACE -fno-math-errno)
+target_compile_options(tilegrad_options INTERFACE
+  -fno-math-errno  # but no reordering of floating-point sums: NaN and -inf keep their meaning
+  -fno-semantic-interposition  # position-independent code calls and inlines its own functions directly
+  $<$<CONFIG:>:-O3>)  # a parent project that names no build type does not mean slow kernels
+
+add_library(tilegrad_sanitizer INTERFACE)
 if(TILEGRAD_SANITIZE)
-  target_compile_options(tilegrad_options INTERFACE -fsanitize=${TILEGRAD_SANITIZE} -fno-omit-frame-pointer
-                                                    -fno-sanitize-recover=all)
-  target_link_options(tilegrad_options INTERFACE -fsanitize=${TILEGRAD_SANITIZE})
+  target_compile_options(tilegrad_sanitizer INTERFACE -fsanitize=${TILEGRAD_SANITIZE} -fno-omit-frame-pointer
+                                                      -fno-sanitize-recover=all)
+  target_link_options(tilegrad_sanitizer INTERFACE -fsanitize=${TILEGRAD_SANITIZE})
 endif()
 
 add_library(tilegrad_warnings INTERFACE)
@@ -20,11 +25,12 @@ if(TILEGRAD_WERROR)
 endif()
 
 # Headers are included as "tilegrad/<floor>/<file>.h", in this tree and installed: a link for each floor.
+set(TILEGRAD_UMBRELLAS tilegrad.h attention.h)
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/include/tilegrad)
 foreach(floor base kernels autograd nn data train)
   file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${floor} ${PROJECT_BINARY_DIR}/include/tilegrad/${floor} SYMBOLIC)
 endforeach()
-foreach(umbrella tilegrad.h attention.h)
+foreach(umbrella ${TILEGRAD_UMBRELLAS})
   file(CREATE_LINK ${PROJECT_SOURCE_DIR}/include/tilegrad/${umbrella}
                    ${PROJECT_BINARY_DIR}/include/tilegrad/${umbrella} SYMBOLIC)
 endforeach()
@@ -33,9 +39,11 @@ endforeach()
 # One library tilegrad::<name> for one folder. A floor links what lies below it and nothing else.
 function(tilegrad_floor name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
-  add_library(tilegrad_${name} ${ARG_SOURCES})
+  add_library(tilegrad_${name} STATIC ${ARG_SOURCES})
   add_library(tilegrad::${name} ALIAS tilegrad_${name})
-  target_include_directories(tilegrad_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>)
-  target_link_libraries(tilegrad_${name} PUBLIC tilegrad_options ${ARG_PUBLIC}
-                                         PRIVATE tilegrad_warnings ${ARG_PRIVATE})
+  set_target_properties(tilegrad_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_compile_features(tilegrad_${name} PUBLIC cxx_std_20)
+  target_include_directories(tilegrad_${name} PUBLIC ${PROJECT_BINARY_DIR}/include)
+  target_link_libraries(tilegrad_${name} PUBLIC tilegrad_sanitizer ${ARG_PUBLIC}
+                                         PRIVATE tilegrad_options tilegrad_warnings ${ARG_PRIVATE})
 endfunction()

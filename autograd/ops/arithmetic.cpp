@@ -4,6 +4,7 @@
 #include "tilegrad/autograd/saved.h"
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/kernels/elementwise.h"
+#include "tilegrad/kernels/functions.h"
 
 namespace tilegrad {
 
@@ -63,6 +64,13 @@ struct ScaleRule {
   }
 };
 
+// y = x + s:  dx = dy.
+struct ShiftRule {
+  static constexpr std::string_view name = "shift";
+
+  void backward(const Tensor& dy, InputGrads& dx) { dx.add(0, dy); }
+};
+
 // y_n = x_n + bias:  dx = dy, dbias = Σ_n dy_n.
 struct AddBiasRule {
   static constexpr std::string_view name = "add_bias";
@@ -115,6 +123,14 @@ Var scale(const Var& x, double s) {
   op.with_float_type(
       y.dtype(), [&]<class T>() { kernels::scale<T>(y.mut<T>(), x.value().view<T>(), static_cast<T>(s)); });
   return record(y, {x}, [&] { return ScaleRule{s}; });
+}
+
+Var shift(const Var& x, double s) {
+  const OpScope op(ShiftRule::name);
+  Tensor y = Tensor::empty_like(x.value());
+  op.with_float_type(
+      y.dtype(), [&]<class T>() { kernels::shift<T>(y.mut<T>(), x.value().view<T>(), static_cast<T>(s)); });
+  return record(y, {x}, [] { return ShiftRule{}; });
 }
 
 Var add_bias(const Var& x, const Var& bias) {

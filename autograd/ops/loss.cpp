@@ -59,22 +59,4 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
   });
 }
 
-Tensor argmax(const Var& x) {
-  const OpScope op("argmax");
-  check_no_gradient_path(op.name(), x);
-  op.check(x.rank() >= 1 && x.dim(-1) > 0, "the last axis of {} is empty", x.shape());
-  Tensor y = Tensor::empty(Shape(x.shape().dims().first(static_cast<std::size_t>(x.rank() - 1))), Dtype::i32);
-  op.with_float_type(x.dtype(), [&]<class T>() {
-    const auto rows = x.value().mat<T>();
-    auto out = y.mut<std::int32_t>();
-    // NaN compares false with everything, so it is asked for by name.
-    const auto less = [](T a, T b) { return a < b || (b != b && a == a); };
-    for (Index i = 0; i < rows.rows; ++i) {
-      const auto row = rows.row_span(i);
-      out[i] = static_cast<std::int32_t>(std::max_element(row.begin(), row.end(), less) - row.begin());
-    }
-  });
-  return y;
-}
-
 }  // namespace tilegrad

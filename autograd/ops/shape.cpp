@@ -157,6 +157,41 @@ Var swap_axes(const Var& x) {
   return record(y, {x}, [] { return SwapAxesRule{}; });
 }
 
+Var transpose(const Var& x) {
+  const OpScope op("transpose");
+  op.check(x.rank() >= 2, "x is {}, it needs two axes", x.shape());
+  const Index m = x.dim(-2), n = x.dim(-1);
+  // As (all axes before, M, N, 1), the last two axes of x are the middle ones.
+  const Var y = swap_axes(reshape(x, {m * n > 0 ? x.shape().size() / (m * n) : 0, m, n, 1}));
+  return reshape(y, x.shape().with(-2, n).with(-1, m));
+}
+
+Var stack(std::span<const Var> xs, int axis) {
+  const OpScope op("stack");
+  op.check(!xs.empty(), "there is nothing to stack");
+  const Shape& shape = xs[0].shape();
+  const int at = axis < 0 ? axis + shape.rank() + 1 : axis;
+  op.check(0 <= at && at <= shape.rank(), "{} has no place for a new axis {}", shape, axis);
+  std::vector<Index> dims(shape.begin(), shape.end());
+  dims.insert(dims.begin() + at, 1);
+  std::vector<Var> parts;
+  for (const Var& x : xs) {
+    op.check(x.shape() == shape, "shapes differ: {} and {}", shape, x.shape());
+    parts.push_back(reshape(x, Shape(std::span<const Index>(dims))));
+  }
+  return concat(parts, at);
+}
+
+Var select(const Var& x, int axis, Index i) {
+  const OpScope op("select");
+  const int at = x.shape().axis(axis);
+  const Index entry = i < 0 ? i + x.dim(at) : i;
+  op.check(0 <= entry && entry < x.dim(at), "entry {} of axis {} of {} does not exist", i, axis, x.shape());
+  std::vector<Index> dims(x.shape().begin(), x.shape().end());
+  dims.erase(dims.begin() + at);
+  return reshape(slice(x, at, entry, entry + 1), Shape(std::span<const Index>(dims)));
+}
+
 Var cast(const Var& x, Dtype dtype) {
   const OpScope op(CastRule::name);
   op.check(dtype == Dtype::f32 || dtype == Dtype::f64, "{} has no gradient; use Tensor::cast", dtype);

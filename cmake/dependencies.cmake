@@ -1,0 +1,10 @@
+# What the library stands on. cmake/tilegrad-config.cmake.in finds the same for projects that use the installed library.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(TILEGRAD_OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+pkg_check_modules(TILEGRAD_HWY REQUIRED IMPORTED_TARGET libhwy)
+find_path(TILEGRAD_RANDOM123_INCLUDE_DIR Random123/philox.h REQUIRED)
+add_library(tilegrad::random123 INTERFACE IMPORTED)
+target_include_directories(tilegrad::random123 INTERFACE ${TILEGRAD_RANDOM123_INCLUDE_DIR})
