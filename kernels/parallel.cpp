@@ -1,6 +1,7 @@
 #include "tilegrad/kernels/parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace tilegrad::kernels {
@@ -127,6 +129,28 @@ Pool& pool() {
 
 std::atomic<int> thread_count = 0;  // 0: not yet asked for
 
+std::atomic<const Runner*> other_runner = nullptr;
+
+// The same hand-out of tasks as in the pool, on the threads of another.
+void run_on(const Runner& runner, int team, Index tasks, detail::TaskFunction function, void* context) {
+  struct Job {
+    Index tasks;
+    detail::TaskFunction function;
+    void* context;
+    std::atomic<Index> next = 0;
+  } job = {.tasks = tasks, .function = function, .context = context};
+  const auto share = [](void* shared, int thread) {
+    Job& mine = *static_cast<Job*>(shared);
+    const bool outer = std::exchange(inside_task, true);
+    for (Index task = mine.next.fetch_add(1, std::memory_order_relaxed); task < mine.tasks;
+         task = mine.next.fetch_add(1, std::memory_order_relaxed)) {
+      mine.function(mine.context, task, thread);
+    }
+    inside_task = outer;
+  };
+  runner.run(std::min(team, std::max(runner.threads(), 1)), share, &job);
+}
+
 }  // namespace
 
 int threads() {
@@ -140,6 +164,12 @@ int threads() {
 
 void set_threads(int count) { thread_count.store(std::max(count, 1), std::memory_order_relaxed); }
 
+void set_runner(const Runner* runner) {
+  [[maybe_unused]] static const int watching =
+      pthread_atfork(nullptr, nullptr, [] { other_runner.store(nullptr, std::memory_order_relaxed); });
+  other_runner.store(runner, std::memory_order_release);
+}
+
 SingleThreaded::SingleThreaded() : outer_(omp_get_max_threads()) { omp_set_num_threads(1); }
 SingleThreaded::~SingleThreaded() { omp_set_num_threads(outer_); }
 
@@ -150,6 +180,9 @@ void detail::run_tasks(Index tasks, TaskFunction function, void* context) {
   if (team <= 1 || inside_task || !busy.try_lock()) {
     for (Index task = 0; task < tasks; ++task) function(context, task, 0);
     return;
+  }
+  if (const Runner* runner = other_runner.load(std::memory_order_acquire)) {
+    return run_on(*runner, team, tasks, function, context);
   }
   inside_task = true;
   pool().run(team, tasks, function, context);

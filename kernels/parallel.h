@@ -36,6 +36,19 @@ class SingleThreaded {
   int outer_;
 };
 
+/// Threads of somebody else, for a process that has a team already: two teams on the same processors are in each
+/// other's way, most of all if the other's idle threads look for work instead of sleeping.
+struct Runner {
+  /// How many threads run() would use, at most, if the calling thread called it.
+  int (*threads)();
+  /// Calls share(context, thread) on up to `team` threads, each with a number of its own in [0, team), and returns
+  /// when all calls have returned. One of them is enough: they take tasks until there are none.
+  void (*run)(int team, void (*share)(void* context, int thread), void* context);
+};
+/// From now on tasks run on the runner's threads, if it is not null, else on the project's own. It must live as long
+/// as the process. A child process made by fork, into which no threads come along, has none.
+void set_runner(const Runner* runner);
+
 namespace detail {
 using TaskFunction = void (*)(void* context, Index task, int thread);
 void run_tasks(Index tasks, TaskFunction function, void* context);

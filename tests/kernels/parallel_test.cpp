@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <thread>
@@ -98,5 +99,47 @@ TEST_CASE("parallel_for: the pieces cover the range and depend on size and grain
     bool called = false;
     parallel_for(0, 10, [&](Index, Index) { called = true; });
     CHECK_FALSE(called);
+  }
+}
+
+namespace {
+
+// A team of threads that lives for one job, as another library's might; `used` counts its jobs.
+struct ForeignTeam {
+  static inline std::atomic<int> used = 0;
+  static int threads() { return 3; }
+  static void run(int team, void (*share)(void* context, int thread), void* context) {
+    ++used;
+    std::vector<std::thread> helpers;
+    for (int thread = 1; thread < team; ++thread) helpers.emplace_back(share, context, thread);
+    share(context, 0);
+    for (std::thread& helper : helpers) helper.join();
+  }
+};
+constexpr Runner kForeignTeam = {.threads = ForeignTeam::threads, .run = ForeignTeam::run};
+
+}  // namespace
+
+TEST_CASE("parallel_tasks: on another's threads every task runs once, below the smaller of both teams") {
+  for (const int count : {2, 3, 7}) {
+    const ThreadScope scope(count);
+    set_runner(&kForeignTeam);
+    ForeignTeam::used = 0;
+    std::vector<int> runs(1000);
+    std::atomic<bool> known_thread = true, nested_alone = true;
+    parallel_tasks(1000, [&](Index task, int thread) {
+      ++runs[task];
+      if (thread < 0 || thread >= std::min(count, 3)) known_thread = false;
+      parallel_tasks(2, [&](Index, int inner) {
+        if (inner != 0) nested_alone = false;
+      });
+    });
+    CHECK(ForeignTeam::used == 1);
+    set_runner(nullptr);
+    parallel_tasks(10, [](Index, int) {});
+    CHECK(ForeignTeam::used == 1);
+    CHECK(runs == std::vector<int>(1000, 1));
+    CHECK(known_thread);
+    CHECK(nested_alone);
   }
 }
