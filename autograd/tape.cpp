@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <utility>
 
 #include "tilegrad/autograd/op_listener.h"
@@ -12,8 +13,6 @@ namespace tilegrad {
 
 namespace {
 
-thread_local Tape* innermost = nullptr;
-
 // Takes `link` out of a chain that begins at `first` and goes on through `outer`.
 template <class T>
 void unlink(T*& first, T* link, T* T::*outer) {
@@ -22,7 +21,7 @@ void unlink(T*& first, T* link, T* T::*outer) {
   if (*at != nullptr) *at = link->*outer;
 }
 
-std::uint64_t next_tape_id() {
+std::uint64_t next_tape() {
   static std::atomic<std::uint64_t> last = 0;
   return ++last;
 }
@@ -34,105 +33,108 @@ bool is_finite(const Tensor& t) {
                          [&]<class T>() { return kernels::all_finite<T>(t.view<T>()); });
 }
 
-void accumulate(Tensor& into, const Tensor& grad) {
-  if (into.dtype() == Dtype::bf16) {
-    const memory::CategoryScope scope(memory::Category::gradients);
-    Tensor sum = into.cast(Dtype::f32);
-    accumulate(sum, grad.cast(Dtype::f32));
-    into = sum.cast(Dtype::bf16);
-    return;
-  }
-  with_float_type("accumulate", into.dtype(), [&]<class T>() {
-    kernels::scale_backward<T>({into.mut<T>(), Write::accumulate}, grad.view<T>(), T{1});
-  });
-}
-
-/// New gradient memory of the cell's shape.
-Tensor make_grad(const GradCell& cell) {
-  const memory::CategoryScope scope(memory::Category::gradients);
-  return Tensor::empty(cell.shape, cell.dtype);
-}
-
-/// Gives the gradient memory that it shares with nobody.
-void make_unique(Tensor& grad) {
-  const memory::CategoryScope scope(memory::Category::gradients);
-  if (!grad.unique()) grad = grad.clone();
-}
-
 }  // namespace
 
-InputGrads::InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells)
-    : op_(op), cells_(cells) {}
-
-InputGrads::Slot InputGrads::slot(Index i) {
-  GradCell& cell = *cells_[i];
-  // The rule may hold several gradients at once. If two inputs are the same value, as in mul(x, x), one place
-  // would be written twice; so the second one gets memory of its own.
-  const bool taken = std::find(taken_.begin(), taken_.end(), &cell) != taken_.end();
-  if (taken || !cell.grad.defined()) {
-    written_.emplace_back(&cell, make_grad(cell));
-    return {written_.back().second, Write::overwrite};
+// What a tape is. The tape and the chain of its thread both own it, because the tape may be destroyed on another
+// thread while its own is at work.
+struct Tape::State {
+  State(Tape& tape, Options tape_options)
+      : owner(&tape),
+        options(tape_options),
+        mark(std::make_shared<TapeMark>(next_tape(), thread_number())),
+        outer(innermost()) {
+    if (outer != nullptr) options.detect_anomaly |= outer->options.detect_anomaly;
   }
-  taken_.push_back(&cell);
-  make_unique(cell.grad);
-  return {cell.grad, Write::accumulate};
+  ~State() { drop_nodes(); }
+
+  /// The innermost tape of this thread; null if there is none.
+  static State* innermost();
+  static void enter(std::shared_ptr<State> tape);
+  /// Takes a tape of this thread out of the chain.
+  static void leave(State* tape);
+
+  bool records() const { return !used && pause == nullptr; }
+  bool on_stack(const TapeMark* recorder) const;
+  void walk();
+  void run(Node& node);
+  void abandon();
+  std::exception_ptr settle_leaves();
+  void drop_nodes();
+
+  Tape* const owner;
+  Options options;
+  const std::shared_ptr<TapeMark> mark;
+  State* outer;
+  std::shared_ptr<State> self;  // while it is in the chain
+  Pause* pause = nullptr;       // the innermost one of this tape
+  bool used = false;
+  std::atomic<bool> ended = false;  // on another thread
+  std::vector<std::unique_ptr<Node>> nodes;
+  Node::Cells leaves;  // those that the walk adds to
+
+ private:
+  static inline constinit thread_local State* chain = nullptr;
+};
+
+Tape::State* Tape::State::innermost() {
+  while (chain != nullptr && chain->ended.load(std::memory_order_acquire)) leave(chain);
+  return chain;
 }
 
-void InputGrads::publish() {
-  for (auto& [cell, grad] : written_) {
-    if (cell->grad.defined()) {
-      make_unique(cell->grad);
-      accumulate(cell->grad, grad);
-    } else {
-      cell->grad = std::move(grad);
+void Tape::State::enter(std::shared_ptr<State> tape) {
+  struct ThreadEnd {
+    ~ThreadEnd() {
+      while (chain != nullptr) leave(chain);
     }
-  }
-  written_.clear();
+  };
+  thread_local const ThreadEnd at_thread_end;
+  chain = tape.get();
+  chain->self = std::move(tape);
 }
 
-void InputGrads::add(Index i, const Tensor& grad) {
-  GradCell& cell = *cells_[i];
-  check(grad.shape() == cell.shape && grad.dtype() == cell.dtype,
-        "{}: backward made a gradient {} {} for input {}, which is {} {}", op_, grad.dtype(), grad.shape(), i,
-        cell.dtype, cell.shape);
-  if (!cell.grad.defined()) {
-    cell.grad = grad;
-    return;
-  }
-  make_unique(cell.grad);
-  accumulate(cell.grad, grad);
+void Tape::State::leave(State* tape) {
+  const std::shared_ptr<State> last = std::move(tape->self);
+  unlink(chain, tape, &State::outer);
 }
 
-Tape::Tape(Options options) : id_(next_tape_id()), options_(options), outer_(innermost) {
-  if (outer_ != nullptr) options_.detect_anomaly |= outer_->options_.detect_anomaly;
-  innermost = this;
+bool Tape::State::on_stack(const TapeMark* recorder) const {
+  for (const State* tape = this; tape != nullptr; tape = tape->outer) {
+    if (tape->mark.get() == recorder) return true;
+  }
+  return false;
 }
+
+// Last op first, as backward would, so that destroying a long chain needs no deep stack.
+void Tape::State::drop_nodes() {
+  while (!nodes.empty()) nodes.pop_back();
+}
+
+Tape::Tape(Options options) : state_(std::make_shared<State>(*this, options)) { State::enter(state_); }
 
 Tape::~Tape() {
-  unlink(innermost, this, &Tape::outer_);
-  for (Pause* pause = pause_; pause != nullptr; pause = pause->outer_) pause->tape_ = nullptr;
-  // Last op first, as backward would, so that destroying a long chain needs no deep stack either.
-  while (!nodes_.empty()) nodes_.pop_back();
+  state_->mark->recording = false;
+  if (state_->mark->thread != thread_number()) {
+    state_->ended.store(true, std::memory_order_release);
+    return;
+  }
+  State::leave(state_.get());
+  state_->drop_nodes();
 }
 
+Index Tape::size() const { return std::ssize(state_->nodes); }
+
 Tape* Tape::recording() {
-  Tape* tape = innermost;
-  return tape == nullptr || tape->used_ || tape->pause_ != nullptr ? nullptr : tape;
+  const State* tape = State::innermost();
+  return tape != nullptr && tape->records() ? tape->owner : nullptr;
 }
 
 Tape::Pass Tape::pass() {
-  if (innermost == nullptr) return Pass::forward;
-  if (innermost->used_) return Pass::backward;
-  const Tape* outer = innermost->outer_;
-  while (outer != nullptr && !outer->used_) outer = outer->outer_;
+  const State* tape = State::innermost();
+  if (tape == nullptr) return Pass::forward;
+  if (tape->used) return Pass::backward;
+  const State* outer = tape->outer;
+  while (outer != nullptr && (!outer->used || outer->ended)) outer = outer->outer;
   return outer != nullptr ? Pass::recompute : Pass::forward;
-}
-
-bool Tape::on_stack(std::uint64_t id) const {
-  for (const Tape* tape = this; tape != nullptr; tape = tape->outer_) {
-    if (tape->id_ == id) return true;
-  }
-  return false;
 }
 
 void Tape::backward(const Var& root) {
@@ -142,98 +144,128 @@ void Tape::backward(const Var& root) {
 }
 
 void Tape::backward(const Var& root, const Tensor& cotangent) {
-  check(!used_, "backward: this tape has already been used");
-  check(innermost == this, "backward: another tape is active inside this one");
-  check(root.tracked() && root.cell()->tape == id_, "backward: the root was not recorded on this tape");
+  check(state_->mark->thread == thread_number(), "backward: the tape belongs to another thread");
+  check(!state_->used, "backward: this tape has already been used");
+  check(State::innermost() == state_.get(), "backward: another tape is active inside this one");
+  check(root.tracked() && root.cell()->tape == state_->mark,
+        "backward: the root was not recorded on this tape");
   check(cotangent.defined(), "backward: the cotangent has no value");
   check(cotangent.shape() == root.shape() && cotangent.dtype() == root.dtype(),
         "backward: the cotangent is {} {}, the root {} {}", cotangent.dtype(), cotangent.shape(),
         root.dtype(), root.shape());
-  used_ = true;
+  state_->used = true;
+  state_->mark->recording = false;
   root.cell()->grad = cotangent;
-  walk();
+  state_->walk();
 }
 
-void Tape::walk() {
-  while (!nodes_.empty()) {
-    const OpScope scope(nodes_.back()->name());  // ends when the node is gone
-    const std::unique_ptr<Node> node = std::move(nodes_.back());
-    nodes_.pop_back();
-    run(*node);
+void Tape::State::walk() {
+  try {
+    while (!nodes.empty()) {
+      const OpScope scope(nodes.back()->name());  // ends when the node is gone
+      const std::unique_ptr<Node> node = std::move(nodes.back());
+      nodes.pop_back();
+      run(*node);
+    }
+  } catch (...) {
+    abandon();
+    throw;
   }
-  unshare_leaves();
+  if (const std::exception_ptr error = settle_leaves()) std::rethrow_exception(error);
 }
 
-// Rules hand gradients on without a copy. Where one ended in a leaf it may be that of another leaf as well,
-// or the caller's cotangent, and whoever changes one in place would change all.
-void Tape::unshare_leaves() {
-  for (const auto& cell : shared_leaves_) {
-    if (cell->grad.defined()) make_unique(cell->grad);
+// After an error nothing is left but what had arrived at the leaves.
+void Tape::State::abandon() {
+  for (const auto& node : nodes) {
+    for (const auto& cell : node->outputs) cell->grad = Tensor();
   }
-  shared_leaves_.clear();
+  drop_nodes();
+  settle_leaves();
 }
 
-void Tape::run(Node& node) {
+// Rules hand gradients on without a copy. Where one ended in a leaf it may be that of another leaf as well, or the
+// caller's cotangent, and whoever changes one in place would change all. A leaf whose gradient cannot be copied
+// loses it; the error is returned.
+std::exception_ptr Tape::State::settle_leaves() {
+  std::exception_ptr error;
+  for (const auto& cell : leaves) {
+    try {
+      if (cell->grad.defined()) make_unique(cell->grad);
+    } catch (...) {
+      cell->grad = Tensor();
+      error = std::current_exception();
+    }
+    cell->writer.store(0, std::memory_order_release);
+  }
+  leaves.clear();
+  return error;
+}
+
+void Tape::State::run(Node& node) {
   // The gradients are moved out of their cells, so they are freed when this node is done.
   std::vector<Tensor> dys;
   for (const auto& cell : node.outputs) dys.push_back(std::exchange(cell->grad, Tensor()));
   const bool reached = std::any_of(dys.begin(), dys.end(), [](const Tensor& dy) { return dy.defined(); });
   if (!reached) return;  // not on a path to the root
-  if (observer_) observer_(node, dys);
-  InputGrads dx(node.name(), node.inputs);
+  InputGrads dx(node.name(), node.inputs, leaves);
   node.backward(dys, dx);
   dx.publish();
+  if (!options.detect_anomaly) return;
   for (const auto& cell : node.inputs) {
-    const bool leaf = cell != nullptr && cell->tape == 0;
-    if (leaf && cell->grad.defined() && !cell->grad.unique()) shared_leaves_.push_back(cell);
-  }
-  if (options_.detect_anomaly) {
-    for (const auto& cell : node.inputs) {
-      check(cell == nullptr || !cell->grad.defined() || is_finite(cell->grad),
-            "{}: backward made the first NaN or Inf, in the gradient of an input of shape {}", node.name(),
-            cell == nullptr ? Shape() : cell->shape);
-    }
+    check(cell == nullptr || !cell->grad.defined() || is_finite(cell->grad),
+          "{}: backward made the first NaN or Inf, in the gradient of an input of shape {}", node.name(),
+          cell == nullptr ? Shape() : cell->shape);
   }
 }
 
-Tape::Pause::Pause() : tape_(innermost), outer_(tape_ == nullptr ? nullptr : tape_->pause_) {
-  if (tape_ != nullptr) tape_->pause_ = this;
+Tape::Pause::Pause() : outer_(nullptr) {
+  if (State* const tape = State::innermost()) {
+    tape_ = tape->self;
+    outer_ = std::exchange(tape->pause, this);
+  }
 }
 
 Tape::Pause::~Pause() {
   if (tape_ == nullptr) return;
-  unlink(tape_->pause_, this, &Pause::outer_);
+  unlink(tape_->pause, this, &Pause::outer_);
   if (outer_ != nullptr) outer_->skipped_ |= skipped_;
 }
 
 Recorder::Recorder(std::string_view op, std::span<const Var> inputs, std::span<const Tensor> checked,
                    When when)
     : inputs_(inputs), saved_before_(Saved::total_bytes()) {
-  if (innermost == nullptr || innermost->used_) return;
-  if (innermost->options_.detect_anomaly) {
+  Tape::State* const tape = Tape::State::innermost();
+  const bool in_use = tape != nullptr && !tape->used;
+  if (in_use && tape->options.detect_anomaly) {
     for (const Tensor& y : checked) {
       check(is_finite(y), "{}: made the first NaN or Inf, in an output of shape {}", op, y.shape());
     }
   }
-  const bool tracked = std::any_of(inputs.begin(), inputs.end(), [](const Var& x) { return x.tracked(); });
-  if (!tracked && when != When::always) return;
-  if (innermost->pause_ != nullptr) {
-    innermost->pause_->skipped_ = true;
+  bool tracked = false;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i].tracked()) continue;
+    tracked = true;
+    const TapeMark* recorder = inputs[i].cell()->tape.get();
+    if (recorder == nullptr || (tape != nullptr && tape->on_stack(recorder))) continue;
+    check(!recorder->recording || recorder->thread == thread_number(),
+          "{}: input {} {} is being recorded on a tape of another thread, which would lose its gradient", op,
+          i, inputs[i].shape());
+    check(!in_use || tape->pause != nullptr,
+          "{}: input {} {} was recorded on another tape (number {}, the active one is {})", op, i,
+          inputs[i].shape(), recorder->number, in_use ? tape->mark->number : 0);
+  }
+  if (!in_use || (!tracked && when != When::always)) return;
+  if (tape->pause != nullptr) {
+    tape->pause->skipped_ = true;
     return;
   }
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    check(!inputs[i].tracked() || inputs[i].cell()->tape == 0 || innermost->on_stack(inputs[i].cell()->tape),
-          "{}: input {} {} was recorded on another tape (number {}, the active one is {})", op, i,
-          inputs[i].shape(), inputs[i].cell() ? inputs[i].cell()->tape : 0, innermost->id_);
-  }
-  tape_ = innermost;
+  tape_ = tape;
 }
 
 Node::Cells Recorder::output_cells(std::span<const Tensor> outputs) const {
   Node::Cells cells;
   for (const Tensor& y : outputs) {
-    cells.push_back(std::make_shared<GradCell>(
-        GradCell{.shape = y.shape(), .dtype = y.dtype(), .grad = {}, .tape = tape_->id_}));
+    cells.push_back(std::make_shared<GradCell>(y.shape(), y.dtype(), tape_->mark));
   }
   return cells;
 }
@@ -248,7 +280,7 @@ void Recorder::push(std::unique_ptr<Node> node) {
   if (OpListener* listener = ListenScope::listening()) {
     listener->recorded(node->name(), Saved::total_bytes() - saved_before_);
   }
-  tape_->nodes_.push_back(std::move(node));
+  tape_->nodes.push_back(std::move(node));
 }
 
 void check_no_gradient_path(std::string_view op, const Var& input) {

@@ -2,68 +2,15 @@
 
 #include <array>
 #include <concepts>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "tilegrad/autograd/input_grads.h"
 #include "tilegrad/autograd/var.h"
-#include "tilegrad/kernels/views.h"
 
 namespace tilegrad {
-
-using kernels::Grad;
-using kernels::Write;
-
-/// The gradients of one op's inputs, as its rule sees them during backward.
-class InputGrads {
- public:
-  InputGrads(std::string_view op, std::span<const std::shared_ptr<GradCell>> cells);
-
-  /// Whether anybody needs the gradient of input i. Ask before computing something expensive.
-  bool needs(Index i) const { return cells_[i] != nullptr; }
-
-  /// Where to write the gradient of input i, every element of it: as a span, as a matrix whose columns are
-  /// the last axis, or as (B, T, H, D). Empty if nobody needs it. To be asked for once.
-  template <class T>
-  Grad<std::span<T>> grad(Index i) {
-    return take<std::span<T>>(i, [](Tensor& grad) { return grad.mut<T>(); });
-  }
-  template <class T>
-  Grad<kernels::Mat<T>> grad_mat(Index i) {
-    return take<kernels::Mat<T>>(i, [](Tensor& grad) { return grad.mut_mat<T>(); });
-  }
-  template <class T>
-  Grad<kernels::HeadsView<T>> grad_heads(Index i) {
-    return take<kernels::HeadsView<T>>(i, [](Tensor& grad) { return grad.mut_heads<T>(); });
-  }
-
-  /// Hands over a finished gradient: shared, not copied, if it is the first contribution.
-  void add(Index i, const Tensor& grad);
-
-  /// Called when the rule is done: lets the cells have what was written. An error before that leaves no cell
-  /// with memory that nobody wrote.
-  void publish();
-
- private:
-  struct Slot {
-    Tensor grad;
-    Write write;
-  };
-  Slot slot(Index i);
-  template <class View, class F>
-  Grad<View> take(Index i, F&& view) {
-    if (!needs(i)) return {};
-    Slot taken = slot(i);
-    return {view(taken.grad), taken.write};
-  }
-
-  std::string_view op_;
-  std::span<const std::shared_ptr<GradCell>> cells_;
-  std::vector<GradCell*> taken_;                       // written in place
-  std::vector<std::pair<GradCell*, Tensor>> written_;  // to publish
-};
 
 /// How an op goes backward. A rule is a plain aggregate: a name, what it saved, and backward, which reads the
 /// gradient of the op's output and writes those of its inputs.
@@ -103,11 +50,15 @@ class Node {
 /// (2) Backward consumes the tape: a node, and with it all it saved, is destroyed as soon as it has run.
 /// (3) A node holds the gradient cells of its inputs and outputs, never their values.
 ///
-/// Tapes nest: the innermost one records. They may be destroyed in any order, but on the thread that made
-/// them.
+/// Tapes nest: the innermost one records. They may be destroyed in any order, and on any thread: what a tape
+/// holds is then freed by the thread that made it, when it next runs an op or ends.
 ///
-/// After an Error in backward the tape is used up, and the leaves hold what had arrived by then: forget it
-/// with zero_grad().
+/// Threads have tapes of their own. An op on a value that a tape of another thread is recording is an Error,
+/// since the gradient would be lost, and so is backward on another thread. An op on leaves alone, on a thread
+/// without a tape, computes a constant, as it does everywhere.
+///
+/// After an Error in backward the tape is used up. A leaf holds what had arrived at it by then, or nothing, in
+/// memory of its own: forget it with zero_grad().
 class Tape {
  public:
   struct Options {
@@ -123,20 +74,21 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   /// Gradients of `root`, a scalar recorded here, for all leaves that it depends on; they add to what the
-  /// leaves hold, and share memory with nothing else. Throws if the tape has been used or root was not
-  /// recorded on it.
+  /// leaves hold, and share memory with nothing else. Throws if the tape has been used, root was not recorded
+  /// on it, or a walk on another thread adds to one of the leaves at the same time.
   void backward(const Var& root);
   /// The same for any root, from the gradient `cotangent` of root's shape and dtype.
   void backward(const Var& root, const Tensor& cotangent);
 
   /// Number of ops recorded and not yet walked.
-  Index size() const { return static_cast<Index>(nodes_.size()); }
+  Index size() const;
 
-  /// Called before each node goes backward, with the gradients of its outputs.
-  using Observer = std::function<void(const Node& node, std::span<const Tensor> dys)>;
-  void observe(Observer observer) { observer_ = std::move(observer); }
+ private:
+  struct State;
 
-  /// Stops the innermost tape from recording while it lives. It may outlive that tape.
+ public:
+  /// Stops the innermost tape from recording while it lives, on the thread that made it. It may outlive that
+  /// tape.
   class Pause {
    public:
     Pause();
@@ -148,8 +100,7 @@ class Tape {
 
    private:
     friend class Recorder;
-    friend class Tape;
-    Tape* tape_;
+    std::shared_ptr<State> tape_;
     Pause* outer_;
     bool skipped_ = false;
   };
@@ -164,19 +115,8 @@ class Tape {
 
  private:
   friend class Recorder;
-  void walk();
-  void run(Node& node);
-  void unshare_leaves();
-  bool on_stack(std::uint64_t id) const;
 
-  std::uint64_t id_;
-  Options options_;
-  Tape* outer_;
-  Pause* pause_ = nullptr;  // the innermost one of this tape
-  bool used_ = false;
-  std::vector<std::unique_ptr<Node>> nodes_;
-  Node::Cells shared_leaves_;  // leaves whose gradient was handed on from elsewhere
-  Observer observer_;
+  std::shared_ptr<State> state_;
 };
 
 /// When an op is recorded. input_tracked: only if an input needs a gradient. always: even without one,
@@ -209,7 +149,7 @@ class Recorder {
   void push(std::unique_ptr<Node> node);
 
  private:
-  Tape* tape_ = nullptr;
+  Tape::State* tape_ = nullptr;
   std::span<const Var> inputs_;
   Index saved_before_;  // by the rules of this thread, before this one
 };

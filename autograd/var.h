@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -7,13 +8,31 @@
 
 namespace tilegrad {
 
+/// A number of the calling thread. Unlike std::thread::id, it is never that of a thread which has ended.
+std::uint64_t thread_number();
+
+/// The tape that recorded a value, as the value knows it. It outlives the tape.
+struct TapeMark {
+  std::uint64_t number;                ///< of all tapes ever made
+  std::uint64_t thread;                ///< thread_number() of the thread that made the tape
+  std::atomic<bool> recording = true;  ///< until backward, or the tape's end
+};
+
 /// Where the gradient of one value accumulates. The edges of the tape are cells, not values, so an edge never
 /// keeps a value alive.
 struct GradCell {
-  Shape shape;
-  Dtype dtype;
-  Tensor grad;             ///< empty until the first contribution
-  std::uint64_t tape = 0;  ///< the tape that recorded the value; 0 for a leaf
+  GradCell(const Shape& value_shape, Dtype value_dtype, std::shared_ptr<const TapeMark> recorder = nullptr)
+      : shape(value_shape), dtype(value_dtype), tape(std::move(recorder)) {}
+
+  bool is_leaf() const { return tape == nullptr; }
+
+  const Shape shape;
+  const Dtype dtype;
+  Tensor grad;                                 ///< empty until the first contribution
+  const std::shared_ptr<const TapeMark> tape;  ///< null for a leaf
+  /// Of a leaf: the thread whose backward walk adds to it, 0 if none does. Walks of two threads at once would
+  /// add to the same memory.
+  std::atomic<std::uint64_t> writer = 0;
 };
 
 class Recomputation;
@@ -54,7 +73,12 @@ class Var {
 };
 
 /// A leaf that belongs to a model: its cell outlives every tape, so gradients accumulate until zero_grad().
-/// Movable, not copyable: a parameter is one thing, and an optimizer refers to it.
+/// Movable, not copyable: a parameter is one thing. Whoever has to refer to it wherever it moves, as an
+/// optimizer does, holds a share().
+///
+/// Any number of threads may compute with a parameter. Backward walks of two threads that reach it at the same
+/// time are an Error of one of them; one after the other, they add up. To write its value while another thread
+/// reads it is a race.
 class Parameter {
  public:
   Parameter() = default;
@@ -62,24 +86,31 @@ class Parameter {
   Parameter(Parameter&&) = default;
   Parameter& operator=(Parameter&&) = default;
 
-  operator Var() const { return Var(value_, cell_); }
-  bool defined() const { return value_.defined(); }
-  const Tensor& value() const { return value_; }
-  Tensor& value() { return value_; }
-  const Shape& shape() const { return value_.shape(); }
+  /// The same parameter: value and gradient are those of this one, and stay valid when this one moves or ends.
+  Parameter share() const;
+
+  operator Var() const { return defined() ? Var(state_->value, state_->cell) : Var(); }
+  bool defined() const { return state_ != nullptr; }
+  const Tensor& value() const { return state().value; }
+  Tensor& value() { return state().value; }
+  const Shape& shape() const { return state().value.shape(); }
   /// Undefined if no gradient has arrived since zero_grad().
-  const Tensor& grad() const { return cell().grad; }
-  Tensor& grad() { return cell().grad; }
-  void zero_grad() { cell().grad = Tensor(); }
+  const Tensor& grad() const { return state().cell->grad; }
+  Tensor& grad() { return state().cell->grad; }
+  void zero_grad() { state().cell->grad = Tensor(); }
 
  private:
-  GradCell& cell() const {
-    check(cell_ != nullptr, "parameter: used before it was given a value");
-    return *cell_;
+  struct State {
+    Tensor value;
+    std::shared_ptr<GradCell> cell;
+  };
+
+  State& state() const {
+    check(defined(), "parameter: used before it was given a value");
+    return *state_;
   }
 
-  Tensor value_;
-  std::shared_ptr<GradCell> cell_;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace tilegrad

@@ -1,16 +1,17 @@
 #include "tilegrad/base/memory.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "tilegrad/base/control_group.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/base/format.h"
 
@@ -36,11 +37,8 @@ Index rounded(Index bytes) {
 
 // The memory of the machine, or of the container if that is less.
 Index physical_memory() {
-  Index bytes = static_cast<Index>(sysconf(_SC_PHYS_PAGES)) * static_cast<Index>(sysconf(_SC_PAGESIZE));
-  std::ifstream control_group("/sys/fs/cgroup/memory.max");
-  Index maximum = 0;
-  if (control_group >> maximum && maximum > 0) bytes = std::min(bytes, maximum);
-  return bytes;
+  const Index bytes = static_cast<Index>(sysconf(_SC_PHYS_PAGES)) * static_cast<Index>(sysconf(_SC_PAGESIZE));
+  return std::min(bytes, control_group_limits().memory.value_or(bytes));
 }
 
 class Allocator {
@@ -96,6 +94,9 @@ class Allocator {
     const std::lock_guard lock(mutex_);
     return std::exchange(observer_, std::move(observer));
   }
+
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
 
  private:
   [[noreturn]] void refuse(Index bytes, std::string_view why) const {
@@ -158,9 +159,12 @@ class Allocator {
   std::map<Index, std::vector<std::byte*>> cache_;
 };
 
-// Never destroyed, because tensors with static lifetime may be released after it would be.
+// Never destroyed, because tensors with static lifetime may be released after it would be. Nobody is in the middle of
+// an allocation while the process forks, so that the child can allocate.
 Allocator& allocator() {
   static auto* instance = new Allocator;
+  [[maybe_unused]] static const int watching =
+      pthread_atfork([] { instance->lock(); }, [] { instance->unlock(); }, [] { instance->unlock(); });
   return *instance;
 }
 

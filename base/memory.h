@@ -9,7 +9,8 @@
 #include "tilegrad/base/index.h"
 
 /// The one allocator of tilegrad: tensors and the kernels' scratch come from here, so that memory can be
-/// counted by what it is used for, limited, and reused from step to step. Thread-safe.
+/// counted by what it is used for, limited, and reused from step to step. Thread-safe, also in a process that was
+/// forked while other threads were at work.
 namespace tilegrad::memory {
 
 enum class Category { parameters, gradients, optimizer, activations, workspace };
@@ -52,7 +53,8 @@ class ObserverScope {
   Observer outer_;
 };
 
-/// Gives freed blocks that wait for reuse back to the system.
+/// Gives freed blocks that wait for reuse back to the system, for a program that is done with a large model and
+/// goes on with something else.
 void release_cached();
 
 /// Thrown when an allocation would exceed the limit. A caller that has a fallback can catch it.

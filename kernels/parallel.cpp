@@ -6,12 +6,17 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "tilegrad/base/control_group.h"
 
 namespace tilegrad::kernels {
 
@@ -122,9 +127,19 @@ void Pool::help(int number) {
   }
 }
 
+std::atomic<Pool*> instance = nullptr;
+
+// Its threads outlive every static object. A fork takes none of them along, and copies the pool in the middle of
+// whatever it was doing, so the child makes a pool of its own.
 Pool& pool() {
-  static auto* instance = new Pool;  // its threads outlive every static object
-  return *instance;
+  [[maybe_unused]] static const int watching =
+      pthread_atfork(nullptr, nullptr, [] { instance.store(nullptr, std::memory_order_relaxed); });
+  Pool* pool = instance.load(std::memory_order_acquire);
+  if (pool == nullptr) {
+    auto mine = std::make_unique<Pool>();
+    if (instance.compare_exchange_strong(pool, mine.get(), std::memory_order_acq_rel)) pool = mine.release();
+  }
+  return *pool;
 }
 
 std::atomic<int> thread_count = 0;  // 0: not yet asked for
@@ -151,12 +166,20 @@ void run_on(const Runner& runner, int team, Index tasks, detail::TaskFunction fu
   runner.run(std::min(team, std::max(runner.threads(), 1)), share, &job);
 }
 
+// More threads than the quota allows would all be stopped together, in the middle of their work.
+int default_threads() {
+  const int processors = omp_get_max_threads();
+  if (std::getenv("OMP_NUM_THREADS") != nullptr) return processors;
+  const double quota = control_group_limits().processors.value_or(processors);
+  return static_cast<int>(std::clamp<double>(std::ceil(quota), 1, processors));
+}
+
 }  // namespace
 
 int threads() {
   int count = thread_count.load(std::memory_order_relaxed);
   if (count == 0) {
-    count = omp_get_max_threads();
+    count = default_threads();
     thread_count.store(count, std::memory_order_relaxed);
   }
   return count;
@@ -173,8 +196,8 @@ void set_runner(const Runner* runner) {
 SingleThreaded::SingleThreaded() : outer_(omp_get_max_threads()) { omp_set_num_threads(1); }
 SingleThreaded::~SingleThreaded() { omp_set_num_threads(outer_); }
 
-void detail::run_tasks(Index tasks, TaskFunction function, void* context) {
-  const int team = static_cast<int>(std::min<Index>(threads(), tasks));
+void detail::run_tasks(Index tasks, int team, TaskFunction function, void* context) {
+  team = static_cast<int>(std::min<Index>(team, tasks));
   // A second caller, on a thread of its own, does without helpers.
   std::unique_lock busy(pool().caller(), std::defer_lock);
   if (team <= 1 || inside_task || !busy.try_lock()) {

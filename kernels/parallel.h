@@ -8,8 +8,10 @@
 /// The only place that owns threads.
 namespace tilegrad::kernels {
 
-/// Number of threads that kernels use; at first the number of processors (or OMP_NUM_THREADS).
+/// Number of threads that kernels use; at first OMP_NUM_THREADS or, without it, the number of processors that this
+/// process may use: its affinity mask and the quota of its container bound it.
 int threads();
+/// May be called while other threads compute: what has begun goes on with as many threads as before.
 void set_threads(int count);
 
 /// While it lives, kernels use `count` threads; then as many as before.
@@ -51,19 +53,20 @@ void set_runner(const Runner* runner);
 
 namespace detail {
 using TaskFunction = void (*)(void* context, Index task, int thread);
-void run_tasks(Index tasks, TaskFunction function, void* context);
+void run_tasks(Index tasks, int team, TaskFunction function, void* context);
 }  // namespace detail
 
-/// Calls f(task, thread) once for every task in [0, tasks), on several threads; thread is in [0, threads()).
+/// Calls f(task, thread) once for every task in [0, tasks), on up to `team` threads; thread is in [0, team).
 /// Tasks are handed out in order, one at a time, to whichever thread is free. What a task computes must not
 /// depend on its thread (which only picks scratch memory): then the result has the same bits for every number
-/// of threads. Nested calls, and those of a second caller while a first one is at work, run on the calling
-/// thread alone. `f` must not throw.
+/// of threads. Scratch memory is made for a team that is then handed over, since threads() may have another
+/// answer by now (Workspace does so). Nested calls, and those of a second caller while a first one is at work,
+/// run on the calling thread alone. `f` must not throw.
 template <class F>
-void parallel_tasks(Index tasks, F&& f) {
+void parallel_tasks(Index tasks, F&& f, int team = threads()) {
   using Fn = std::remove_reference_t<F>;
   detail::run_tasks(
-      tasks, [](void* context, Index task, int thread) { (*static_cast<Fn*>(context))(task, thread); },
+      tasks, team, [](void* context, Index task, int thread) { (*static_cast<Fn*>(context))(task, thread); },
       const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 

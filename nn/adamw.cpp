@@ -7,12 +7,21 @@
 
 namespace tilegrad::nn {
 
-namespace {
-
-double global_norm(const std::vector<NamedParameter>& parameters) {
-  double total = 0;
+AdamW::AdamW(const std::vector<NamedParameter>& parameters, const Config& config) : config_(config) {
+  const memory::CategoryScope scope(memory::Category::optimizer);
   for (const NamedParameter& p : parameters) {
-    const Tensor& grad = p.parameter->grad();
+    const Tensor& value = p.parameter->value();
+    slots_.push_back({.name = p.name,
+                      .parameter = p.parameter->share(),
+                      .m = Tensor::zeros(value.shape(), value.dtype()),
+                      .v = Tensor::zeros(value.shape(), value.dtype())});
+  }
+}
+
+double AdamW::global_norm() const {
+  double total = 0;
+  for (const Slot& slot : slots_) {
+    const Tensor& grad = slot.parameter.grad();
     if (!grad.defined()) continue;
     total += with_float_type("AdamW", grad.dtype(),
                              [&]<class T>() { return kernels::sum_of_squares<T>(grad.view<T>()); });
@@ -20,20 +29,8 @@ double global_norm(const std::vector<NamedParameter>& parameters) {
   return std::sqrt(total);
 }
 
-}  // namespace
-
-AdamW::AdamW(std::vector<NamedParameter> parameters, const Config& config)
-    : parameters_(std::move(parameters)), config_(config) {
-  const memory::CategoryScope scope(memory::Category::optimizer);
-  for (const NamedParameter& p : parameters_) {
-    const Tensor& value = p.parameter->value();
-    moments_.push_back(
-        {.m = Tensor::zeros(value.shape(), value.dtype()), .v = Tensor::zeros(value.shape(), value.dtype())});
-  }
-}
-
 double AdamW::step(double lr) {
-  const double norm = global_norm(parameters_);
+  const double norm = global_norm();
   check(std::isfinite(norm), "AdamW: the norm of the gradient is {}, the parameters stay as they were", norm);
   ++steps_;
   kernels::AdamWStep settings = {
@@ -44,13 +41,11 @@ double AdamW::step(double lr) {
       .weight_decay = 0,
       .step = steps_,
       .grad_scale = config_.clip > 0 && norm > config_.clip ? config_.clip / norm : 1.0};
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& p = *parameters_[i].parameter;
+  for (auto& [name, p, m, v] : slots_) {
     if (!p.grad().defined()) continue;
     settings.weight_decay = p.value().rank() >= 2 ? config_.weight_decay : 0.0;
     with_float_type("AdamW", p.value().dtype(), [&]<class T>() {
-      kernels::adamw<T>(p.value().mut<T>(), moments_[i].m.mut<T>(), moments_[i].v.mut<T>(),
-                        p.grad().view<T>(), settings);
+      kernels::adamw<T>(p.value().mut<T>(), m.mut<T>(), v.mut<T>(), p.grad().view<T>(), settings);
     });
   }
   return norm;
@@ -58,9 +53,9 @@ double AdamW::step(double lr) {
 
 std::vector<AdamW::NamedState> AdamW::state() {
   std::vector<NamedState> out;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    out.push_back({parameters_[i].name + ".m", &moments_[i].m});
-    out.push_back({parameters_[i].name + ".v", &moments_[i].v});
+  for (Slot& slot : slots_) {
+    out.push_back({slot.name + ".m", &slot.m});
+    out.push_back({slot.name + ".v", &slot.v});
   }
   return out;
 }

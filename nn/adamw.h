@@ -18,7 +18,8 @@ class AdamW {
     double clip = 1.0;  ///< largest global norm of the gradient; 0: no clipping
   };
 
-  AdamW(std::vector<NamedParameter> parameters, const Config& config);
+  /// The parameters may move afterwards, as they do with their model, or end.
+  AdamW(const std::vector<NamedParameter>& parameters, const Config& config);
 
   /// Updates all parameters that have a gradient. Returns the global norm of the gradient before clipping,
   /// and throws if it is not finite, leaving the parameters as they were.
@@ -35,13 +36,15 @@ class AdamW {
   void set_steps(Index steps) { steps_ = steps; }
 
  private:
-  struct Moments {
-    Tensor m;
-    Tensor v;
+  struct Slot {
+    std::string name;
+    Parameter parameter;  // shared with the model
+    Tensor m, v;
   };
 
-  std::vector<NamedParameter> parameters_;
-  std::vector<Moments> moments_;
+  double global_norm() const;
+
+  std::vector<Slot> slots_;
   Config config_;
   Index steps_ = 0;
 };

@@ -74,9 +74,9 @@ class FlashBackward {
     compute_delta();
     if (grads_.dsinks) compute_dsinks();
     clear_unseen();
-    parallel_tasks(std::ssize(schedule_.tasks()), [&](Index n, int thread) {
+    workspace_.run(std::ssize(schedule_.tasks()), [&](Index n, const Pieces& w) {
       const BackwardSchedule::Task& task = schedule_.tasks()[n];
-      run_key_tile(schedule_.key_tiles()[task.key_tile], task.hkv, workspace_.of(thread));
+      run_key_tile(schedule_.key_tiles()[task.key_tile], task.hkv, w);
     });
     if constexpr (kWidens) round_dq();
   }
@@ -159,8 +159,7 @@ class FlashBackward {
   // delta = rowsum(dO ⊙ O) − dLSE; 0 for rows that saw nothing.
   void compute_delta() {
     const Index tiles = std::ssize(schedule_.query_tiles());
-    parallel_tasks(tiles * problem_.heads, [&](Index n, int thread) HWY_ATTR {
-      const Pieces w = workspace_.of(thread);
+    workspace_.run(tiles * problem_.heads, [&](Index n, const Pieces& w) HWY_ATTR {
       const SequenceTile& tile = schedule_.query_tiles()[n % tiles];
       const Sequence& s = problem_.sequences[tile.sequence];
       const Index h = n / tiles, i0 = tile.rows.begin;

@@ -72,8 +72,8 @@ class FlashDecode {
         states_(sequences() * splits_ * state_size() * Index{sizeof(T)}, memory::Category::workspace) {}
 
   void run() {
-    parallel_tasks(sequences() * splits_, [&](Index task, int thread) {
-      attend(problem_.sequences[task / splits_], task % splits_, state(task), workspace_.of(thread));
+    workspace_.run(sequences() * splits_, [&](Index task, const Pieces& w) {
+      attend(problem_.sequences[task / splits_], task % splits_, state(task), w);
     });
     parallel_tasks(sequences(), [&](Index n, int) {
       for (Index split = 1; split < splits_; ++split) merge(state(n * splits_), state(n * splits_ + split));

@@ -67,19 +67,17 @@ class FlashForward {
 
   void run() {
     if (splits_ == 1) {
-      parallel_tasks(schedule_.tasks(), [&](Index n, int thread) {
-        const Pieces w = workspace_.of(thread);
+      workspace_.run(schedule_.tasks(), [&](Index n, const Pieces& w) {
         const Task task = schedule_.task(n);
         attend(task, 0, w.states, w);
         for_each_panel(task, w.states, w, [&](const QueryPanel& p) { finish(p, w); });
       });
       return;
     }
-    parallel_tasks(schedule_.tasks() * splits_, [&](Index n, int thread) {
-      attend(schedule_.task(n / splits_), n % splits_, split_states(n), workspace_.of(thread));
+    workspace_.run(schedule_.tasks() * splits_, [&](Index n, const Pieces& w) {
+      attend(schedule_.task(n / splits_), n % splits_, split_states(n), w);
     });
-    parallel_tasks(schedule_.tasks(), [&](Index n, int thread) {
-      const Pieces w = workspace_.of(thread);
+    workspace_.run(schedule_.tasks(), [&](Index n, const Pieces& w) {
       for_each_panel(schedule_.task(n), split_states(n * splits_), w, [&](const QueryPanel& p) {
         for (Index split = 1; split < splits_; ++split) merge(p, split * states_size());
         finish(p, w);

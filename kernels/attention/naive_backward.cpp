@@ -37,8 +37,8 @@ class NaiveBackward : NaiveAttention<T> {
 
   void run() {
     clear_dbias(grads_, problem_);
-    parallel_tasks(chunks_ * batch_parts_ * head_parts_,
-                   [&](Index number, int thread) { run_task(task(number), workspace_.of(thread)); });
+    workspace_.run(chunks_ * batch_parts_ * head_parts_,
+                   [&](Index number, const Pieces& w) { run_task(task(number), w); });
     add_shares();
     if (grads_.dsinks) add_sums();
   }

@@ -21,8 +21,7 @@ class NaiveForward : NaiveAttention<T> {
 
   void run() {
     const Index heads = problem_.heads;
-    parallel_tasks(std::ssize(this->blocks_) * heads, [&](Index task, int thread) {
-      const Pieces w = workspace_.of(thread);
+    workspace_.run(std::ssize(this->blocks_) * heads, [&](Index task, const Pieces& w) {
       const RowBlock tile = this->row_block(task / heads, task % heads);
       const Mat<T> p = this->part(p_, tile);
       this->products(p, tile);

@@ -9,11 +9,12 @@
 
 namespace tilegrad::kernels {
 
-/// Memory for the tasks of one call: every thread has the pieces that a struct of pointers names.
+/// Memory for the tasks of one call: every thread of a team, taken once, has the pieces that a struct of pointers
+/// names.
 ///
 ///   struct Pieces { float *scores, *row; };
 ///   const Workspace<float, Pieces> workspace({{&Pieces::scores, n * m}, {&Pieces::row, n}});
-///   workspace.of(thread).row[0] = 1;
+///   workspace.run(tasks, [&](Index task, const Pieces& w) { w.row[0] = 1; });
 template <class T, class Pieces>
 class Workspace {
  public:
@@ -25,9 +26,18 @@ class Workspace {
   explicit Workspace(std::initializer_list<Piece> pieces)
       : pieces_(pieces),
         size_(size_of(pieces)),
-        block_(threads() * size_ * Index{sizeof(T)}, memory::Category::workspace) {}
+        team_(threads()),
+        block_(team_ * size_ * Index{sizeof(T)}, memory::Category::workspace) {}
 
-  /// The pieces of one thread, which all begin at a multiple of 64 bytes.
+  /// Calls f(task, pieces of the thread) once for every task in [0, tasks), as parallel_tasks() does. All pieces
+  /// begin at a multiple of 64 bytes.
+  template <class F>
+  void run(Index tasks, F&& f) const {
+    parallel_tasks(
+        tasks, [&](Index task, int thread) { f(task, of(thread)); }, team_);
+  }
+
+ private:
   Pieces of(int thread) const {
     Pieces result = {};
     T* next = reinterpret_cast<T*>(block_.data()) + thread * size_;
@@ -37,8 +47,6 @@ class Workspace {
     }
     return result;
   }
-
- private:
   static Index padded(Index elements) {
     constexpr Index kLine = 64 / sizeof(T);
     return ceil_div(elements, kLine) * kLine;
@@ -51,6 +59,7 @@ class Workspace {
 
   std::vector<Piece> pieces_;
   Index size_;
+  int team_;
   memory::Block block_;
 };
 

@@ -2,13 +2,11 @@
 
 #include <doctest/doctest.h>
 
-#include <cmath>
-#include <limits>
 #include <memory>
+#include <vector>
 
-#include "tilegrad/autograd/checkpoint.h"
+#include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/ops.h"
-#include "tilegrad/kernels/parallel.h"
 
 using namespace tilegrad;
 
@@ -32,13 +30,13 @@ std::array<Var, 2> split(const Var& x) {
   return record<2>(ys, std::span<const Var>(&x, 1), [] { return SplitRule{}; });
 }
 
-struct FailingRule {
-  static constexpr std::string_view name = "failing";
+// The live bytes whenever an op begins.
+struct LiveBytes : OpListener {
+  std::vector<Index> at_begin;
 
-  void backward(const Tensor&, InputGrads& dx) {
-    (void)dx.grad<double>(0);  // never written
-    fail("failing: on purpose");
-  }
+  void begin(std::string_view) override { at_begin.push_back(memory::usage().live); }
+  void end() override {}
+  void recorded(std::string_view, Index) override {}
 };
 
 }  // namespace
@@ -143,12 +141,12 @@ TEST_CASE("tape: memory falls while backward walks, and returns to what it was")
     for (int i = 0; i < 20; ++i) y = gelu(y);
     const Var loss = sum(y);
     y = Var();
-    std::vector<Index> live;
-    tape.observe([&](const Node&, std::span<const Tensor>) { live.push_back(memory::usage().live); });
+    LiveBytes live;
+    const ListenScope listen(live);
     tape.backward(loss);
-    REQUIRE(live.size() == 21);
+    REQUIRE(live.at_begin.size() == 21);
     // From the second gelu on every step frees what one gelu saved.
-    for (std::size_t i = 2; i + 1 < live.size(); ++i) CHECK(live[i + 1] < live[i]);
+    for (std::size_t i = 2; i + 1 < live.at_begin.size(); ++i) CHECK(live.at_begin[i + 1] < live.at_begin[i]);
   }
   x.cell()->grad = Tensor();
   CHECK(memory::usage().live == before);
@@ -170,77 +168,6 @@ TEST_CASE("tape: several outputs of one op are differentiated together") {
   CHECK(x.grad().at(1) == 2);
 }
 
-TEST_CASE("backward: misuse is an error that says what is wrong") {
-  const Var x = Var::leaf(Tensor::normal({2}, Dtype::f64, RandomKey{4}));
-  SUBCASE("twice") {
-    Tape tape;
-    const Var y = sum(x);
-    tape.backward(y);
-    CHECK_THROWS_WITH_AS(tape.backward(y), "backward: this tape has already been used", Error);
-  }
-  SUBCASE("a root that is not a scalar") {
-    Tape tape;
-    CHECK_THROWS_WITH_AS(tape.backward(scale(x, 2)),
-                         "backward: the root is (2), not a scalar; pass a cotangent of that shape", Error);
-  }
-  SUBCASE("a cotangent of another shape") {
-    Tape tape;
-    CHECK_THROWS_WITH_AS(tape.backward(scale(x, 2), Tensor::zeros({3}, Dtype::f64)),
-                         "backward: the cotangent is f64 (3), the root f64 (2)", Error);
-  }
-  SUBCASE("a root that was not recorded here") {
-    Tape tape;
-    CHECK_THROWS_WITH_AS(tape.backward(sum(x.detach())), "backward: the root was not recorded on this tape",
-                         Error);
-    CHECK_THROWS_AS(tape.backward(x, x.value()), Error);
-  }
-  SUBCASE("a value of another tape") {
-    Var foreign;
-    {
-      Tape other;
-      foreign = scale(x, 2);
-    }
-    Tape tape;
-    CHECK_THROWS_WITH_AS(mul(x, foreign), doctest::Contains("mul: input 1 (2) was recorded on another tape"),
-                         Error);
-  }
-  SUBCASE("a saved value that was modified in place") {
-    Tape tape;
-    Tensor value = x.value();
-    const Var y = sum(mul(x, x));
-    value.mut<double>()[0] = 7;
-    CHECK_THROWS_WITH_AS(tape.backward(y),
-                         doctest::Contains("mul: saved `b` (2) was modified after the forward pass"), Error);
-  }
-  SUBCASE("an op without a backward on a gradient path") {
-    Tape tape;
-    CHECK_THROWS_WITH_AS(argmax(x), doctest::Contains("argmax: has no backward"), Error);
-    CHECK(argmax(x.detach()).size() == 1);
-  }
-}
-
-TEST_CASE("detect_anomaly: names the first op that makes a NaN or Inf") {
-  const double infinity = std::numeric_limits<double>::infinity();
-  SUBCASE("in forward") {
-    Tape tape(Tape::Options{.detect_anomaly = true});
-    const Var x = Var::leaf(scalar(1e200));
-    const Var fine = scale(x, 1);
-    CHECK_THROWS_WITH_AS(mul(fine, fine), "mul: made the first NaN or Inf, in an output of shape ()", Error);
-  }
-  SUBCASE("in backward") {
-    Tape tape(Tape::Options{.detect_anomaly = true});
-    const Var x = Var::leaf(scalar(0));
-    const Var y = scale(scale(x, 1e200), 1e200);
-    CHECK_THROWS_WITH_AS(tape.backward(y), doctest::Contains("scale: backward made the first NaN or Inf"),
-                         Error);
-  }
-  SUBCASE("not at all unless it is asked to") {
-    Tape tape;
-    const Var x = Var::leaf(scalar(infinity));
-    CHECK_NOTHROW(tape.backward(scale(x, 2)));
-  }
-}
-
 TEST_CASE("tape: gradients of leaves share memory with nothing, neither each other nor the cotangent") {
   const Var a = Var::leaf(scalar(2)), b = Var::leaf(scalar(5));
   Tensor cotangent = scalar(1);
@@ -252,14 +179,6 @@ TEST_CASE("tape: gradients of leaves share memory with nothing, neither each oth
   CHECK(a.grad().item() == 11);
   Tensor(a.grad()).mut<double>()[0] = 0;  // as clipping by hand would
   CHECK(b.grad().item() == 11);
-}
-
-TEST_CASE("tape: an error in backward leaves no gradient that nobody wrote") {
-  const Var x = Var::leaf(scalar(2));
-  Tape tape;
-  const Var y = record(scalar(3), {x}, [] { return FailingRule{}; });
-  CHECK_THROWS_WITH_AS(tape.backward(y), "failing: on purpose", Error);
-  CHECK_FALSE(x.grad().defined());
 }
 
 TEST_CASE("tape: tapes may be destroyed in any order, and before a pause of theirs") {
@@ -283,27 +202,4 @@ TEST_CASE("tape: pauses may end in any order") {
   CHECK(Tape::recording() == nullptr);
   second.reset();
   CHECK(Tape::recording() == &tape);
-}
-
-TEST_CASE("tape: values that were never given are an error") {
-  const Var x = Var::leaf(scalar(2));
-  CHECK_THROWS_WITH_AS(x.grad().clone(), "tensor: used before it was given a value", Error);
-  CHECK_THROWS_WITH_AS(Parameter().zero_grad(), "parameter: used before it was given a value", Error);
-  Tape tape;
-  CHECK_THROWS_WITH_AS(checkpoint([](const Var& in) { return mul(in, in); }, Var()),
-                       "tensor: used before it was given a value", Error);
-  CHECK_THROWS_WITH_AS(tape.backward(mul(x, x), Tensor()), "backward: the cotangent has no value", Error);
-}
-
-TEST_CASE("tape: the lse of a row that sees no key is no anomaly, NaN is") {
-  const Tensor q = Tensor::normal({1, 2, 1, 4}, Dtype::f64, RandomKey{1});
-  const Var x = Var::leaf(Tensor::normal({1, 1, 1, 4}, Dtype::f64, RandomKey{2}));
-  const Tape tape({.detect_anomaly = true});
-  for (const AttentionKernel kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
-    const AttentionResult y =
-        attention_with_lse(q, x, x, kernel, {.causal = true});  // the first query sees none
-    CHECK(std::isinf(y.lse.value().at(0)));
-    const Tensor bad = Tensor::full({1, 1, 1, 4}, Dtype::f64, std::nan(""));
-    CHECK_THROWS_AS(attention_with_lse(q, bad, bad, kernel), Error);
-  }
 }
