@@ -1,26 +1,9 @@
 #include "tilegrad/nn/adamw.h"
 
-#include <cmath>
-
 #include "tilegrad/kernels/adamw.h"
-#include "tilegrad/kernels/elementwise.h"
+#include "tilegrad/nn/clipping.h"
 
 namespace tilegrad::nn {
-
-namespace {
-
-double global_norm(const std::vector<NamedParameter>& parameters) {
-  double total = 0;
-  for (const NamedParameter& p : parameters) {
-    const Tensor& grad = p.parameter->grad();
-    if (!grad.defined()) continue;
-    total += with_float_type("AdamW", grad.dtype(),
-                             [&]<class T>() { return kernels::sum_of_squares<T>(grad.view<T>()); });
-  }
-  return std::sqrt(total);
-}
-
-}  // namespace
 
 AdamW::AdamW(std::vector<NamedParameter> parameters, const Config& config)
     : parameters_(std::move(parameters)), config_(config) {
@@ -33,17 +16,15 @@ AdamW::AdamW(std::vector<NamedParameter> parameters, const Config& config)
 }
 
 double AdamW::step(double lr) {
-  const double norm = global_norm(parameters_);
-  check(std::isfinite(norm), "AdamW: the norm of the gradient is {}, the parameters stay as they were", norm);
+  const double norm = gradient_norm("AdamW", parameters_);
   ++steps_;
-  kernels::AdamWStep settings = {
-      .lr = lr,
-      .beta1 = config_.beta1,
-      .beta2 = config_.beta2,
-      .eps = config_.eps,
-      .weight_decay = 0,
-      .step = steps_,
-      .grad_scale = config_.clip > 0 && norm > config_.clip ? config_.clip / norm : 1.0};
+  kernels::AdamWStep settings = {.lr = lr,
+                                 .beta1 = config_.beta1,
+                                 .beta2 = config_.beta2,
+                                 .eps = config_.eps,
+                                 .weight_decay = 0,
+                                 .step = steps_,
+                                 .grad_scale = clip_factor(norm, config_.clip)};
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = *parameters_[i].parameter;
     if (!p.grad().defined()) continue;

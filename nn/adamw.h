@@ -6,7 +6,8 @@
 
 namespace tilegrad::nn {
 
-/// Adam with decoupled weight decay (Loshchilov and Hutter, 2019). Decay applies to matrices alone (rank ≥ 2).
+/// Adam with decoupled weight decay (Loshchilov and Hutter, 2019); without decay it is Adam (Kingma and Ba,
+/// 2015). Decay applies to matrices alone (rank ≥ 2).
 /// The learning rate is given at each step, so that a schedule needs no state here.
 class AdamW {
  public:
