@@ -6,7 +6,8 @@
 
 namespace tilegrad::nn {
 
-/// Adam with decoupled weight decay (Loshchilov and Hutter, 2019). Decay applies to matrices alone (rank ≥ 2).
+/// Adam with decoupled weight decay (Loshchilov and Hutter, 2019); without decay it is Adam (Kingma and Ba,
+/// 2015). Decay applies to matrices alone (rank ≥ 2).
 /// The learning rate is given at each step, so that a schedule needs no state here.
 class AdamW {
  public:
@@ -36,15 +37,13 @@ class AdamW {
   void set_steps(Index steps) { steps_ = steps; }
 
  private:
-  struct Slot {
+  struct Moments {
     std::string name;
-    Parameter parameter;  // shared with the model
     Tensor m, v;
   };
 
-  double global_norm() const;
-
-  std::vector<Slot> slots_;
+  std::vector<Parameter> parameters_;  // shared with the model
+  std::vector<Moments> moments_;
   Config config_;
   Index steps_ = 0;
 };

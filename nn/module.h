@@ -8,7 +8,7 @@
 #include "tilegrad/autograd/var.h"
 
 /// A model is a struct of structs. A module lists its members once, in visit(), as pairs of a name and a
-/// Parameter, a module, or a vector of modules; everything that needs all parameters (optimizer, files,
+/// Parameter, a module, or a vector of either; everything that needs all parameters (optimizer, files,
 /// counting) goes through that list. There is no base class and no registry.
 ///
 ///   struct Mlp {
@@ -32,9 +32,9 @@ struct Collector {
     if (parameter.defined()) out.push_back({prefix + std::string(name), &parameter});
   }
   template <class M>
-  void operator()(std::string_view name, std::vector<M>& modules) const {
-    for (std::size_t i = 0; i < modules.size(); ++i) {
-      modules[i].visit(Collector{prefix + std::string(name) + "." + std::to_string(i) + ".", out});
+  void operator()(std::string_view name, std::vector<M>& members) const {
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      (*this)(std::string(name) + "." + std::to_string(i), members[i]);
     }
   }
   template <class M>

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "tilegrad/nn/module.h"
+
+/// What optimisers have in common: whom they step, and what they do with all gradients together before that.
+namespace tilegrad::nn {
+
+/// The same parameters, by handles that stay good when their model moves or ends.
+std::vector<Parameter> share(const std::vector<NamedParameter>& parameters);
+
+/// √ Σ g² over the gradients of all parameters, summed in double. Throws in the name of `optimizer` if it is
+/// not finite.
+double gradient_norm(std::string_view optimizer, std::span<const Parameter> parameters);
+
+/// The factor that brings a gradient of that norm down to `largest`; 1 if it is no larger, or `largest` is 0.
+inline double clip_factor(double norm, double largest) {
+  return largest > 0 && norm > largest ? largest / norm : 1.0;
+}
+
+}  // namespace tilegrad::nn

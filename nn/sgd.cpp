@@ -1,0 +1,38 @@
+#include "tilegrad/nn/sgd.h"
+
+#include "tilegrad/kernels/sgd.h"
+#include "tilegrad/nn/clipping.h"
+
+namespace tilegrad::nn {
+
+Sgd::Sgd(const std::vector<NamedParameter>& parameters, const Config& config)
+    : parameters_(share(parameters)), config_(config) {
+  check(config.momentum >= 0 && config.momentum < 1, "Sgd: momentum is {}, not in [0, 1)", config.momentum);
+  check(config.momentum > 0 || !config.nesterov, "Sgd: nesterov without momentum");
+  if (config.momentum == 0) return;
+  const memory::CategoryScope scope(memory::Category::optimizer);
+  for (const Parameter& p : parameters_) {
+    velocities_.push_back(Tensor::zeros(p.value().shape(), p.value().dtype()));
+  }
+}
+
+double Sgd::step(double lr) {
+  const double norm = gradient_norm("Sgd", parameters_);
+  kernels::SgdStep settings = {.lr = lr,
+                               .momentum = config_.momentum,
+                               .nesterov = config_.nesterov,
+                               .weight_decay = 0,
+                               .grad_scale = clip_factor(norm, config_.clip)};
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter& p = parameters_[i];
+    if (!p.grad().defined()) continue;
+    settings.weight_decay = p.value().rank() >= 2 ? config_.weight_decay : 0.0;
+    with_float_type("Sgd", p.value().dtype(), [&]<class T>() {
+      const auto velocity = velocities_.empty() ? std::span<T>() : velocities_[i].mut<T>();
+      kernels::sgd<T>(p.value().mut<T>(), velocity, p.grad().view<T>(), settings);
+    });
+  }
+  return norm;
+}
+
+}  // namespace tilegrad::nn
