@@ -1,4 +1,8 @@
-"""tilegrad::attention and its backward as PyTorch ops: their schema, what they return, their gradients."""
+"""tilegrad::attention and its backward as PyTorch ops: their schema, what they return, their gradients.
+
+Compilers, tracers and tensor subclasses get the registered ops. A plain call takes the same functions by a shorter way,
+because what PyTorch does around a registered op in Python takes longer than attention on a few hundred tokens.
+"""
 
 from typing import Optional
 
@@ -13,6 +17,7 @@ _OPERANDS = ("Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? sinks, Tensor?
              "Tensor? k_lengths, Tensor? cu_q, Tensor? cu_k, Tensor? seed")
 _OPTIONS = "bool causal, str align, int? left, int? right, float? scale, float? softcap, float dropout"
 _TENSORS = 11  # of _OPERANDS, the seed included
+_PLAIN = (Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 _library = torch.library.Library("tilegrad", "DEF")
@@ -34,8 +39,13 @@ def attend(q, k, v, *, bias=None, mask=None, sinks=None, alibi=None, k_lengths=N
     accumulator = _accumulator(q)
     bias, sinks, alibi = (None if x is None else x.to(accumulator) for x in (bias, sinks, alibi))
     seed = torch.randint(2**62, ()) if dropout > 0 else None
-    return torch.ops.tilegrad.attention(q, k, v, bias, sinks, mask, alibi, k_lengths, cu_q, cu_k, seed, causal, align,
-                                        left, right, scale, softcap, dropout)
+    tensors = (q, k, v, bias, sinks, mask, alibi, k_lengths, cu_q, cu_k, seed)
+    arguments = (*tensors, causal, align, left, right, scale, softcap, dropout)
+    if torch.compiler.is_compiling() or any(x is not None and type(x) not in _PLAIN for x in tensors):
+        return torch.ops.tilegrad.attention(*arguments)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors[:5]):
+        return _Attention.apply(*arguments)
+    return _attention(*arguments)
 
 
 # --- The work -----------------------------------------------------------------------------------------------
@@ -130,14 +140,29 @@ def _save(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx, dout, dlse):
+def _gradients(ctx, dout, dlse, backward=torch.ops.tilegrad.attention_backward):
     out, lse, *operands = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:5])
     if dout is None:
         dout = torch.zeros_like(out)
-    gradients = torch.ops.tilegrad.attention_backward(dout, dlse, out, lse, *operands, *ctx.options, wanted)
+    gradients = backward(dout, dlse, out, lse, *operands, *ctx.options, wanted)
     missing = (None,) * (_TENSORS - 5 + len(ctx.options))
     return tuple(x if need else None for x, need in zip(gradients, wanted)) + missing
+
+
+class _Attention(torch.autograd.Function):
+    """The shorter way with gradients."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        output = _attention(*arguments)
+        _save(ctx, arguments, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, dout, dlse):
+        # With create_graph the registered op says that there are no second derivatives.
+        return _gradients(ctx, dout, dlse) if torch.is_grad_enabled() else _gradients(ctx, dout, dlse, _attention_backward)
 
 
 def _no_second_derivatives(ctx, *_):

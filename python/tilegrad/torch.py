@@ -53,13 +53,16 @@ def scaled_dot_product_attention(
     if not enable_gqa and query.shape[-3] != key.shape[-3]:
         raise Error(f"attention: {query.shape[-3]} query and {key.shape[-3]} key/value heads need enable_gqa=True")
     lead = query.shape[:-3]
-    q, k, v = (x.reshape(-1, *x.shape[-3:]).transpose(1, 2) for x in (query, key, value))
+    if len(lead) != 1:
+        query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     scores = None if attn_mask is None else _scores(attn_mask, lead, k.shape[1])
     bias, mask = (None, scores) if scores is not None and scores.dtype == torch.bool else (scores, None)
     left, right = _window(window)
     out, _ = attend(q, k, v, bias=bias, mask=mask, sinks=sinks, alibi=alibi_slopes, causal=is_causal,
                     align="top_left", left=left, right=right, scale=scale, softcap=softcap, dropout=dropout_p)
-    return out.transpose(1, 2).reshape(*lead, *out.shape[2:0:-1], out.shape[3]) if len(lead) != 1 else out.transpose(1, 2)
+    out = out.transpose(1, 2)
+    return out if len(lead) == 1 else out.reshape(*lead, *out.shape[1:])
 
 
 def flash_attn_func(
