@@ -47,7 +47,7 @@ ChildResult run_child(const std::filesystem::path& program, const std::vector<st
   // Polls, because a signal that arrives just before a blocking wait would not end it.
   while (wait4(child, &status, WNOHANG, &usage) == 0) {
     if (InterruptScope::requested() && !passed_on) {
-      kill(child, SIGINT);
+      kill(child, SIGTERM);  // not SIGINT, which jobs in the background ignore
       passed_on = true;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

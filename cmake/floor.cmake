@@ -3,6 +3,8 @@ add_library(tilegrad_options INTERFACE)
 target_compile_features(tilegrad_options INTERFACE cxx_std_20)
 # No errno from math functions, and no reordering of floating-point sums: NaN and -inf keep their meaning.
 target_compile_options(tilegrad_options INTERFACE -fno-math-errno)
+# An index beyond a span or a vector ends a debug build.
+target_compile_definitions(tilegrad_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 if(TILEGRAD_SANITIZE)
   target_compile_options(tilegrad_options INTERFACE -fsanitize=${TILEGRAD_SANITIZE} -fno-omit-frame-pointer
                                                     -fno-sanitize-recover=all)
