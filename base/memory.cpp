@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
@@ -29,6 +30,15 @@ constexpr bool kReuse = !__has_feature(address_sanitizer);
 #else
 constexpr bool kReuse = true;
 #endif
+
+// In debug builds fresh memory is NaN in every floating-point type and -1 in i32, so that a test sees what is read
+// before anybody wrote it.
+#if defined(NDEBUG)
+constexpr bool kPoison = false;
+#else
+constexpr bool kPoison = true;
+#endif
+constexpr int kNanByte = 0xff;
 
 Index rounded(Index bytes) {
   constexpr Index a = kAlignment;
@@ -190,7 +200,9 @@ ObserverScope::ObserverScope(Observer observer)
 ObserverScope::~ObserverScope() { allocator().exchange_observer(std::move(outer_)); }
 
 Block::Block(Index bytes, Category category)
-    : data_(allocator().allocate(bytes, category)), bytes_(bytes), category_(category) {}
+    : data_(allocator().allocate(bytes, category)), bytes_(bytes), category_(category) {
+  if (kPoison) std::memset(data_, kNanByte, static_cast<std::size_t>(bytes));
+}
 
 Block::Block(Block&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),

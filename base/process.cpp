@@ -22,8 +22,10 @@ namespace {
 constexpr int kCannotExecute = 127;
 
 // Between fork and exec only calls are allowed that a signal handler may make, so everything is ready before.
-[[noreturn]] void become(const char* program, char* const* argv) {
+[[noreturn]] void become(const char* program, char* const* argv, const sigset_t& unblocked) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);  // never outlives its parent
+  if (std::signal(SIGTERM, SIG_DFL) == SIG_IGN) std::signal(SIGTERM, SIG_IGN);
+  pthread_sigmask(SIG_SETMASK, &unblocked, nullptr);
   execv(program, argv);
   _exit(kCannotExecute);
 }
@@ -37,9 +39,16 @@ ChildResult run_child(const std::filesystem::path& program, const std::vector<st
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 
+  // Until it has become the program the child has our handlers, which would swallow an interrupt.
+  sigset_t passed_on_later, before;
+  sigemptyset(&passed_on_later);
+  sigaddset(&passed_on_later, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &passed_on_later, &before);
   const pid_t child = fork();
-  check(child >= 0, "{}: cannot be started: {}", program.string(), std::strerror(errno));
-  if (child == 0) become(argv[0], argv.data());
+  if (child == 0) become(argv[0], argv.data(), before);
+  const int error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  check(child >= 0, "{}: cannot be started: {}", program.string(), std::strerror(error));
 
   int status = 0;
   rusage usage = {};
@@ -47,7 +56,7 @@ ChildResult run_child(const std::filesystem::path& program, const std::vector<st
   // Polls, because a signal that arrives just before a blocking wait would not end it.
   while (wait4(child, &status, WNOHANG, &usage) == 0) {
     if (InterruptScope::requested() && !passed_on) {
-      kill(child, SIGINT);
+      kill(child, SIGTERM);  // not SIGINT, which jobs in the background ignore
       passed_on = true;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -14,7 +14,7 @@ struct ChildResult {
 };
 
 /// Runs a program to its end. Its output goes where ours goes; an interrupt (base/interrupt.h) is passed on
-/// to it, and it is waited for all the same. Throws if it cannot be started.
+/// to it as SIGTERM, and it is waited for all the same. Throws if it cannot be started.
 ChildResult run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
 /// Opens /dev/null as each of standard input, output and error that the caller left closed. Otherwise the next

@@ -5,8 +5,14 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
+
+#include "tilegrad/kernels/attention/attention.h"
+#include "tilegrad/kernels/attention/workspace.h"
 
 using namespace tilegrad;
 using namespace tilegrad::kernels;
@@ -88,6 +94,55 @@ TEST_CASE("parallel_tasks: two callers at once do not disturb each other") {
   other.join();
   CHECK(first == 500 * 499 / 2);
   CHECK(second == 700 * 699 / 2);
+}
+
+TEST_CASE("parallel_tasks: a team that is handed over holds, whatever threads() says by now") {
+  const ThreadScope scope(2);
+  struct Pieces {
+    float* x;
+  };
+  const Workspace<float, Pieces> workspace({{&Pieces::x, 16}});
+  set_threads(8);
+  std::mutex mutex;
+  std::set<const float*> used;
+  workspace.run(400, [&](Index, const Pieces& w) {
+    std::this_thread::sleep_for(std::chrono::microseconds(20));  // so that all threads get their share
+    const std::lock_guard lock(mutex);
+    used.insert(w.x);
+  });
+  CHECK(used.size() <= 2);
+  for (const float* x : used) CHECK((x == *used.begin() || x == *used.begin() + 16));
+  std::atomic<bool> beyond = false;
+  parallel_tasks(
+      400, [&](Index, int thread) { beyond = beyond || thread > 2; }, 3);
+  CHECK_FALSE(beyond);
+}
+
+TEST_CASE("parallel_tasks: the number of threads may change while attention is computed") {
+  const Index time = 70, heads = 2, size = 8;
+  std::vector<float> x(static_cast<std::size_t>(time * heads * size)), expected(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 13) - 6;
+  std::vector<float> lse(static_cast<std::size_t>(time * heads));
+  const HeadsView<const float> in(x.data(), 1, time, heads, size);
+  const auto attend = [&](std::vector<float>& out) {
+    flash_attention<float>(HeadsView<float>(out.data(), 1, time, heads, size), lse,
+                           {.q = in, .k = in, .v = in}, {.causal = true});
+  };
+  const ThreadScope scope(1);
+  attend(expected);
+  std::atomic<bool> done = false;
+  std::thread changing([&] {
+    for (int count = 1; !done; count = count % 6 + 1) set_threads(count);
+  });
+  bool same = true;
+  for (int i = 0; i < 200; ++i) {
+    std::vector<float> out(x.size());
+    attend(out);
+    same = same && out == expected;
+  }
+  done = true;
+  changing.join();
+  CHECK(same);
 }
 
 TEST_CASE("parallel_for: the pieces cover the range and depend on size and grain alone") {

@@ -113,3 +113,18 @@ TEST_CASE("AdamW: its memory is counted as the optimizer's") {
   }
   CHECK(live() == before);
 }
+
+TEST_CASE("AdamW: goes on with a parameter that moved, or whose model has ended") {
+  Parameter before(Tensor::full({2, 2}, Dtype::f64, 1));
+  nn::AdamW optimizer({{"w", &before}}, {.weight_decay = 0.5, .clip = 0});
+  Tensor value;
+  {
+    Parameter after = std::move(before);
+    after.grad() = Tensor::zeros({2, 2}, Dtype::f64);
+    optimizer.step(0.1);
+    CHECK(after.value().at(0) == doctest::Approx(0.95));
+    value = after.value();
+  }
+  optimizer.step(0.1);
+  CHECK(value.at(0) == doctest::Approx(0.95 * 0.95));
+}

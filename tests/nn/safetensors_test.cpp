@@ -2,10 +2,12 @@
 
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "tests/nn/tiny.h"
 #include "tests/temporary_folder.h"
 #include "tilegrad/base/file.h"
+#include "tilegrad/base/json.h"
 #include "tilegrad/nn/weights.h"
 
 using namespace tilegrad;
@@ -202,4 +204,31 @@ TEST_CASE("safetensors: parameters are put and loaded by name, all or none") {
   CHECK(distance(to(ids, {}).value(), from(ids, {}).value()) == 0);
   set_all(from.norm.weight, 0);  // a copy, not the same memory
   CHECK(to.norm.weight.value().at(0) == 1);
+}
+
+TEST_CASE("safetensors: damaged files are read or refused as the package of the format does") {
+  const TemporaryFile file;
+  Index read = 0, refused = 0;
+  const auto check_mutant = [&](const nlohmann::ordered_json& mutant) {
+    const std::string hex = mutant["file"];
+    std::string content;
+    for (std::size_t i = 0; i < hex.size(); i += 2) {
+      content += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+    }
+    write_file(file.path, content);
+    const std::string message = message_of([&] { nn::load_safetensors(file.path); });
+    CAPTURE(hex);
+    CAPTURE(message);
+    // The format's description wants a header that begins with {; the package also takes spaces before it.
+    const bool begins_with_a_space = content.size() > 8 && content[8] == ' ';
+    CHECK(message.empty() == (mutant["reads"].get<bool>() && !begins_with_a_space));
+    ++(message.empty() ? read : refused);
+    return true;
+  };
+  std::vector<std::string> damage;
+  read_json_lines(std::filesystem::path(TILEGRAD_TESTS_DIR) / "golden/safetensors_mutants.jsonl",
+                  check_mutant, damage);
+  CHECK(damage.empty());
+  CHECK(read > 70);
+  CHECK(refused > 200);
 }

@@ -220,6 +220,29 @@ TEST_CASE("errors: a number is decimal, and one that does not fit is an error") 
   check_error(with("--layers", "0x2"), kWrongCommandLine, "`0x2` is not an integer");
 }
 
+TEST_CASE("errors: numbers are decimal in every command") {
+  const std::vector<std::vector<std::string>> commands = {
+      {"sample", "run", "--seed"},
+      {"sample", "run", "--tokens"},
+      {"sample", "run", "--top-k"},
+      {"lab", "flash", "--seq"},
+      {"lab", "flash", "--seed"},
+      {"lab", "checkpoint", "--width"},
+      {"lab", "checkpoint", "--head-size"},
+      {"bench", "--seq"},
+      {"bench", "--threads"},
+      {"bench", "--window"},
+      {"attention", "--in", "x", "--out", "y", "--seed"},
+      {"attention", "--in", "x", "--out", "y", "--window-left"}};
+  for (const auto& command : commands) {
+    for (const std::string bad : {"0x10", "1e3", "18446744073709551616"}) {
+      auto arguments = command;
+      arguments.back() += "=" + bad;
+      check_error(arguments, kWrongCommandLine, "`" + bad + "` is not an integer between ");
+    }
+  }
+}
+
 TEST_CASE("errors: sizes that no machine has are reported in one line, at once") {
   const TemporaryFolder folder;
   const auto with = [&](std::vector<std::string> options) {

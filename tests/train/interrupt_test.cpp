@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "tests/train/run_program.h"
+#include "tilegrad/base/process.h"
 #include "tilegrad/train/run/metrics.h"
 #include "tilegrad/train/run/run_folder.h"
 #include "tilegrad/train/run/trainer.h"
@@ -111,4 +112,14 @@ TEST_CASE("interrupt: an evaluation ends early, and takes place when the run is 
   REQUIRE(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
   CHECK(timeless_metrics(run).back() == timeless_metrics(whole).back());
   CHECK(read_file(run + "/state.safetensors") == read_file(whole + "/state.safetensors"));
+}
+
+TEST_CASE("interrupt: a child that ignores Ctrl-C, as jobs in the background do, hears of it all the same") {
+  auto* const before = std::signal(SIGINT, SIG_IGN);
+  {
+    const InterruptScope scope;
+    kill(getpid(), SIGTERM);
+    CHECK(run_child("/bin/sleep", {"20"}).exit_code == 128 + SIGTERM);
+  }
+  std::signal(SIGINT, before);
 }

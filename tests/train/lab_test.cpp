@@ -8,7 +8,9 @@
 
 #include "tests/train/run_program.h"
 #include "tilegrad/base/error.h"
+#include "tilegrad/base/lock.h"
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/child.h"
 #include "tilegrad/train/labs/flash_lab.h"
@@ -307,4 +309,25 @@ TEST_CASE("lab heads: misuse is reported in one line") {
   check_error({"lab", "heads", "--seq", "64", "--out", out}, kFailure,
               "64 tokens to decode, must be from 2 to seq - 1");
   CHECK_FALSE(std::filesystem::exists(out));
+}
+
+TEST_CASE("lab: a folder that another lab is using is an error that names its process") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "lab";
+  const FolderLock other(out);
+  check_error({"lab", "flash", "--seq", "64", "--out", out}, kFailure, "is in use by process");
+}
+
+TEST_CASE("lab: without --out the results of an earlier one stay") {
+  const TemporaryFolder folder;
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder / "");
+  make_folder("runs/lab-checkpoint");
+  write_file("runs/lab-checkpoint/environment.json", "{}");
+  // Too small a budget ends the lab before it measures.
+  check_error({"lab", "checkpoint", "--heads", "3"}, kFailure, "heads");
+  CHECK(free_folder("runs/lab-checkpoint") == "runs/lab-checkpoint-2");
+  const FolderLock other("runs/lab-checkpoint-2");
+  check_error({"lab", "checkpoint", "--heads", "3"}, kFailure, "runs/lab-checkpoint-2: is in use by process");
+  std::filesystem::current_path(before);
 }

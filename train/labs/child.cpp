@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <chrono>
 
 #include "tilegrad/base/file.h"
@@ -39,6 +40,15 @@ void show_progress(const Console& console, std::size_t done, std::size_t all) {
   console.err << fmt::format("\r{} of {} measurements{}", done, all, done == all ? "\n" : "") << std::flush;
 }
 
+// Also if the child failed or was interrupted.
+struct RemoveAtEnd {
+  std::array<fs::path, 2> files;
+  ~RemoveAtEnd() {
+    std::error_code ignored;
+    for (const fs::path& file : files) fs::remove(file, ignored);
+  }
+};
+
 }  // namespace
 
 std::vector<double> CallTimer::time(const std::string& what, const std::function<void()>& f) const {
@@ -68,14 +78,13 @@ Json measure_in_child(const LabOptions& options, Task task) {
   if (options.profile) task.profile = profile_stem(options, task.variant);
   write_file(task_file(folder), Json(task).dump(2) + "\n");
   const InterruptScope interrupt;
+  const RemoveAtEnd task_and_result{{task_file(folder), result_file(folder)}};
   const ChildResult child = run_child(options.program, {"lab", "measure", folder.string()});
   if (InterruptScope::requested()) throw Interrupted("lab: interrupted");
   check(child.exit_code == kSuccess, "lab: the measurement `{}` failed with exit code {}", task.measurement,
         child.exit_code);
   Json result = read_json(result_file(folder));
   result["peak_rss"] = child.peak_rss;
-  fs::remove(task_file(folder));
-  fs::remove(result_file(folder));
   return result;
 }
 

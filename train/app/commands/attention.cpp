@@ -8,6 +8,7 @@
 #include "tilegrad/nn/safetensors.h"
 #include "tilegrad/train/app/choice.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/decimal.h"
 
 namespace tilegrad::train {
 
@@ -26,13 +27,19 @@ struct AttentionCommand {
     app.add_flag("--causal", options.causal, "mask the keys after a query's own position");
     add_choice<Align>(app, "--align", options.align,
                       "where the diagonal lies if Tq and Tk differ: bottom_right (default) or top_left");
-    app.add_option("--window-left", options.window.left, "visible keys before a query's own position");
-    app.add_option("--window-right", options.window.right, "visible keys after it");
+    app.add_option("--window-left", options.window.left, "visible keys before a query's own position")
+        ->transform(decimal<Index>());
+    app.add_option("--window-right", options.window.right, "visible keys after it")
+        ->transform(decimal<Index>());
     app.add_option("--softcap", options.softcap, "bounds the scores smoothly");
     app.add_option("--scale", options.scale, "factor of the scores; 1/sqrt(D) unless given");
     app.add_option("--dropout", options.dropout, "probability of dropping a weight");
-    app.add_option("--seed", options.dropout_key.value, "decides what is dropped")->capture_default_str();
-    app.add_option("--threads", threads, "threads; 0: one per processor")->check(CLI::Range(0, 1024));
+    app.add_option("--seed", options.dropout_key.value, "decides what is dropped")
+        ->transform(decimal<std::uint64_t>())
+        ->capture_default_str();
+    app.add_option("--threads", threads, "threads; 0: one per processor")
+        ->transform(decimal<int>())
+        ->check(CLI::Range(0, 1024));
     add_choice<Dtype>(app, "--dtype", dtype, "f32 or f64, to which the input is converted");
   }
 

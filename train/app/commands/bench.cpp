@@ -7,6 +7,7 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/app/choice.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/labs/bench_report.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
@@ -20,7 +21,7 @@ struct BenchOptions {
     app.option_defaults()->take_last();
     AttentionProblem& p = bench.problem;
     const auto positive = [&](const std::string& names, Index& field, const std::string& help) {
-      return app.add_option(names, field, help)->check(CLI::PositiveNumber);
+      return app.add_option(names, field, help)->transform(decimal<Index>())->check(CLI::PositiveNumber);
     };
     auto* attention_option = app.add_option("--attention,--type", attention,
                                             "naive, flash or both; normal is another word for naive")
@@ -39,11 +40,14 @@ struct BenchOptions {
     app.add_option("--mask", mask, "random masks each pair with probability 1/2; or none")
         ->check(CLI::IsMember({"random", "none"}));
     app.add_option("--window", window, "N or LEFT,RIGHT: keys that a query sees to its sides")
+        ->transform(decimal<Index>())
         ->delimiter(',')
         ->expected(1, 2)
         ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
     app.add_flag("--backward", bench.backward, "time the backward pass, too");
-    app.add_option("--threads", threads, "threads; 0: one for each processor")->check(CLI::Range(0, 1024));
+    app.add_option("--threads", threads, "threads; 0: one for each processor")
+        ->transform(decimal<int>())
+        ->check(CLI::Range(0, 1024));
     app.add_option("--seconds", bench.seconds, "time for each kernel")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();

@@ -4,7 +4,10 @@
 #include <functional>
 #include <memory>
 
+#include "tilegrad/base/lock.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/decimal.h"
+#include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/run_options.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/flash_lab.h"
@@ -18,7 +21,10 @@ namespace tilegrad::train {
 namespace {
 
 void add_size(CLI::App& app, const std::string& name, Index& field, const std::string& help) {
-  app.add_option(name, field, help)->check(CLI::Range(Index{1}, Index{1} << 31))->capture_default_str();
+  app.add_option(name, field, help)
+      ->transform(decimal<Index>())
+      ->check(CLI::Range(Index{1}, Index{1} << 31))
+      ->capture_default_str();
 }
 
 void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_t& seed) {
@@ -27,13 +33,18 @@ void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_
   add_size(app, "--repeats", repeats, "timed repetitions of each variant");
   app.add_flag("--profile", options.profile,
                "report what each op costs in what is timed; the files of profiles/ open in Perfetto");
-  app.add_option("--seed", seed, "decides all random numbers")->capture_default_str();
+  app.add_option("--seed", seed, "decides all random numbers")
+      ->transform(decimal<std::uint64_t>())
+      ->capture_default_str();
 }
 
-// What is the same for every lab. Profiles are written even if it is interrupted.
+// What is the same for every lab. A folder that was not asked for by name is never one that is in use. Profiles are
+// written even if it is interrupted.
 int run_lab(const CLI::App& app, LabOptions options, const Console& console,
             const std::function<int(const LabOptions&)>& run) {
   options.command = "tilegrad lab " + app.get_name() + given_options(app, {"out"});
+  if (app.get_option("--out")->count() == 0) options.out = free_folder(options.out).string();
+  const FolderLock lock(options.out);
   clear_profiles(options);
   try {
     return run(options);
@@ -118,10 +129,12 @@ Command add_checkpoint_lab(CLI::App& labs) {
   add_size(*app, "--heads,--h", options->lab.heads, "heads");
   add_size(*app, "--seq,--q-len", options->lab.seq, "tokens of a sequence");
   CLI::Option* const width = app->add_option("--width", options->lab.width, "size of a token's vector")
+                                 ->transform(decimal<Index>())
                                  ->check(CLI::Range(Index{1}, Index{1} << 31))
                                  ->capture_default_str();
   CLI::Option* const head_size = app->add_option("--head-size,--d", options->head_size,
                                                  "size of a head; with --heads it gives the width")
+                                     ->transform(decimal<Index>())
                                      ->check(CLI::Range(Index{1}, Index{1} << 31))
                                      ->excludes(width);
   app->add_option("--budget", options->budget,

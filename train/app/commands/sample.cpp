@@ -3,6 +3,7 @@
 
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/run_folder.h"
 
@@ -16,12 +17,14 @@ struct SampleOptions {
     app.add_option("--prompt", prompt,
                    "what to continue: text, or symbols of the task with spaces between them");
     app.add_option("--tokens", tokens, "how many to generate; 200 for text, the answer for a task")
+        ->transform(decimal<Index>())
         ->check(CLI::NonNegativeNumber);
     app.add_option("--temperature", temperature, "0 takes the likeliest token, 1 draws as the model says")
         ->check(CLI::NonNegativeNumber);
     app.add_option("--top-k", top_k, "draw among the k likeliest tokens; 0: among all")
+        ->transform(decimal<Index>())
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--seed", seed, "decides what is drawn");
+    app.add_option("--seed", seed, "decides what is drawn")->transform(decimal<std::uint64_t>());
   }
 
   std::string run, prompt;
