@@ -46,6 +46,14 @@ void call(Mat<double> c, double alpha, Mat<const double> a, Op op_a, Mat<const d
               alpha, a.data, to_blas(a.stride), b.data, to_blas(b.stride), beta, c.data, to_blas(c.stride));
 }
 
+// c = beta c: what is left if the inner size is 0, which a BLAS takes for a wrong stride.
+template <class T>
+void scale(Mat<T> c, T beta) {
+  for (Index i = 0; i < c.rows; ++i) {
+    for (Index j = 0; j < c.cols; ++j) c(i, j) = beta == 0 ? T{0} : beta * c(i, j);
+  }
+}
+
 // OpenBLAS built on its own thread pool would start it for every call. Its OpenMP build looks at OpenMP's
 // settings instead, at each call: SingleThreaded takes care of that one.
 void configure_once() {
@@ -75,6 +83,7 @@ void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op 
   assert(c.cols == (op_b == Op::none ? b.cols : b.rows));
   assert(inner == (op_b == Op::none ? b.rows : b.cols));
   if (c.rows == 0 || c.cols == 0) return;
+  if (inner == 0) return scale(c, beta);
   check_sizes(c, a, b);
   configure_once();
   const SingleThreaded single;

@@ -46,6 +46,9 @@ struct AttentionResult {
   std::vector<T> out, lse, dq, dk, dv, dbias, dsinks;
 };
 
+/// Sums and probabilities are doubles. Scores are rounded to T wherever the contract has a score: what a bias
+/// of −1e9 leaves of ⟨q, k⟩ is a property of T, not an error of a kernel.
+template <class T>
 class AttentionReference {
  public:
   explicit AttentionReference(const AttentionCase& c) : c_(c), n_(c.n) {}
@@ -77,6 +80,12 @@ class AttentionReference {
   };
 
   static std::size_t at(Index x) { return static_cast<std::size_t>(x); }
+  // To the nearest T; ±∞ beyond its range.
+  static double rounded(double x) {
+    constexpr auto kMax = static_cast<double>(std::numeric_limits<T>::max());
+    if (std::abs(x) > kMax) return std::copysign(std::numeric_limits<double>::infinity(), x);
+    return static_cast<double>(static_cast<T>(x));
+  }
   // Where the vectors of one query or key begin, and its row of (B, Hq, Tq).
   std::size_t q(Index b, Index i, Index h) const { return at(((b * n_.tq + i) * n_.hq + h) * n_.d); }
   std::size_t o(Index b, Index i, Index h) const { return at(((b * n_.tq + i) * n_.hq + h) * n_.dv); }
@@ -87,8 +96,8 @@ class AttentionReference {
     return at(((b * n_.tk + j) * n_.hkv + h * n_.hkv / n_.hq) * n_.dv);
   }
   std::size_t row_number(Index b, Index h, Index i) const { return at((b * n_.hq + h) * n_.tq + i); }
-  template <class T>
-  std::size_t pair(const PairTensor<T>& x, Index b, Index h, Index i, Index j) const {
+  template <class U>
+  std::size_t pair(const PairTensor<U>& x, Index b, Index h, Index i, Index j) const {
     return at((((x.b == 1 ? 0 : b) * x.h + (x.h == 1 ? 0 : h)) * n_.tq + i) * n_.tk + j);
   }
 
@@ -123,18 +132,19 @@ class AttentionReference {
   }
 
   Score score(Index b, Index h, Index i, Index j) const {
-    const double scale = c_.options.scale.value_or(1 / std::sqrt(static_cast<double>(n_.d)));
+    const double scale =
+        rounded(c_.options.scale.value_or(n_.d == 0 ? 1 : 1 / std::sqrt(static_cast<double>(n_.d))));
     double s = 0, slope = scale;
     for (std::size_t d = 0; d < at(n_.d); ++d) s += c_.q[q(b, i, h) + d] * c_.k[k(b, j, h) + d];
-    s *= scale;
+    s = rounded(rounded(s) * scale);
     if (c_.options.softcap) {
       const double cap = *c_.options.softcap, t = std::tanh(s / cap);
-      s = cap * t;
+      s = rounded(cap * t);
       slope *= 1 - t * t;
     }
-    if (!c_.bias.data.empty()) s += c_.bias.data[pair(c_.bias, b, h, i, j)];
+    if (!c_.bias.data.empty()) s = rounded(s + c_.bias.data[pair(c_.bias, b, h, i, j)]);
     const Index ahead = j - position(sequence(b, i), i);
-    if (!c_.alibi.empty()) s -= c_.alibi[at(h)] * static_cast<double>(std::abs(ahead));
+    if (!c_.alibi.empty()) s = rounded(s - c_.alibi[at(h)] * static_cast<double>(std::abs(ahead)));
     return {.j = j, .s = s, .slope = slope, .kept = kept(row_number(b, h, i), j)};
   }
 
@@ -155,14 +165,18 @@ class AttentionReference {
       if (sees(b, h, i, j)) scores.push_back(score(b, h, i, j));
     }
     const double sink = c_.sinks.empty() ? -kInfinity : c_.sinks[at(h)];
+    if (blind(b, h, i, scores)) {  // the sink is all that there is
+      r_.lse[row_number(b, h, i)] = sink;
+      if (sink != -kInfinity) backward(b, h, i, {}, std::exp(sink - sink));
+      return;
+    }
     double max = sink;
     for (const Score& s : scores) max = std::max(max, s.s);
-    const double shift = max == -kInfinity && blind(b, h, i, scores) ? 0 : max;
-    double sum = std::exp(sink - shift);
-    for (Score& s : scores) sum += s.p = std::exp(s.s - shift);
-    for (Score& s : scores) s.p = sum == 0 ? 0 : s.p / sum;
+    double sum = std::exp(sink - max);
+    for (Score& s : scores) sum += s.p = std::exp(s.s - max);
+    for (Score& s : scores) s.p /= sum;
     r_.lse[row_number(b, h, i)] = max + std::log(sum);
-    backward(b, h, i, scores, sum == 0 ? 0 : std::exp(sink - shift) / sum);
+    backward(b, h, i, scores, std::exp(sink - max) / sum);
   }
 
   void backward(Index b, Index h, Index i, const std::vector<Score>& scores, double p_sink) {
@@ -198,6 +212,9 @@ class AttentionReference {
 };
 
 /// Forward and backward of one case.
-inline AttentionResult<double> reference(const AttentionCase& c) { return AttentionReference(c).run(); }
+template <class T = double>
+AttentionResult<double> reference(const AttentionCase& c) {
+  return AttentionReference<T>(c).run();
+}
 
 }  // namespace tilegrad::test

@@ -29,10 +29,11 @@ OperandInfo info(const Tensor& t) {
           .integers = integers ? t.view<std::int32_t>() : std::span<const std::int32_t>()};
 }
 
-void check_inputs(const Inputs& inputs, const AttentionOptions& options) {
+void check_inputs(const Inputs& inputs, const AttentionOptions& options, AttentionKernel kernel) {
   std::array<OperandInfo, kOperands> infos;
   for (int i = 0; i < kOperands; ++i) infos[i] = info(inputs[i].value());
   check_attention(infos, options);
+  if (kernel == AttentionKernel::naive) check_blas_sizes(infos);
 }
 
 // --- What the kernels see ---
@@ -198,7 +199,7 @@ AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, Att
   const bool is_naive = kernel == AttentionKernel::naive;
   const OpScope op(is_naive ? NaiveAttentionRule::name : FlashAttentionRule::name);
   const Inputs inputs = {q, k, v, e.bias, e.sinks, e.mask, e.alibi, e.k_lengths, e.cu_q, e.cu_k};
-  check_inputs(inputs, options);
+  check_inputs(inputs, options, kernel);
   const Outputs y = {Tensor::empty(q.shape().with(3, v.dim(3)), q.dtype()),
                      Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, compute_dtype(q.dtype()))};
   const auto [out, lse] = is_naive ? naive(inputs, options, y) : flash(inputs, options, y);

@@ -1,5 +1,8 @@
 #include "tilegrad/autograd/ops/attention_checks.h"
 
+#include <cmath>
+#include <limits>
+
 #include "tilegrad/base/error.h"
 
 namespace tilegrad {
@@ -33,6 +36,19 @@ void check_options(const AttentionOptions& o) {
   check(!o.causal || right == 0, "attention: causal sees nothing to the right, the window reaches {}", right);
   check(o.tiles.queries >= 0 && o.tiles.keys >= 0, "attention: tiles of {} queries and {} keys",
         o.tiles.queries, o.tiles.keys);
+}
+
+// Scale and softcap as the kernels use them: in the computing type, and the softcap's inverse as well.
+template <class T>
+void check_numbers(const AttentionOptions& o, Dtype dtype) {
+  const double scale = o.scale.value_or(1), softcap = o.softcap.value_or(1);
+  constexpr auto kLargest = static_cast<double>(std::numeric_limits<T>::max()),
+                 kSmallestCap = static_cast<double>(std::numeric_limits<T>::min()),
+                 kLargestCap = 1 / kSmallestCap;
+  check(std::abs(scale) <= kLargest, "attention: scale is {}, must be finite in {}", scale, dtype);
+  check(kSmallestCap <= softcap && softcap <= kLargestCap,
+        "attention: softcap is {}, not in [{:.2g}, {:.2g}], the range of {}", softcap, kSmallestCap,
+        kLargestCap, dtype);
 }
 
 // A bias or mask: (B or 1, Hq or 1, Tq, Tk).
@@ -92,6 +108,11 @@ void check_attention(const Infos& in, const AttentionOptions& options) {
   check_shapes(in);
   check_options(options);
   const Dtype computed = compute_dtype(in[kQ].dtype);
+  if (computed == Dtype::f32) {
+    check_numbers<float>(options, computed);
+  } else {
+    check_numbers<double>(options, computed);
+  }
   const Index heads = in[kQ].shape[2];
   check_scores(kBias, in, computed);
   check_scores(kMask, in, Dtype::u8);
@@ -99,6 +120,20 @@ void check_attention(const Infos& in, const AttentionOptions& options) {
   check_vector(kAlibi, in, heads, computed);
   check_lengths(in);
   check_packing(in);
+}
+
+void check_blas_sizes(const Infos& in) {
+  constexpr Index kMax = std::numeric_limits<std::int32_t>::max();
+  const auto check_size = [&](std::string_view name, const Shape& shape, Index heads, Index size) {
+    check(shape[1] <= kMax && (size == 0 || heads <= kMax / size),
+          "attention: {} is {}, too large for naive attention: T and H · D may be at most {}; flash has no "
+          "such limit",
+          name, shape, kMax);
+  };
+  for (const AttentionOperand i : {kQ, kK, kV}) {
+    check_size(kOperandNames[i], in[i].shape, in[i].shape[2], in[i].shape[3]);
+  }
+  check_size("out", in[kQ].shape.with(3, in[kV].shape[3]), in[kQ].shape[2], in[kV].shape[3]);
 }
 
 }  // namespace tilegrad

@@ -42,5 +42,7 @@ struct OperandInfo {
 /// Throws Error unless sizes, dtypes and options fit together. kernels/attention/attention.h has the rules.
 void check_attention(const std::array<OperandInfo, kOperands>& operands,
                      const kernels::AttentionOptions& options);
+/// Naive attention multiplies by a BLAS, whose sizes and strides end at 2³¹ − 1; throws Error beyond.
+void check_blas_sizes(const std::array<OperandInfo, kOperands>& operands);
 
 }  // namespace tilegrad

@@ -1,5 +1,5 @@
-// 2^x and tanh, for one SIMD target. This and the other -inl.h files are included again for each target, hence no
-// #pragma once but the guard that Highway asks for.
+// 2^x and tanh, for one SIMD target. This and the other -inl.h files are included again for each target,
+// hence no #pragma once but the guard that Highway asks for.
 #if defined(TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_
 #undef TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_
@@ -15,7 +15,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// The coefficients of 2^x = 1 + x (c₁ + x (c₂ + ...)) on [−½, ½], relative error 2e-8 in f32 and 2e-16 in f64.
+// The coefficients of 2^x = 1 + x (c₁ + x (c₂ + ...)) on [−½, ½], relative error 2e-8 in f32 and 2e-16 in
+// f64.
 template <class T>
 struct Exp2Polynomial;
 template <>
@@ -42,8 +43,8 @@ HWY_INLINE Vec<T> exp2_fraction(Vec<T> f) {
   return hn::MulAdd(p, f, hn::Set(d, T{1}));
 }
 
-// The integer nearest to a number; on targets without an instruction that scales by 2^n also the same with its
-// bits in the lowest place.
+// The integer nearest to a number; on targets without an instruction that scales by 2^n also the same with
+// its bits in the lowest place.
 template <class T>
 struct Nearest {
   Vec<T> n;
@@ -59,8 +60,9 @@ struct Nearest {
 #endif
 };
 
-// 2^x = 2^f 2^n for x = n + f below the overflow of T. 0 where 2^x is not a normal number, so 2^−inf = 0, whatever
-// f is; NaN stays NaN.
+// 2^x = 2^f 2^n for x = n + f below the overflow of T. 0 where 2^x is less than any number, so 2^−inf = 0,
+// whatever f is; and 0 where it is not a normal number, but for targets with an instruction that scales. NaN
+// stays NaN.
 template <class T>
 HWY_INLINE Vec<T> exp2_of_parts(Vec<T> x, const Nearest<T>& nearest, Vec<T> f) {
   const Tag<T> d;
@@ -87,8 +89,8 @@ HWY_INLINE Vec<T> exp2(Vec<T> x) {
   return exp2_of_parts<T>(x, nearest, hn::Sub(x, nearest.n));
 }
 
-// 2^(c x + a + b) for an a as large as c x and a b that is smaller than a's rounding. The sum is rounded where it
-// is small, after its integer was taken away: its rounding is a relative error of the power.
+// 2^(c x + a + b) for an a as large as c x and a b that is smaller than a's rounding. The sum is rounded
+// where it is small, after its integer was taken away: its rounding is a relative error of the power.
 template <class T>
 HWY_INLINE Vec<T> exp2_of_sum(Vec<T> x, Vec<T> c, Vec<T> a, Vec<T> b) {
   const auto sum = hn::MulAdd(x, c, a);

@@ -6,16 +6,17 @@
 // by side, so a task has all heads and walks over the keys once: lanes lie along D, the rows of S are all
 // queries of all heads, and its columns, the keys, are lanes when softmax is at work.
 //
-// The keys are split, and the splits are the tasks. Each has its own m, l and O; they are merged at the end, in the
-// order of the splits. Into how many is decided by shapes alone, and so are the result's bits.
-#include "tilegrad/kernels/attention/flash_decode.h"
+// The keys are split, and the splits are the tasks. Each has its own m, l and O; they are merged at the end,
+// in the order of the splits. Into how many is decided by shapes alone, and so are the result's bits.
+#include "tilegrad/kernels/attention/flash.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tilegrad/kernels/attention/flash_decode.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "tilegrad/kernels/attention/score_mods-inl.h"
+#include "tilegrad/kernels/attention/masked_products.h"
+#include "tilegrad/kernels/attention/online_softmax-inl.h"
 #include "tilegrad/kernels/attention/workspace.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -58,65 +59,71 @@ HWY_INLINE void scale(T* y, T a, Index n) {
 template <class T>
 class FlashDecode {
  public:
-  FlashDecode(HeadsView<T> out, std::span<T> lse, const AttentionProblem<T>& problem)
+  FlashDecode(HeadsView<T> out, std::span<T> lse, const FlashInputs<T>& in,
+              const AttentionProblem<T>& problem)
       : out_(out),
         lse_(lse),
+        k_(in.k.wide),
+        v_(in.v.wide),
+        q_(in.q.wide),
         problem_(problem),
         c_(to_log2(problem)),
         keys_(problem.options.tiles.keys > 0 ? problem.options.tiles.keys : 128),
-        rows_(problem.heads * problem.longest_queries()),
-        splits_(num_splits(sequences(), problem.tk)),
-        workspace_({{&Pieces::q, rows_ * problem.dim},
-                    {&Pieces::scores, ceil_div(keys_, kPanel<T>) * panel_size()},
-                    {&Pieces::keep, panel_size()}}),
-        states_(sequences() * splits_ * state_size() * Index{sizeof(T)}, memory::Category::workspace) {}
+        rows_(problem.heads * problem.longest_queries()) {}
 
-  void run() {
-    workspace_.run(sequences() * splits_, [&](Index task, const Pieces& w) {
-      attend(problem_.sequences[task / splits_], task % splits_, state(task), w);
+  void run() const {
+    const Index sequences = std::ssize(problem_.sequences), splits = num_splits(sequences, problem_.tk);
+    const Workspace<T, Pieces> workspace({{&Pieces::q, rows_ * problem_.dim},
+                                          {&Pieces::scores, ceil_div(keys_, kPanel<T>) * panel_size()},
+                                          {&Pieces::keep, panel_size()},
+                                          {&Pieces::mine, whole_vectors(rows_)},
+                                          {&Pieces::other, whole_vectors(rows_)}});
+    const memory::Block states(sequences * splits * state_size() * Index{sizeof(T)},
+                               memory::Category::workspace);
+    const auto state = [&](Index n) {
+      return state_at(reinterpret_cast<T*>(states.data()) + n * state_size());
+    };
+    workspace.run(sequences * splits, [&](Index task, const Pieces& w) {
+      const Sequence& s = problem_.sequences[task / splits];
+      attend(s, split_of(s.keys_of(s.queries()), task % splits, splits), task % splits == 0, state(task), w);
     });
-    parallel_tasks(sequences(), [&](Index n, int) {
-      for (Index split = 1; split < splits_; ++split) merge(state(n * splits_), state(n * splits_ + split));
-      finish(problem_.sequences[n], state(n * splits_));
+    workspace.run(sequences, [&](Index n, const Pieces& w) {
+      const State all = state(n * splits);
+      for (Index split = 1; split < splits; ++split) merge(all, state(n * splits + split), w);
+      finish(problem_.sequences[n], all);
     });
   }
 
  private:
+  // `mine` and `other` are weights of rows.
   struct Pieces {
-    T *q, *scores, *keep;
+    T *q, *scores, *keep, *mine, *other;
   };
 
   // What the recurrence knows after some keys.
   struct State {
-    T* max;  // (rows): m
-    T* sum;  // (rows): l
+    T* max;  // (rows, to whole vectors): m
+    T* sum;  // (rows, to whole vectors): l
     T* o;    // (rows, Dv): O
   };
 
-  Index sequences() const { return std::ssize(problem_.sequences); }
+  static Index whole_vectors(Index n) { return ceil_div(n, kLanes<T>) * kLanes<T>; }
   Index panel_size() const { return rows_ * kPanel<T>; }
-  Index state_size() const { return ceil_div(rows_ * (problem_.dim_v + 2), kLanes<T>) * kLanes<T>; }
-  State state(Index n) const {
-    T* max = reinterpret_cast<T*>(states_.data()) + n * state_size();
-    return {max, max + rows_, max + 2 * rows_};
-  }
+  Index state_size() const { return 2 * whole_vectors(rows_) + whole_vectors(rows_ * problem_.dim_v); }
+  State state_at(T* max) const { return {max, max + whole_vectors(rows_), max + 2 * whole_vectors(rows_)}; }
 
   Tile tile_of(const Sequence& s, Range keys) const { return {&s, 0, s.queries(), keys, problem_.heads}; }
 
-  // Lets all queries see one split of the keys. A sink is part of the recurrence once, where the first keys
-  // are.
-  HWY_ATTR void attend(const Sequence& s, Index split, const State& state, const Pieces& w) const {
-    constexpr T kNothing = -std::numeric_limits<T>::infinity();
-    if (s.tq == 0) return;
-    const Range keys = split_of(s.keys_of(s.queries()), split, splits_);
-    T* q = w.q;
-    tile_of(s, keys).for_each_row([&](Index row, Index h, Index i) {
-      std::copy_n(problem_.in.q.head(s.b, h).row(i), problem_.dim, q + row * problem_.dim);
-      const T sink = split == 0 ? problem_.sink(h) : kNothing;
-      state.max[row] = sink * (std::numbers::log2e_v<T> / c_);
-      state.sum[row] = sink == kNothing ? T{0} : T{1};
-    });
+  // Lets all queries see one split of the keys.
+  HWY_ATTR void attend(const Sequence& s, Range keys, bool first, const State& state, const Pieces& w) const {
+    std::fill_n(state.max, whole_vectors(rows_), -std::numeric_limits<T>::infinity());
+    std::fill_n(state.sum, whole_vectors(rows_), T{0});
     std::fill_n(state.o, rows_ * problem_.dim_v, T{0});
+    if (s.tq == 0) return;
+    tile_of(s, keys).for_each_row([&](Index row, Index h, Index i) {
+      std::copy_n(q_.head(s.b, h).row(i), problem_.dim, w.q + row * problem_.dim);
+      start_row(state.max[row], state.sum[row], problem_, c_, h, first);
+    });
     for (Index j = keys.begin; j < keys.end; j += keys_)
       add_keys(state, tile_of(s, {j, std::min(j + keys_, keys.end)}), w);
   }
@@ -158,7 +165,7 @@ class FlashDecode {
   // S = Q Kᵀ
   HWY_ATTR void multiply_keys(const Tile& tile, const Pieces& w) const {
     const T* q = w.q;
-    for_each_key(problem_.in.k, tile.b(), tile.keys, [&](Index j, Index hkv, const T* k) HWY_ATTR {
+    for_each_key(k_, tile.b(), tile.keys, [&](Index j, Index hkv, const T* k) HWY_ATTR {
       const Range rows = rows_of(hkv, tile);
       T* s = column(j - tile.keys.begin, w);
       for (Index row = rows.begin; row < rows.end; ++row)
@@ -178,7 +185,6 @@ class FlashDecode {
   // m' = max(m, max S), P = exp(S − m') in place of S, l and O as they are with m'.
   HWY_ATTR void exponentiate(const State& state, Index row, const Tile& tile, const Pieces& w) const {
     const Tag<T> d;
-    constexpr T kNothing = -std::numeric_limits<T>::infinity();
     const auto for_each = [&](auto&& f) HWY_ATTR {
       for_each_panel(tile, w, [&](T* s, const Tile&) HWY_ATTR {
         for_each_vector(s, {row, row + 1}, [&](Index, Index, Vec<T> x) HWY_ATTR { return f(x); });
@@ -189,28 +195,28 @@ class FlashDecode {
       largest = hn::Max(x, largest);
       return x;
     });
-    const T old = state.max[row], max = hn::GetLane(hn::MaxOfLanes(d, largest));
-    const T shift = max == kNothing ? T{0} : -c_ * max;  // −∞ − (−∞) is no number
+    const T max = hn::GetLane(hn::MaxOfLanes(d, largest));
+    const Powers<T> powers(c_, hn::Set(d, max));
     for_each([&](Vec<T> x) HWY_ATTR {
-      x = exp2<T>(hn::MulAdd(x, hn::Set(d, c_), hn::Set(d, shift)));
+      x = powers.of(powers.rebase(x));
       sum = hn::Add(sum, x);
       return x;
     });
-    const T alpha = std::exp2(std::fma(old, c_, shift));
+    const T alpha = hn::GetLane(powers.of(powers.rebase(hn::Set(d, state.max[row]))));
     state.max[row] = max;
     state.sum[row] = std::fma(alpha, state.sum[row], hn::GetLane(hn::SumOfLanes(d, sum)));
     scale(state.o + row * problem_.dim_v, alpha, problem_.dim_v);
   }
 
-  // O += P V. Where a query must not see a value, a probability of 0 does not hide its NaN, since 0 · NaN is
-  // NaN.
+  // O += P V. Where a query must not see a value, a probability of 0 does not hide its NaN: see
+  // masked_products.h.
   HWY_ATTR void add_values(const State& state, const Tile& tile, const Pieces& w) const {
-    const bool has_masked_pairs = tile.is_partial() || problem_.in.mask;
-    for_each_key(problem_.in.v, tile.b(), tile.keys, [&](Index j, Index hkv, const T* v) HWY_ATTR {
+    const bool cut = has_masked_pairs(problem_, {tile.sequence, tile.h, tile.queries, tile.keys});
+    for_each_key(v_, tile.b(), tile.keys, [&](Index j, Index hkv, const T* v) HWY_ATTR {
       const Range rows = rows_of(hkv, tile);
       const T* p = column(j - tile.keys.begin, w);
       for (Index row = rows.begin; row < rows.end; ++row) {
-        if (has_masked_pairs && p[row * kPanel<T>] == 0 && masked(tile, row, j)) continue;
+        if (cut && p[row * kPanel<T>] == 0 && masked(tile, row, j)) continue;
         add(state.o + row * problem_.dim_v, p[row * kPanel<T>], v, problem_.dim_v);
       }
     });
@@ -222,48 +228,51 @@ class FlashDecode {
   }
 
   // Adds the keys of another split to what was seen so far.
-  HWY_ATTR void merge(const State& state, const State& other) const {
+  HWY_ATTR void merge(const State& state, const State& other, const Pieces& w) const {
+    const Tag<T> d;
+    for (Index row = 0; row < rows_; row += kLanes<T>) {
+      const auto weights =
+          merge_statistics<T>(state.max + row, state.sum + row, other.max + row, other.sum + row, c_);
+      hn::Store(weights.mine, d, w.mine + row);
+      hn::Store(weights.other, d, w.other + row);
+    }
     for (Index row = 0; row < rows_; ++row) {
-      const T max = std::max(state.max[row], other.max[row]);
-      const T shift = max == -std::numeric_limits<T>::infinity() ? T{0} : -c_ * max;
-      const T a = std::exp2(std::fma(state.max[row], c_, shift));
-      const T b = std::exp2(std::fma(other.max[row], c_, shift));
-      state.max[row] = max;
-      state.sum[row] = a * state.sum[row] + b * other.sum[row];
       T* o = state.o + row * problem_.dim_v;
-      scale(o, a, problem_.dim_v);
-      add(o, b, other.o + row * problem_.dim_v, problem_.dim_v);
+      scale(o, w.mine[row], problem_.dim_v);
+      add(o, w.other[row], other.o + row * problem_.dim_v, problem_.dim_v);
     }
   }
 
-  // O / l, LSE = scale m + log l.
+  // O / l, LSE = m + log l.
   HWY_ATTR void finish(const Sequence& s, const State& state) const {
-    tile_of(s, {}).for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const auto [sum, fully_masked] = problem_.denominator(state.sum[row], s, h, i);
+    const Tile tile = tile_of(s, {});
+    RowEnds<T>(problem_, c_).finish(tile, state.max, state.sum, lse_, [&](Index row) {
+      std::fill_n(state.o + row * problem_.dim_v, problem_.dim_v, T{0});
+    });
+    tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
+      const T inverse = hn::GetLane(inverse_of<T>(hn::Set(Tag<T>(), state.sum[row])));
       const T* o = state.o + row * problem_.dim_v;
       T* out = out_.head(s.b, h).row(i);
-      for (Index c = 0; c < problem_.dim_v; ++c) out[c] = fully_masked ? T{0} : o[c] * (1 / sum);
-      const double log2 = static_cast<double>(state.max[row] * c_) + std::log2(static_cast<double>(sum));
-      lse_[problem_.row(s.b, h, i)] = static_cast<T>(log2 * std::numbers::ln2);
+      for (Index c = 0; c < problem_.dim_v; ++c) out[c] = o[c] * inverse;
     });
   }
 
   HeadsView<T> out_;
   std::span<T> lse_;
+  HeadsView<const T> k_, v_, q_;
   const AttentionProblem<T>& problem_;
-  T c_;           // scores are c_ times what panels hold, in units of log 2
-  Index keys_;    // in a tile
-  Index rows_;    // queries of all heads, in the longest sequence
-  Index splits_;  // of the keys
-  Workspace<T, Pieces> workspace_;
-  memory::Block states_;  // (sequences, splits)
+  T c_;         // scores are c_ times what panels hold, in units of log 2
+  Index keys_;  // in a tile
+  Index rows_;  // queries of all heads, in the longest sequence
 };
 
-void decode_f32(HeadsView<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
-  FlashDecode<float>(out, lse, problem).run();
+void decode_f32(HeadsView<float> out, std::span<float> lse, const FlashInputs<float>& in,
+                const AttentionProblem<float>& problem) {
+  FlashDecode<float>(out, lse, in, problem).run();
 }
-void decode_f64(HeadsView<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
-  FlashDecode<double>(out, lse, problem).run();
+void decode_f64(HeadsView<double> out, std::span<double> lse, const FlashInputs<double>& in,
+                const AttentionProblem<double>& problem) {
+  FlashDecode<double>(out, lse, in, problem).run();
 }
 
 }  // namespace
@@ -276,11 +285,13 @@ namespace tilegrad::kernels {
 HWY_EXPORT(decode_f32);
 HWY_EXPORT(decode_f64);
 
-void flash_decode(HeadsView<float> out, std::span<float> lse, const AttentionProblem<float>& problem) {
-  HWY_DYNAMIC_DISPATCH(decode_f32)(out, lse, problem);
+void flash_decode(HeadsView<float> out, std::span<float> lse, const FlashInputs<float>& in,
+                  const AttentionProblem<float>& problem) {
+  HWY_DYNAMIC_DISPATCH(decode_f32)(out, lse, in, problem);
 }
-void flash_decode(HeadsView<double> out, std::span<double> lse, const AttentionProblem<double>& problem) {
-  HWY_DYNAMIC_DISPATCH(decode_f64)(out, lse, problem);
+void flash_decode(HeadsView<double> out, std::span<double> lse, const FlashInputs<double>& in,
+                  const AttentionProblem<double>& problem) {
+  HWY_DYNAMIC_DISPATCH(decode_f64)(out, lse, in, problem);
 }
 
 }  // namespace tilegrad::kernels

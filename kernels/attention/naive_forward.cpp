@@ -8,11 +8,12 @@ namespace tilegrad::kernels {
 namespace {
 
 template <class T>
-class NaiveForward : NaiveAttention<T> {
+class NaiveForward {
  public:
   NaiveForward(HeadsView<T> out, std::span<T> lse, std::span<T> p, const AttentionInputs<T>& in,
                const AttentionOptions& options)
-      : NaiveAttention<T>(in, options),
+      : rows_(in, options),
+        v_(in.v),
         out_(out),
         lse_(lse),
         p_(p),
@@ -20,20 +21,19 @@ class NaiveForward : NaiveAttention<T> {
                     {&Pieces::factors, in.k.time}}) {}
 
   void run() {
-    const Index heads = problem_.heads;
-    workspace_.run(std::ssize(this->blocks_) * heads, [&](Index task, const Pieces& w) {
-      const RowBlock tile = this->row_block(task / heads, task % heads);
-      const Mat<T> p = this->part(p_, tile);
-      this->products(p, tile);
+    const Index heads = rows_.problem.heads;
+    workspace_.run(rows_.blocks() * heads, [&](Index task, const Pieces& w) {
+      const RowBlock tile = rows_.row_block(task / heads, task % heads);
+      const Mat<T> p = rows_.part(p_, tile);
+      rows_.products(p, tile);
       for (Index i = 0; i < p.rows; ++i) softmax_row(p.row(i), tile.queries.begin + i, tile);
       const Mat<T> out = out_.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
-      this->multiply(out, this->dropped(p, w.dropped, w.factors, tile), this->keys(problem_.in.v, tile), T{0},
-                     tile);
+      rows_.multiply(out, Write::overwrite, rows_.dropped(p, w.dropped, w.factors, tile),
+                     rows_.keys(v_, tile), tile);
     });
   }
 
  private:
-  using NaiveAttention<T>::problem_;
   struct Pieces {
     T *dropped, *factors;
   };
@@ -42,38 +42,44 @@ class NaiveForward : NaiveAttention<T> {
     constexpr T kInfinity = std::numeric_limits<T>::infinity();
     const Index n = tile.keys.size();
     apply(row, i, tile);
-    this->mask_out(row, i, tile, -kInfinity);
-    const T sink = problem_.sink(tile.h);
+    rows_.mask_out(row, i, tile, -kInfinity);
+    const T sink = rows_.problem.sink(tile.h);
     const T max = std::max(sink, row_max<T>(n, row));
+    const T sum = row_exp<T>(row, n, row, max) + std::exp(sink - max);
+    T& lse = lse_[rows_.problem.row(tile.b(), tile.h, i)];
+    lse = max + std::log(sum);
+    row_scale<T>(row, n, 1 / sum);
     // −inf − (−inf) is NaN, as it should unless the row sees nothing.
-    const T shift = max == -kInfinity && problem_.fully_masked(*tile.sequence, tile.h, i) ? T{0} : max;
-    const T sum = row_exp<T>(row, n, row, shift) + std::exp(sink - shift);
-    lse_[problem_.row(tile.b(), tile.h, i)] = max + std::log(sum);
-    row_scale<T>(row, n, sum == 0 ? T{0} : 1 / sum);
-    this->mask_out(row, i, tile, T{0});
+    if (!std::isfinite(sum) && rows_.problem.fully_masked(*tile.sequence, tile.h, i)) {
+      lse = sink;
+      std::fill_n(row, n, T{0});
+    }
+    rows_.mask_out(row, i, tile, T{0});
     T* whole = row - tile.keys.begin;
     std::fill(whole, row, T{0});
-    std::fill(row + n, whole + problem_.tk, T{0});
+    std::fill(row + n, whole + rows_.problem.tk, T{0});
   }
 
   // Softcap, bias and ALiBi.
   void apply(T* row, Index i, const RowBlock& tile) const {
     const Index n = tile.keys.size();
-    if (problem_.softcap > 0) {
-      const T cap = static_cast<T>(problem_.softcap);
+    if (rows_.problem.softcap > 0) {
+      const T cap = static_cast<T>(rows_.problem.softcap);
       for (Index j = 0; j < n; ++j) row[j] = cap * std::tanh(row[j] / cap);
     }
-    if (problem_.in.bias) {
-      const T* bias = problem_.in.bias.row(tile.b(), tile.h, i) + tile.keys.begin;
+    if (rows_.problem.bias) {
+      const T* bias = rows_.problem.bias.row(tile.b(), tile.h, i) + tile.keys.begin;
       for (Index j = 0; j < n; ++j) row[j] += bias[j];
     }
-    if (!problem_.in.alibi.empty()) {
-      const T slope = problem_.in.alibi[tile.h];
+    if (!rows_.problem.alibi.empty()) {
+      const T slope = rows_.problem.alibi[tile.h];
       for (Index j = 0; j < n; ++j)
         row[j] -= slope * static_cast<T>(std::abs(i + tile.sequence->shift - tile.keys.begin - j));
     }
   }
 
+  NaiveRows<T> rows_;
+  HeadsView<const T> v_;
   HeadsView<T> out_;
   std::span<T> lse_, p_;
   Workspace<T, Pieces> workspace_;

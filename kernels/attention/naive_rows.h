@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tilegrad/kernels/attention/problem.h"
+#include "tilegrad/kernels/attention/masked_products.h"
 #include "tilegrad/kernels/attention/row_ops.h"
 #include "tilegrad/kernels/attention/workspace.h"
 #include "tilegrad/kernels/dropout.h"
@@ -19,24 +19,27 @@ struct RowBlock {
   Range queries, keys;
 
   Index b() const { return sequence->b; }
+  Pairs pairs() const { return {sequence, h, queries, keys}; }
 };
 
-/// The base of both passes.
+/// One problem, cut into blocks of query rows, and what both passes do with a block.
 template <class T>
-class NaiveAttention {
+class NaiveRows {
  public:
-  NaiveAttention(const AttentionInputs<T>& in, const AttentionOptions& options)
-      : problem_(in, options), blocks_(tiles_of(problem_.sequences, &Sequence::queries, kRows)) {}
+  NaiveRows(const AttentionInputs<T>& in, const AttentionOptions& options)
+      : problem(in, options), q_(in.q), k_(in.k) {
+    blocks_ = tiles_of(problem.sequences, &Sequence::queries, kRows);
+  }
 
- protected:
-  using Problem = AttentionProblem<T>;
+  const AttentionProblem<T> problem;
 
+  Index blocks() const { return std::ssize(blocks_); }
   RowBlock row_block(Index number, Index h) const {
     const SequenceTile& block = blocks_[number];
-    const Sequence& s = problem_.sequences[block.sequence];
+    const Sequence& s = problem.sequences[block.sequence];
     Range keys = s.keys_of(block.rows);
     keys.end = std::max(keys.begin, keys.end);
-    return {&s, h, h / problem_.group_size(), block.rows, keys};
+    return {&s, h, h / problem.group_size(), block.rows, keys};
   }
   static Mat<const T> queries(const HeadsView<const T>& x, const RowBlock& tile) {
     return x.head(tile.b(), tile.h).row_block(tile.queries.begin, tile.queries.size());
@@ -47,14 +50,17 @@ class NaiveAttention {
   // The columns of p (B, Hq, Tq, Tk) that belong to the block.
   template <class U>
   Mat<U> part(std::span<U> p, const RowBlock& tile) const {
-    return {p.data() + problem_.row(tile.b(), tile.h, tile.queries.begin) * problem_.tk + tile.keys.begin,
-            tile.queries.size(), tile.keys.size(), problem_.tk};
+    return {p.data() + problem.row(tile.b(), tile.h, tile.queries.begin) * problem.tk + tile.keys.begin,
+            tile.queries.size(), tile.keys.size(), problem.tk};
   }
 
   // What the scores are before softcap: scale Q Kᵀ.
   void products(Mat<T> s, const RowBlock& tile) const {
-    gemm_serial<T>(s, static_cast<T>(problem_.scale), queries(problem_.in.q, tile), Op::none,
-                   keys(problem_.in.k, tile), Op::transpose, T{0});
+    const T scale = static_cast<T>(problem.scale);
+    // A BLAS does not look at its factors if it is to multiply them by 0, and would swallow a NaN.
+    gemm_serial<T>(s, scale == 0 ? T{1} : scale, queries(q_, tile), Op::none, keys(k_, tile), Op::transpose,
+                   T{0});
+    for (Index i = 0; scale == 0 && i < s.rows; ++i) row_scale<T>(s.row(i), s.cols, scale);
   }
 
   // Hidden keys get `value`.
@@ -64,60 +70,37 @@ class NaiveAttention {
     const Index end = std::clamp(seen.end, begin + tile.keys.begin, tile.keys.end) - tile.keys.begin;
     std::fill(row, row + begin, value);
     std::fill(row + end, row + tile.keys.size(), value);
-    if (!problem_.in.mask) return;
-    const std::uint8_t* mask = problem_.in.mask.row(tile.b(), tile.h, i) + tile.keys.begin;
+    if (!problem.mask) return;
+    const std::uint8_t* mask = problem.mask.row(tile.b(), tile.h, i) + tile.keys.begin;
     for (Index j = begin; j < end; ++j) row[j] = mask[j] != 0 ? row[j] : value;
   }
 
-  bool has_masked_pairs(const RowBlock& tile) const {
-    return problem_.in.mask || !tile.sequence->fully_visible(tile.queries, tile.keys);
+  // y = or += w x, where w (nq, nk) is 0 for keys that a query does not see.
+  void multiply(Mat<T> y, Write write, Mat<const T> w, Mat<const T> x, const RowBlock& tile) const {
+    const T beta = write == Write::overwrite ? T{0} : T{1};
+    if (multiplies(x, tile)) return gemm_serial<T>(y, T{1}, w, Op::none, x, Op::none, beta);
+    for (Index i = 0; write == Write::overwrite && i < y.rows; ++i) std::fill_n(y.row(i), y.cols, T{0});
+    add_visible(
+        problem, tile.pairs(), y.cols, [&](Index i, Index, Index c) -> T& { return y(i, c); },
+        [&](Index i, Index j) { return w(i, j); }, [&](Index, Index j, Index c) { return x(j, c); });
   }
-  static bool finite(Mat<const T> x) {
-    bool all = true;
-    for (Index r = 0; r < x.rows; ++r) {
-      for (Index c = 0; c < x.cols; ++c) all &= std::abs(x(r, c)) <= std::numeric_limits<T>::max();
-    }
-    return all;
-  }
-
-  // c = w x + beta c, where w (nq, nk) is 0 for keys that a query does not see. If x has a NaN or Inf that
-  // only some queries see, that zero does not hide it, and each pair is added on its own.
-  void multiply(Mat<T> c, Mat<const T> w, Mat<const T> x, T beta, const RowBlock& tile) const {
-    if (!has_masked_pairs(tile) || finite(x)) {
-      gemm_serial<T>(c, T{1}, w, Op::none, x, Op::none, beta);
-      return;
-    }
-    for (Index i = 0; i < c.rows; ++i) {
-      for (Index d = 0; d < c.cols; ++d) c(i, d) = beta == 0 ? T{0} : c(i, d);
-      for (Index j = 0; j < x.rows; ++j) {
-        if (!problem_.visible(*tile.sequence, tile.h, tile.queries.begin + i, tile.keys.begin + j)) continue;
-        for (Index d = 0; d < c.cols; ++d) c(i, d) += w(i, j) * x(j, d);
-      }
-    }
-  }
-  // c += wᵀ x in the same manner; x has a row for each query.
-  void add_transposed(Mat<T> c, Mat<const T> w, Mat<const T> x, const RowBlock& tile) const {
-    if (!has_masked_pairs(tile) || finite(x)) {
-      gemm_serial<T>(c, T{1}, w, Op::transpose, x, Op::none, T{1});
-      return;
-    }
-    for (Index i = 0; i < x.rows; ++i) {
-      for (Index j = 0; j < c.rows; ++j) {
-        if (!problem_.visible(*tile.sequence, tile.h, tile.queries.begin + i, tile.keys.begin + j)) continue;
-        for (Index d = 0; d < c.cols; ++d) c(j, d) += w(i, j) * x(i, d);
-      }
-    }
+  // y += wᵀ x; x has a row for each query.
+  void add_transposed(Mat<T> y, Mat<const T> w, Mat<const T> x, const RowBlock& tile) const {
+    if (multiplies(x, tile)) return gemm_serial<T>(y, T{1}, w, Op::transpose, x, Op::none, T{1});
+    add_visible(
+        problem, tile.pairs(), y.cols, [&](Index, Index j, Index c) -> T& { return y(j, c); },
+        [&](Index i, Index j) { return w(i, j); }, [&](Index i, Index, Index c) { return x(i, c); });
   }
 
   // row ⊙ M for query i.
   void drop(T* row, T* factors, Index i, const RowBlock& tile) const {
-    dropout_factors(factors, tile.keys.begin, tile.keys.size(), problem_.row(tile.b(), tile.h, i),
-                    problem_.options.dropout, problem_.options.dropout_key);
+    dropout_factors(factors, tile.keys.begin, tile.keys.size(), problem.row(tile.b(), tile.h, i),
+                    problem.options.dropout, problem.options.dropout_key);
     for (Index j = 0; j < tile.keys.size(); ++j) row[j] *= factors[j];
   }
   // P ⊙ M in `memory`, or P itself if there is no dropout.
   Mat<const T> dropped(Mat<const T> p, T* memory, T* factors, const RowBlock& tile) const {
-    if (problem_.options.dropout == 0) return p;
+    if (problem.options.dropout == 0) return p;
     const Mat<T> copy(memory, p.rows, p.cols);
     for (Index i = 0; i < p.rows; ++i) {
       std::copy_n(p.row(i), p.cols, copy.row(i));
@@ -126,7 +109,16 @@ class NaiveAttention {
     return copy;
   }
 
-  Problem problem_;
+ private:
+  // Whether a product with x may be formed over all pairs: see masked_products.h.
+  bool multiplies(Mat<const T> x, const RowBlock& tile) const {
+    if (!has_masked_pairs(problem, tile.pairs())) return true;
+    bool finite = true;
+    for (Index r = 0; finite && r < x.rows; ++r) finite = row_is_finite<T>(x.cols, x.row(r));
+    return finite;
+  }
+
+  HeadsView<const T> q_, k_;
   std::vector<SequenceTile> blocks_;
 };
 

@@ -132,10 +132,17 @@ HWY_INLINE void for_row_blocks(Index rows, F&& f) {
   if (m < rows) f(m, std::integral_constant<Index, 1>());
 }
 
-// a (rows, inner) · b (inner, panel): for each row m of the product, finish(m, x0, x1) gets its two vectors,
-// of which one may be 0 instead.
+template <class T>
+HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
+  hn::Store(x0, Tag<T>(), panel_row(panel, m));
+  hn::Store(x1, Tag<T>(), panel_row(panel, m) + kLanes<T>);
+}
+
+// sums + a (rows, inner) · b (inner, panel), where sums (rows, panel) is 0 if it is null: for each row m of
+// the result, finish(m, x0, x1) gets its two vectors, of which one may be 0 instead.
 template <class T, class Half = AllLanes, class Inner, class A, class F>
-HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b, F&& finish) {
+HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b, const T* sums, F&& finish) {
+  const Tag<T> d;
   for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
     constexpr Index kRows = size();
     Accumulators<T, kRows> c;
@@ -145,38 +152,39 @@ HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b,
     } else {
       c.template add_product<Half>(a.from_row(m), b, inner);
     }
+    if (sums != nullptr) {
+      HWY_UNROLL(16)
+      for (Index i = 0; i < kRows; ++i) {
+        c.v[i][0] = hn::Add(hn::Load(d, panel_row(sums, m + i)), c.v[i][0]);
+        c.v[i][1] = hn::Add(hn::Load(d, panel_row(sums, m + i) + kLanes<T>), c.v[i][1]);
+      }
+    }
     HWY_UNROLL(16)
     for (Index i = 0; i < kRows; ++i) finish(m + i, c.v[i][0], c.v[i][1]);
   });
 }
 
-template <class T>
-HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
-  hn::Store(x0, Tag<T>(), panel_row(panel, m));
-  hn::Store(x1, Tag<T>(), panel_row(panel, m) + kLanes<T>);
+// to (rows, panel) = sums + a · b. Not inline: it is long, and the products of several passes share it.
+template <class T, class Half, class Inner, class A>
+HWY_NOINLINE HWY_ATTR void store_product(T* to, Index rows, const Inner& inner, const A& a, const T* b,
+                                         const T* sums) {
+  multiply<T, Half>(rows, inner, a, b, sums,
+                    [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(to, m, x0, x1); });
 }
 
-// The same for a long inner dimension, in parts: a part of b stays in the first-level cache for all rows, and
-// a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what was summed so
-// far.
+// The same as multiply() for a long inner dimension, in parts: a part of b stays in the first-level cache for
+// all rows, and a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what
+// was summed so far.
 template <class T, class Half = AllLanes, class F>
 HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, RowMajor<T> a, const T* b, T* sums,
                                   F&& finish) {
-  const Tag<T> d;
-  const auto first = [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(sums, i, x0, x1); };
-  const auto add = [&](Index i, Vec<T> x0, Vec<T> x1, auto&& then) HWY_ATTR {
-    const T* row = panel_row(sums, i);
-    then(i, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
-  };
-  if (inner <= part) return multiply<T, Half>(rows, inner, a, b, finish);
-  multiply<T, Half>(rows, part, a, b, first);
-  Index k = part;
+  const T* so_far = nullptr;
+  Index k = 0;
   for (; k + part < inner; k += part) {
-    multiply<T, Half>(rows, part, a.from_inner(k), panel_row(b, k),
-                      [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, first); });
+    store_product<T, Half>(sums, rows, part, a.from_inner(k), panel_row(b, k), so_far);
+    so_far = sums;
   }
-  multiply<T, Half>(rows, inner - k, a.from_inner(k), panel_row(b, k),
-                    [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { add(i, x0, x1, finish); });
+  multiply<T, Half>(rows, inner - k, a.from_inner(k), panel_row(b, k), so_far, finish);
 }
 
 // The same where some rows of the product matter in one vector alone.
@@ -193,19 +201,14 @@ HWY_INLINE void multiply_in_parts(const LaneSplit& rows, Index inner, Index part
   if (rows.upper > 0) multiply_rows(HighLanes(), rows.lower + rows.both, rows.upper);
 }
 
-// c (rows, panel) += a · b. Of a long inner dimension 64 terms are summed at a time, starting at zero, and added
-// to c: the error of a sum of n terms in parts of m grows with sqrt(n (m + n / m)) instead of n.
+// c (rows, panel) += a · b. Of a long inner dimension 64 terms are summed at a time, starting at zero, and
+// added to c: the error of a sum of n terms in parts of m grows with sqrt(n (m + n / m)) instead of n.
 template <class T, class A>
 HWY_INLINE void multiply_add(T* c, Index rows, const LaneSplit& inner, const A& a, const T* b) {
   constexpr Index kPart = 64;
-  const Tag<T> d;
   for (Index begin = 0; begin < inner.size(); begin += kPart) {
     const LaneSplit part = inner.part(begin, std::min(begin + kPart, inner.size()));
-    multiply<T>(rows, part, a.from_inner(begin), panel_row(b, begin),
-                [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                  T* row = panel_row(c, m);
-                  store_row(c, m, hn::Add(hn::Load(d, row), x0), hn::Add(hn::Load(d, row + kLanes<T>), x1));
-                });
+    store_product<T, AllLanes>(c, rows, part, a.from_inner(begin), panel_row(b, begin), c);
   }
 }
 

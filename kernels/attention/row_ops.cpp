@@ -5,7 +5,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "tilegrad/kernels/simd-inl.h"
+#include "tilegrad/kernels/attention/masked_products-inl.h"
 
 #ifndef TILEGRAD_KERNELS_ROWS_TABLE  // this file is compiled once for every SIMD target
 #define TILEGRAD_KERNELS_ROWS_TABLE
@@ -17,6 +17,7 @@ struct RowsTable {
   T (*exp)(T* y, Index n, const T* x, T shift);
   T (*dot)(Index n, const T* a, const T* b);
   void (*scale)(T* y, Index n, T s);
+  bool (*is_finite)(Index n, const T* x);
 };
 
 }  // namespace tilegrad::kernels
@@ -52,7 +53,13 @@ void scale_of(T* y, Index n, T s) {
 }
 
 template <class T>
-constexpr RowsTable<T> kTable = {.max = max_of<T>, .exp = exp_of<T>, .dot = dot_of<T>, .scale = scale_of<T>};
+bool is_finite_of(Index n, const T* x) {
+  return all_finite(Mat<const T>(x, 1, n));
+}
+
+template <class T>
+constexpr RowsTable<T> kTable = {
+    .max = max_of<T>, .exp = exp_of<T>, .dot = dot_of<T>, .scale = scale_of<T>, .is_finite = is_finite_of<T>};
 TILEGRAD_TARGET_TABLE(RowsTable)
 
 }  // namespace
@@ -84,6 +91,10 @@ template <class T>
 void row_scale(T* y, Index n, T s) {
   best<T>().scale(y, n, s);
 }
+template <class T>
+bool row_is_finite(Index n, const T* x) {
+  return best<T>().is_finite(n, x);
+}
 
 template float row_max<float>(Index, const float*);
 template double row_max<double>(Index, const double*);
@@ -93,6 +104,8 @@ template float row_dot<float>(Index, const float*, const float*);
 template double row_dot<double>(Index, const double*, const double*);
 template void row_scale<float>(float*, Index, float);
 template void row_scale<double>(double*, Index, double);
+template bool row_is_finite<float>(Index, const float*);
+template bool row_is_finite<double>(Index, const double*);
 
 }  // namespace tilegrad::kernels
 #endif  // HWY_ONCE

@@ -21,4 +21,8 @@ T row_dot(Index n, const T* a, const T* b);
 template <class T>
 void row_scale(T* y, Index n, T s);
 
+/// Whether there is neither NaN nor Inf among the x_i.
+template <class T>
+bool row_is_finite(Index n, const T* x);
+
 }  // namespace tilegrad::kernels

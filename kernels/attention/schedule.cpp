@@ -7,8 +7,8 @@ namespace tilegrad::kernels {
 
 namespace {
 
-// Larger head sizes need larger query tiles, so that a tile of K and V is reused often enough while it is in cache.
-// The tile is halved while there are fewer than 16 tasks.
+// Larger head sizes need larger query tiles, so that a tile of K and V is reused often enough while it is in
+// cache. The tile is halved while there are fewer than 16 tasks.
 TileSizes forward_tile(const ProblemShape& shape) {
   constexpr Index kTasks = 16;
   const Index dim = std::max(shape.dim, shape.dim_v), longest = shape.longest_queries();
@@ -99,15 +99,16 @@ void OrderedAdds::wait(const Ticket& ticket) const {
 // ------------------------------------------------------------------------------------------------------
 
 ForwardSchedule::ForwardSchedule(const ProblemShape& shape, Index panel)
-    : shape_(shape), tile_(forward_tile(shape)), panels_(ceil_div(tile_.queries, panel)) {
+    : shape_(shape), tile_(forward_tile(shape)) {
+  panels_ = ceil_div(tile_.queries, panel);
   heads_per_panel_ = std::clamp<Index>(panel / tile_.queries, 1, shape.group_size());
   head_blocks_ = shape.kv_heads * ceil_div(shape.group_size(), heads_per_panel_);
   query_tiles_ = tiles_of(shape.sequences, &Sequence::queries, tile_.queries);
   splits_ = panels_ > 1 ? 1 : num_splits(tasks(), shape.tk);
 }
 
-// The tiles of a head follow each other, because they share K and V. Its last tile comes first: under a causal mask
-// it has the most work.
+// The tiles of a head follow each other, because they share K and V. Its last tile comes first: under a
+// causal mask it has the most work.
 ForwardSchedule::Task ForwardSchedule::task(Index n) const {
   const SequenceTile& any_of_sequence = query_tiles_[n / head_blocks_];
   const Index first_tile = any_of_sequence.first_tile, tiles = any_of_sequence.tiles_in_sequence;
@@ -127,7 +128,8 @@ ForwardSchedule::Task ForwardSchedule::task(Index n) const {
 // -----------------------------------------------------------------------------------------------------
 
 BackwardSchedule::BackwardSchedule(const ProblemShape& shape, Index panel, const BiasGrad& dbias, int threads)
-    : shape_(shape), dbias_(dbias), tile_(backward_tile(shape)), panels_(ceil_div(tile_.keys, panel)) {
+    : shape_(shape), dbias_(dbias), tile_(backward_tile(shape)) {
+  panels_ = ceil_div(tile_.keys, panel);
   query_tiles_ = tiles_of(shape.sequences, &Sequence::queries, tile_.queries);
   key_tiles_ = tiles_of(shape.sequences, &Sequence::keys, tile_.keys);
   first_query_tile_.resize(shape.sequences.size());
@@ -136,10 +138,10 @@ BackwardSchedule::BackwardSchedule(const ProblemShape& shape, Index panel, const
   tasks_ = ordered_tasks(threads);
 }
 
-// Key tiles of one head contend for the same rows of dQ, so concurrent tasks should belong to different heads.
-// As many heads as there are threads are interleaved, far apart in memory to avoid false sharing. With dbias, heads
-// run one after the other because they may share it. This order affects speed only; the order of sums is fixed by
-// the tickets.
+// Key tiles of one head contend for the same rows of dQ, so concurrent tasks should belong to different
+// heads. As many heads as there are threads are interleaved, far apart in memory to avoid false sharing. With
+// dbias, heads run one after the other because they may share it. This order affects speed only; the order of
+// sums is fixed by the tickets.
 std::vector<BackwardSchedule::Task> BackwardSchedule::ordered_tasks(int threads) const {
   struct Head {
     Index first_tile, tiles, hkv;

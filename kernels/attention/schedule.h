@@ -9,9 +9,9 @@
 #include "tilegrad/base/index.h"
 #include "tilegrad/kernels/attention/attention.h"
 
-/// Which task of flash attention computes what, and in which order sums that several tasks share are added. Plain
-/// C++, the same for all types and SIMD targets: a schedule depends on shapes and options, and results depend on
-/// nothing else, so they are the same for every number of threads. Private to kernels/.
+/// Which task of flash attention computes what, and in which order sums that several tasks share are added.
+/// Plain C++, the same for all types and SIMD targets: a schedule depends on shapes and options, and results
+/// depend on nothing else, so they are the same for every number of threads. Private to kernels/.
 namespace tilegrad::kernels {
 
 inline Index ceil_div(Index n, Index d) { return (n + d - 1) / d; }
@@ -27,8 +27,8 @@ struct Range {
 /// cut at its own key length, or one of the packed sequences.
 ///
 /// Query i stands at key position i + shift and sees the keys [i + shift − left, i + shift + right]. Both
-/// ends rise with i. All masks but the boolean one have this form, so a tile is fully visible if its first and
-/// last query see all of it.
+/// ends rise with i. All masks but the boolean one have this form, so a tile is fully visible if its first
+/// and last query see all of it.
 struct Sequence {
   Index b, q0, tq, k0, tk;
   Index shift;
@@ -81,8 +81,9 @@ struct SequenceTile {
 std::vector<SequenceTile> tiles_of(const std::vector<Sequence>& sequences, Range (Sequence::*rows)() const,
                                    Index size);
 
-/// Split-KV: into how many parts the keys are cut if there are few tasks. Enough to keep all threads busy, but with
-/// at least 128 keys each. A function of shapes alone, so results do not depend on the number of threads.
+/// Split-KV: into how many parts the keys are cut if there are few tasks. Enough to keep all threads busy,
+/// but with at least 128 keys each. A function of shapes alone, so results do not depend on the number of
+/// threads.
 Index num_splits(Index tasks, Index keys);
 Range split_of(Range keys, Index split, Index splits);
 
@@ -138,9 +139,9 @@ class ForwardSchedule {
   Index splits_;
 };
 
-/// The backward pass: a task has a tile of keys in one key/value head, and walks over all queries that see any of
-/// them, in all heads of the group. dK and dV belong to the task. dQ is summed over tasks, and so is a dbias that
-/// is broadcast: both in the order of their tickets.
+/// The backward pass: a task has a tile of keys in one key/value head, and walks over all queries that see
+/// any of them, in all heads of the group. dK and dV belong to the task. dQ is summed over tasks, and so is a
+/// dbias that is broadcast: both in the order of their tickets.
 class BackwardSchedule {
  public:
   struct Task {
@@ -157,8 +158,8 @@ class BackwardSchedule {
   Index panels_per_tile() const { return panels_; }
   const std::vector<SequenceTile>& query_tiles() const { return query_tiles_; }
   const std::vector<SequenceTile>& key_tiles() const { return key_tiles_; }
-  /// In the order in which they are handed out. Nobody waits for a later task, so nothing deadlocks: whoever is
-  /// waited for is running or has finished.
+  /// In the order in which they are handed out. Nobody waits for a later task, so nothing deadlocks: whoever
+  /// is waited for is running or has finished.
   const std::vector<Task>& tasks() const { return tasks_; }
 
   /// The tiles of queries that see any of these keys, as numbers in query_tiles().

@@ -12,102 +12,33 @@
 #include <numbers>
 
 #include "tilegrad/kernels/attention/exp2-inl.h"
-#include "tilegrad/kernels/attention/panels-inl.h"
 #include "tilegrad/kernels/attention/problem.h"
+#include "tilegrad/kernels/attention/tile-inl.h"
 #include "tilegrad/kernels/attention/transpose-inl.h"
 #include "tilegrad/kernels/dropout.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// A part of the score matrix: some queries against some keys, for `heads` heads from h on that share a key/value
-// head.
-struct Tile {
-  const Sequence* sequence;
-  Index h;
-  Range queries, keys;
-  Index heads = 1;
-
-  Index b() const { return sequence->b; }
-  bool is_partial() const { return !sequence->fully_visible(queries, keys); }
-  // Counted from the tile's first key; empty somewhere in the tile if there is none.
-  Range keys_visible_to_all() const {
-    const Index begin = local(sequence->keys_of(queries.end - 1).begin);
-    return {begin, std::max(begin, local(sequence->keys_of(queries.begin).end))};
-  }
-  // The keys that lanes of the lower and the upper vector see, if lanes are rows of the tile.
-  template <class T>
-  LaneSplit keys_by_half() const {
-    const Index n = keys.size();
-    if (rows() <= kLanes<T>) return {n, 0, 0};
-    if (heads > 1 || !is_partial()) return {0, n, 0};
-    const Index middle = queries.begin + kLanes<T>;
-    return halves(local(sequence->keys_of(middle).begin), local(sequence->keys_of(middle - 1).end), n);
-  }
-  // The queries that see keys of the lower and of the upper vector, if lanes are keys.
-  template <class T>
-  LaneSplit queries_by_half() const {
-    const Index n = queries.size();
-    if (keys.size() <= kLanes<T>) return {n, 0, 0};
-    if (!is_partial()) return {0, n, 0};
-    const Index middle = keys.begin + kLanes<T>;
-    const Index upper = sequence->queries_of({middle, keys.end}).begin - queries.begin;
-    const Index lower = sequence->queries_of({keys.begin, middle}).end - queries.begin;
-    return halves(std::clamp<Index>(upper, 0, n), std::clamp<Index>(lower, 0, n), n);
-  }
-  // Accum of a key in the tile, or where the tile ends on that side.
-  Index local(Index j) const { return std::clamp<Index>(j - keys.begin, 0, keys.size()); }
-  // Rows of the score matrix: the queries of one head after those of the other.
-  Index rows() const { return heads * queries.size(); }
-  // Calls f(row, head, query) for each.
-  template <class F>
-  HWY_INLINE void for_each_row(F&& f) const {
-    Index row = 0;
-    for (Index n = h; n < h + heads; ++n) {
-      for (Index i = queries.begin; i < queries.end; ++i) f(row++, n, i);
-    }
-  }
-
- private:
-  // Of n rows, the upper vector matters from `upper` on, and the lower one up to `lower`.
-  static LaneSplit halves(Index upper, Index lower, Index n) {
-    const Index begin = std::min(upper, lower);
-    return {begin, lower - begin, n - lower};
-  }
-};
-
-// Replaces every row (x0, x1) of a panel by f(row, vector index, x).
-template <class T, class F>
-HWY_INLINE void for_each_vector(T* panel, Range rows, F&& f) {
-  const Tag<T> d;
-  for (Index r = rows.begin; r < rows.end; ++r) {
-    T* row = panel_row(panel, r);
-    for (Index half = 0; half < 2; ++half) {
-      T* x = row + half * kLanes<T>;
-      hn::Store(f(r, half * kLanes<T>, hn::Load(d, x)), d, x);
-    }
-  }
-}
-
 // Terms of ⟨q_i, k_j⟩ that are summed at once: sums of short sums lose less to rounding, and with 128 terms
 // they cost nothing. A gradient that is summed over many queries averages the errors of their scores; with
 // few queries the scores themselves must be better.
-template <class Stored>
-Index score_part(const AttentionProblem<Stored>& problem) {
+template <class T>
+Index score_part(const AttentionProblem<T>& problem) {
   return problem.tq < kMicroRows ? 16 : 128;
 }
 
 // What turns a score into a power of two: exp(x) = 2^(x log₂ e). The scores of a plain problem are products
 // that were never scaled. Both passes compute exp(x) from x by the same steps, so that the errors of the
 // forward scores, which are in LSE as well, cancel in the probabilities of the backward pass.
-template <class Stored>
-Compute<Stored> to_log2(const AttentionProblem<Stored>& problem) {
-  return static_cast<Compute<Stored>>((problem.no_score_mods() ? problem.scale : 1) * std::numbers::log2e);
+template <class T>
+T to_log2(const AttentionProblem<T>& problem) {
+  return static_cast<T>((problem.no_score_mods() ? problem.scale : 1) * std::numbers::log2e);
 }
 
 // x ← f(scale x) with the softcap f. slope gets f', if it is wanted.
-template <class T, class Stored>
-HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<Stored>& problem, T* slope) {
+template <class T>
+HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& problem, T* slope) {
   const Tag<T> d;
   const auto scale = hn::Set(d, static_cast<T>(problem.scale));
   if (problem.softcap == 0) {
@@ -125,48 +56,18 @@ HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<Stored>& 
 
 // ---- Panels (keys, lanes = rows of the tile).
 
-// Which keys of a tile each row sees, by the masks that are ranges. Keys are counted from the tile's first.
 template <class T>
-class LaneMask {
- public:
-  explicit LaneMask(const Tile& tile) : all_(tile.keys_visible_to_all()) {
-    tile.for_each_row([&](Index lane, Index, Index i) {
-      const Range keys = tile.sequence->keys_of(i);
-      begin_[lane] = static_cast<T>(tile.local(keys.begin));
-      end_[lane] = static_cast<T>(tile.local(keys.end));
-    });
-  }
-
-  // Whether some row does not see key j.
-  HWY_INLINE bool masks_any(Index j) const { return j < all_.begin || j >= all_.end; }
-
-  // The scores x of key j in the lanes from `lane` on; −∞ in those that do not see it.
-  HWY_INLINE Vec<T> mask(Index j, Index lane, Vec<T> x) const {
-    const Tag<T> d;
-    const auto key = hn::Set(d, static_cast<T>(j));
-    const auto seen = hn::And(hn::Ge(key, hn::Load(d, begin_ + lane)), hn::Lt(key, hn::Load(d, end_ + lane)));
-    return hn::IfThenElse(seen, x, hn::Set(d, -std::numeric_limits<T>::infinity()));
-  }
-
- private:
-  Range all_;  // the keys that all rows see
-  HWY_ALIGN T begin_[kPanel<T>] = {};
-  HWY_ALIGN T end_[kPanel<T>] = {};
-};
-
-template <class Stored>
 struct QueryLanes {
-  using T = Compute<Stored>;
-  const AttentionProblem<Stored>& problem;
+  const AttentionProblem<T>& problem;
   T* aux;  // (keys, panel)
   T* row;  // (keys)
 
   // S from the product Q Kᵀ, −∞ where a query does not see a key.
   HWY_ATTR void apply(T* s, const Tile& tile) const {
     if (!problem.no_score_mods()) scale_and_cap<T>(s, tile.keys.size(), problem, nullptr);
-    if (problem.in.bias) add_bias(s, tile);
-    if (!problem.in.alibi.empty()) add_alibi(s, tile);
-    if (problem.in.mask) apply_mask(s, tile);
+    if (problem.bias) add_bias(s, tile);
+    if (!problem.alibi.empty()) add_alibi(s, tile);
+    if (problem.mask) apply_mask(s, tile);
     if (tile.is_partial()) apply_ranges(s, tile);
   }
 
@@ -185,9 +86,9 @@ struct QueryLanes {
  private:
   HWY_ATTR void add_bias(T* s, const Tile& tile) const {
     for (Index n = 0; n < tile.heads; ++n) {
-      const T* first = problem.in.bias.row(tile.b(), tile.h + n, tile.queries.begin) + tile.keys.begin;
-      transpose(aux + n * tile.queries.size(), kPanel<T>, first, problem.in.bias.stride_q,
-                tile.queries.size(), tile.keys.size());
+      const T* first = problem.bias.row(tile.b(), tile.h + n, tile.queries.begin) + tile.keys.begin;
+      transpose(aux + n * tile.queries.size(), kPanel<T>, first, problem.bias.stride_q, tile.queries.size(),
+                tile.keys.size());
     }
     for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
       return hn::Add(x, hn::Load(Tag<T>(), panel_row(aux, j) + lane));
@@ -199,7 +100,7 @@ struct QueryLanes {
     HWY_ALIGN T neg_slope[kPanel<T>] = {},
                 position[kPanel<T>] = {};  // of the query, counted from the first key
     tile.for_each_row([&](Index lane, Index h, Index i) {
-      neg_slope[lane] = -problem.in.alibi[h];
+      neg_slope[lane] = -problem.alibi[h];
       position[lane] = static_cast<T>(i + tile.sequence->shift - tile.keys.begin);
     });
     for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
@@ -212,7 +113,7 @@ struct QueryLanes {
     const Tag<T> d;
     const auto nothing = hn::Set(d, -std::numeric_limits<T>::infinity());
     tile.for_each_row([&](Index lane, Index h, Index i) {
-      const std::uint8_t* seen = problem.in.mask.row(tile.b(), h, i) + tile.keys.begin;
+      const std::uint8_t* seen = problem.mask.row(tile.b(), h, i) + tile.keys.begin;
       for (Index j = 0; j < tile.keys.size(); ++j) panel_row(aux, j)[lane] = seen[j] != 0 ? T{1} : T{0};
     });
     for_each_vector(s, {0, tile.keys.size()}, [&](Index j, Index lane, Vec<T> x) HWY_ATTR {
@@ -238,27 +139,17 @@ HWY_INLINE const T* padded(const T* x, Index n, T* memory) {
   return memory;
 }
 
-template <class Stored>
+template <class T>
 struct KeyLanes {
-  using T = Compute<Stored>;
-  const AttentionProblem<Stored>& problem;
+  const AttentionProblem<T>& problem;
   T* slope;  // (rows, panel): the derivative of the softcap, if it is wanted
   T* keep;   // (rows, panel): M
 
   // S from the product Q Kᵀ, not yet masked.
   HWY_ATTR void apply(T* s, const Tile& tile) const {
     if (!problem.no_score_mods()) scale_and_cap(s, tile.rows(), problem, slope);
-    if (problem.in.bias) add_bias(s, tile);
-    if (!problem.in.alibi.empty()) add_alibi(s, tile);
-  }
-
-  // P = exp(S − LSE), with −LSE in units of log 2, and what its rounding lost.
-  HWY_ATTR void probabilities(T* p, const T* neg_lse, const T* neg_lse_rest, const Tile& tile) const {
-    const Tag<T> d;
-    const auto c = hn::Set(d, to_log2(problem));
-    for_each_vector(p, {0, tile.rows()}, [&](Index i, Index, Vec<T> x) HWY_ATTR {
-      return exp2_of_sum<T>(x, c, hn::Set(d, neg_lse[i]), hn::Set(d, neg_lse_rest[i]));
-    });
+    if (problem.bias) add_bias(s, tile);
+    if (!problem.alibi.empty()) add_alibi(s, tile);
   }
 
   // dS = P ⊙ (M ⊙ dP − delta), in place of dP: the gradient that arrives at the masked, biased score.
@@ -284,7 +175,7 @@ struct KeyLanes {
 
   // Where a query does not see a key, x = value, whatever stands there.
   HWY_ATTR void mask_out(T* x, const Tile& tile, T value = 0) const {
-    if (problem.in.mask) mask_out_by_mask(x, tile, value);
+    if (problem.mask) mask_out_by_mask(x, tile, value);
     if (tile.is_partial()) mask_out_by_range(x, tile, value);
   }
 
@@ -307,7 +198,7 @@ struct KeyLanes {
     const Tag<T> d;
     T memory[kPanel<T>] = {};
     tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const T* bias = padded(problem.in.bias.row(tile.b(), h, i) + tile.keys.begin, tile.keys.size(), memory);
+      const T* bias = padded(problem.bias.row(tile.b(), h, i) + tile.keys.begin, tile.keys.size(), memory);
       for_each_vector(s, {row, row + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         return hn::Add(x, hn::LoadU(d, bias + lane));
       });
@@ -317,7 +208,7 @@ struct KeyLanes {
   HWY_ATTR void add_alibi(T* s, const Tile& tile) const {
     const Tag<T> d;
     tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const auto neg_slope = hn::Set(d, -problem.in.alibi[h]);
+      const auto neg_slope = hn::Set(d, -problem.alibi[h]);
       for_each_vector(s, {row, row + 1}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         const Index distance = tile.keys.begin + lane - (i + tile.sequence->shift);
         return hn::MulAdd(neg_slope, hn::Abs(hn::Iota(d, static_cast<T>(distance))), x);
@@ -330,7 +221,7 @@ struct KeyLanes {
     const auto masked = hn::Set(d, value);
     T seen[kPanel<T>] = {};
     tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
-      const std::uint8_t* mask = problem.in.mask.row(tile.b(), h, i) + tile.keys.begin;
+      const std::uint8_t* mask = problem.mask.row(tile.b(), h, i) + tile.keys.begin;
       for (Index j = 0; j < tile.keys.size(); ++j) seen[j] = mask[j] != 0 ? T{1} : T{0};
       for_each_vector(x, {row, row + 1}, [&](Index, Index lane, Vec<T> v) HWY_ATTR {
         return hn::IfThenElse(hn::Eq(hn::LoadU(d, seen + lane), hn::Zero(d)), masked, v);

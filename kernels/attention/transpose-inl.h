@@ -1,5 +1,5 @@
-// How matrices get into panels and out of them: transposes, packing, and the conversion of what is stored in fewer
-// bits than it is computed in. For one SIMD target.
+// How matrices get into panels and out of them: transposes, packing, and the conversion of what is stored in
+// fewer bits than it is computed in. For one SIMD target.
 #if defined(TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_
 #undef TILEGRAD_KERNELS_ATTENTION_TRANSPOSE_INL_H_
@@ -10,23 +10,24 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "tilegrad/kernels/attention/flash.h"
 #include "tilegrad/kernels/attention/panels-inl.h"
-#include "tilegrad/kernels/bf16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
 // x as the products read it: where it lies, or in `memory` if it is stored in fewer bits.
-template <class Stored>
-HWY_INLINE Mat<const Compute<Stored>> widened(Mat<const Stored> x, [[maybe_unused]] Compute<Stored>* memory) {
-  if constexpr (std::is_same_v<Stored, Compute<Stored>>) {
-    return x;
-  } else {
-    for (Index r = 0; r < x.rows; ++r) {
-      for (Index c = 0; c < x.cols; ++c) memory[r * x.cols + c] = widen(x(r, c));
+template <class T>
+HWY_INLINE Mat<const T> widened(const StoredRows<const T>& x, T* memory) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (x.is_narrow) {
+      for (Index r = 0; r < x.narrow.rows; ++r) {
+        for (Index c = 0; c < x.narrow.cols; ++c) memory[r * x.narrow.cols + c] = widen(x.narrow(r, c));
+      }
+      return {memory, x.narrow.rows, x.narrow.cols};
     }
-    return {memory, x.rows, x.cols};
   }
+  return x.wide;
 }
 
 // y = or += x, rounded.
@@ -54,7 +55,7 @@ HWY_INLINE void transpose_square(const T* src, Index stride, F&& store) {
   (void)stride;
   store(0, hn::LoadU(hn::ScalableTag<T>(), src));
 #else
-  const hn::FixedTag<T, kSide<T>> d;
+  const hn::FixedTag<T, kSide<T> > d;
   const auto x0 = hn::LoadU(d, src), x1 = hn::LoadU(d, src + stride);
   if constexpr (kSide<T> == 4) {
     const auto x2 = hn::LoadU(d, src + 2 * stride), x3 = hn::LoadU(d, src + 3 * stride);
@@ -110,19 +111,18 @@ HWY_INLINE void pack_transposed(T* panel, Mat<const T> x) {
 
 // y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
 // computed in, it is rounded once; `memory` (n, dim) is for that.
-template <class Stored>
-HWY_INLINE void store_transposed(Mat<Stored> y, Write write, const Compute<Stored>* x,
-                                 Compute<Stored>* memory) {
-  using T = Compute<Stored>;
-  if constexpr (std::is_same_v<Stored, T>) {
-    if (write == Write::overwrite) {
-      transpose<T, false>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
-    } else {
-      transpose<T, true>(y.data, y.stride, x, kPanel<T>, y.cols, y.rows);
+template <class T>
+HWY_INLINE void store_transposed(const StoredRows<T>& y, Write write, const T* x, T* memory) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (y.is_narrow) {
+      transpose(memory, y.narrow.cols, x, kPanel<T>, y.narrow.cols, y.narrow.rows);
+      return store_narrowed(y.narrow, write, Mat<const T>(memory, y.narrow.rows, y.narrow.cols));
     }
+  }
+  if (write == Write::overwrite) {
+    transpose<T, false>(y.wide.data, y.wide.stride, x, kPanel<T>, y.wide.cols, y.wide.rows);
   } else {
-    transpose(memory, y.cols, x, kPanel<T>, y.cols, y.rows);
-    store_narrowed(y, write, Mat<const T>(memory, y.rows, y.cols));
+    transpose<T, true>(y.wide.data, y.wide.stride, x, kPanel<T>, y.wide.cols, y.wide.rows);
   }
 }
 
@@ -136,23 +136,6 @@ HWY_INLINE void pack_columns(T* panels, Mat<const T> x) {
       std::fill(panels + n, panels + kPanel<T>, T{0});
     }
   }
-}
-
-// Whether x holds neither NaN nor Inf.
-template <class T>
-HWY_INLINE bool all_finite(Mat<const T> x) {
-  T sum = 0;  // 0 · x is NaN unless x is finite
-  for (Index r = 0; r < x.rows; ++r) {
-    const T* row = x.row(r);
-    const Tag<T> d;
-    auto zeros = hn::Zero(d);
-    Index c = 0;
-    for (; c + kLanes<T> <= x.cols; c += kLanes<T>)
-      zeros = hn::MulAdd(hn::LoadU(d, row + c), hn::Zero(d), zeros);
-    sum += hn::GetLane(hn::SumOfLanes(d, zeros));
-    for (; c < x.cols; ++c) sum += T{0} * row[c];
-  }
-  return sum == 0;
 }
 
 }  // namespace tilegrad::kernels::HWY_NAMESPACE

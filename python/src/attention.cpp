@@ -42,7 +42,7 @@ AttentionOptions make_options(bool causal, std::string_view align, std::optional
 // The operands of a call, checked: None or an array at each place.
 class Call {
  public:
-  Call(const nb::tuple& operands, const AttentionOptions& options) {
+  Call(const nb::tuple& operands, const AttentionOptions& options, bool naive) {
     check(operands.size() == kOperands, "attention: {} operands, not {}", operands.size(), int{kOperands});
     std::array<OperandInfo, kOperands> infos;
     for (int i = 0; i < kOperands; ++i) {
@@ -52,6 +52,7 @@ class Call {
     const Dtype dtype = arrays_[kQ].dtype();
     check(is_float(dtype), "attention: q is {}, not f32, f64 or bf16", dtype);
     check_attention(infos, options);
+    if (naive) check_blas_sizes(infos);
     for (const Array& array : arrays_) array.check_last_axis();
   }
 
@@ -135,7 +136,7 @@ Tensor naive_forward(HeadsView<T> out, std::span<Compute<T>> lse, const Attentio
 void attention(std::string_view kernel, const AttentionOptions& options, nb::handle out_object,
                nb::handle lse_object, const nb::tuple& operands) {
   const bool naive = is_naive(kernel);
-  const Call call(operands, options);
+  const Call call(operands, options, naive);
   const Array out(out_object, "out", Access::write), lse(lse_object, "lse", Access::write);
   out.check_is(call.out_shape(), call.dtype());
   lse.check_is(call.lse_shape(), call.accumulator());
@@ -204,7 +205,7 @@ void attention_backward(std::string_view kernel, const AttentionOptions& options
                         nb::handle dout_object, nb::handle dlse_object, nb::handle out_object,
                         nb::handle lse_object, const nb::tuple& operands) {
   const bool naive = is_naive(kernel);
-  const Call call(operands, options);
+  const Call call(operands, options, naive);
   const Gradients grads(gradients, call);
   const Array dout(dout_object, "dout"), out(out_object, "out");
   const Array dlse(dlse_object, "dlse"), lse(lse_object, "lse");

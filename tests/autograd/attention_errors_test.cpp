@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <limits>
+#include <string>
+
 #include "tilegrad/autograd/ops.h"
 
 using namespace tilegrad;
@@ -64,6 +67,60 @@ TEST_CASE("attention: options that make no sense are an error that says why") {
                 "attention: causal sees nothing to the right, the window reaches 2");
   check_refused({.tiles = {-1, 8}}, {}, "attention: tiles of -1 queries and 8 keys");
   check_refused({.tiles = {8, -1}}, {}, "attention: tiles of 8 queries and -1 keys");
+}
+
+TEST_CASE("attention: a scale or softcap is an error if it is none in the type that computes") {
+  const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
+  const auto check_both = [](const AttentionOptions& options, const std::string& f32,
+                             const std::string& f64) {
+    const auto refused = [&](Dtype dtype) -> std::string {
+      try {
+        const Tensor x = random({1, 3, 2, 4}, Dtype::f32).cast(dtype);
+        attention(x, x, x, AttentionKernel::flash, options);
+      } catch (const Error& e) {
+        return e.what();
+      }
+      return "";
+    };
+    CHECK(refused(Dtype::f32) == f32);
+    CHECK(refused(Dtype::bf16) == f32);
+    CHECK(refused(Dtype::f64) == f64);
+  };
+  check_both({.scale = nan}, "attention: scale is nan, must be finite in f32",
+             "attention: scale is nan, must be finite in f64");
+  check_both({.scale = 1e60}, "attention: scale is 1e+60, must be finite in f32", "");
+  check_both({.scale = 1e-60}, "", "");  // 0 in f32: all keys weigh the same
+  check_both({.softcap = inf}, "attention: softcap is inf, not in [1.2e-38, 8.5e+37], the range of f32",
+             "attention: softcap is inf, not in [2.2e-308, 4.5e+307], the range of f64");
+  check_both({.softcap = 1e300}, "attention: softcap is 1e+300, not in [1.2e-38, 8.5e+37], the range of f32",
+             "");
+  check_both({.softcap = 1e-300}, "attention: softcap is 1e-300, not in [1.2e-38, 8.5e+37], the range of f32",
+             "");
+  check_both({.softcap = nan}, "attention: softcap is nan, must be positive",
+             "attention: softcap is nan, must be positive");
+  check_both({.dropout = nan}, "attention: dropout is nan, not in [0, 1)",
+             "attention: dropout is nan, not in [0, 1)");
+}
+
+TEST_CASE("attention: sizes beyond the BLAS of the naive kernel are an error, and none to flash") {
+  constexpr Index large = Index{1} << 31;
+  const auto attend = [](AttentionKernel kernel, Index heads, Index dim, Index dim_v) {
+    const Tensor q = Tensor::empty({0, 1, heads, dim}, Dtype::f32),
+                 k = Tensor::empty({0, 1, 1, dim}, Dtype::f32);
+    attention(q, k, Tensor::empty({0, 1, 1, dim_v}, Dtype::f32), kernel);
+  };
+  CHECK_THROWS_WITH_AS(
+      attend(AttentionKernel::naive, large, 1, 1),
+      "attention: q is (0, 1, 2147483648, 1), too large for naive attention: T and H · D may be at "
+      "most 2147483647; flash has no such limit",
+      Error);
+  CHECK_THROWS_WITH_AS(
+      attend(AttentionKernel::naive, 1 << 16, 1, 1 << 16),
+      "attention: out is (0, 1, 65536, 65536), too large for naive attention: T and H · D may be at "
+      "most 2147483647; flash has no such limit",
+      Error);
+  attend(AttentionKernel::naive, 8, 4, 4);
+  attend(AttentionKernel::flash, 1 << 16, 1, 1 << 16);
 }
 
 TEST_CASE("attention: a bias, mask, sinks or slopes that do not fit are an error that names what would") {

@@ -1,5 +1,7 @@
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "tests/kernels/attention/attention_case.h"
 
@@ -169,6 +171,30 @@ TEST_CASE(
       for (const double dsink : r.dsinks) CHECK(std::isnan(dsink));
       r.dsinks = expected.dsinks;
       check_close(r, expected);
+    }
+  }
+}
+
+TEST_CASE("attention: a query whose keys are all hidden by a bias of -inf reads no NaN and gives none") {
+  for (const bool sinks : {false, true}) {
+    AttentionCase c = biased_case();
+    if (sinks) add_sinks(c);
+    add_dlse(c);
+    for (auto* input : {&c.q, &c.k, &c.v, &c.dout, &c.dlse}) {
+      for (const std::size_t at : {std::size_t{1}, input->size() - 1}) {
+        const double good = std::exchange((*input)[at], std::numeric_limits<double>::quiet_NaN());
+        for (const std::optional<double> softcap : {std::optional<double>(), std::optional<double>(2.0)}) {
+          c.options.softcap = softcap;
+          const auto expected = reference(c);
+          for (const Kernel kernel : kKernels) {
+            CAPTURE(kernel);
+            CAPTURE(sinks);
+            CAPTURE(at);
+            check_close(run(kernel, c), expected);
+          }
+        }
+        (*input)[at] = good;
+      }
     }
   }
 }

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <span>
+#include <type_traits>
+
+#include "tilegrad/kernels/attention/problem.h"
+
+/// The passes of flash attention, each compiled once for a computing type, float or double, and for each SIMD
+/// target. Private to kernels/.
+namespace tilegrad::kernels {
+
+/// A (B, T, H, D) tensor of attention that is computed in T. It is stored as T or, if T is float, as bf16:
+/// which one is asked once for a tile, never for an element, so one kernel serves both.
+template <class T>
+struct StoredHeads {
+  using Narrow = std::conditional_t<std::is_const_v<T>, const bf16, bf16>;
+
+  HeadsView<T> wide = {};  // one of the two
+  HeadsView<Narrow> narrow = {};
+
+  StoredHeads() = default;
+  StoredHeads(HeadsView<T> x) : wide(x) {}
+  StoredHeads(HeadsView<Narrow> x) requires(std::is_same_v<std::remove_const_t<T>, float>) : narrow(x) {}
+
+  explicit operator bool() const { return wide.data != nullptr || is_narrow(); }
+  bool is_narrow() const { return narrow.data != nullptr; }
+};
+
+/// Some rows of one head of such a tensor.
+template <class T>
+struct StoredRows {
+  Mat<T> wide;
+  Mat<typename StoredHeads<T>::Narrow> narrow;
+  bool is_narrow;
+
+  StoredRows(const StoredHeads<T>& x, Index b, Index h, Range rows) : is_narrow(x.is_narrow()) {
+    if (is_narrow) {
+      narrow = x.narrow.head(b, h).row_block(rows.begin, rows.size());
+    } else {
+      wide = x.wide.head(b, h).row_block(rows.begin, rows.size());
+    }
+  }
+};
+
+template <class T>
+struct FlashInputs {
+  StoredHeads<const T> q, k, v;
+};
+template <class T>
+struct StoredGrad {
+  StoredHeads<T> to;
+  Write write;
+
+  explicit operator bool() const { return static_cast<bool>(to); }
+};
+template <class T>
+struct FlashGrads {
+  StoredGrad<T> dq, dk, dv;
+  Grad<ScoreView<T>> dbias;
+  Grad<std::span<T>> dsinks;
+};
+/// What the forward pass left, and what arrives.
+template <class T>
+struct FlashOutputs {
+  StoredHeads<const T> out, dout;
+  std::span<const T> lse, dlse;
+};
+
+void flash_forward(const StoredHeads<float>& out, std::span<float> lse, const FlashInputs<float>& in,
+                   const AttentionProblem<float>& problem);
+void flash_forward(const StoredHeads<double>& out, std::span<double> lse, const FlashInputs<double>& in,
+                   const AttentionProblem<double>& problem);
+
+/// The same for a problem that is_decode(): any problem would do, but would not be fast. Not for bf16: few
+/// models keep their cache in it on a CPU, and flash_forward() is right for them as well.
+void flash_decode(HeadsView<float> out, std::span<float> lse, const FlashInputs<float>& in,
+                  const AttentionProblem<float>& problem);
+void flash_decode(HeadsView<double> out, std::span<double> lse, const FlashInputs<double>& in,
+                  const AttentionProblem<double>& problem);
+
+void flash_backward(const FlashGrads<float>& grads, const FlashInputs<float>& in,
+                    const FlashOutputs<float>& y, const AttentionProblem<float>& problem);
+void flash_backward(const FlashGrads<double>& grads, const FlashInputs<double>& in,
+                    const FlashOutputs<double>& y, const AttentionProblem<double>& problem);
+
+}  // namespace tilegrad::kernels

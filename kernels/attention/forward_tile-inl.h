@@ -1,0 +1,179 @@
+// Flash attention, forward: what a tile of keys adds to the output of a panel of queries. For one SIMD
+// target. The essay is in flash_forward-inl.h.
+#if defined(TILEGRAD_KERNELS_ATTENTION_FORWARD_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_FORWARD_TILE_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_FORWARD_TILE_INL_H_
+#else
+#define TILEGRAD_KERNELS_ATTENTION_FORWARD_TILE_INL_H_
+#endif
+
+#include "tilegrad/kernels/attention/masked_products-inl.h"
+#include "tilegrad/kernels/attention/masked_products.h"
+#include "tilegrad/kernels/attention/online_softmax-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+
+// A thread's memory. The wide pieces are for what is stored in fewer bits than T: keys, values, and the rows
+// of a panel.
+template <class T>
+struct ForwardPieces {
+  T *q, *states, *scores, *aux, *row, *wide_k, *wide_v, *wide_rows;
+};
+
+// One panel of rows (the queries of a head, or of several), with the state of the recurrence.
+template <class T>
+struct QueryPanel {
+  Tile tile;  // its keys are those that some of the queries see
+  T* q;       // (D, panel): Qᵀ
+  T* o;       // (Dv, panel): Oᵀ
+  T* max;     // (panel): m
+  T* sum;     // (panel): l
+};
+
+template <class T>
+class ForwardTile {
+ public:
+  explicit ForwardTile(const AttentionProblem<T>& problem) : problem_(problem), c_(to_log2(problem)) {}
+
+  // m, l and O as they are with the keys of the tile.
+  HWY_ATTR void add_keys(const QueryPanel<T>& p, const Tile& tile, Mat<const T> k, Mat<const T> v,
+                         const ForwardPieces<T>& w) const {
+    const QueryLanes<T> scores = {problem_, w.aux, w.row};
+    T* s = w.scores;
+    const Tag<T> d;
+    const auto old0 = hn::Load(d, p.max), old1 = hn::Load(d, p.max + kLanes<T>);
+    multiply_keys(p, tile, k, scores, s);
+    const auto [alpha0, alpha1] = exponentiate(p, tile.keys.size(), old0, old1, s);
+    if (problem_.options.dropout > 0) scores.drop(s, tile);
+    if (meets_bad_values(tile, v)) {
+      for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
+        return hn::Mul(x, lane == 0 ? alpha0 : alpha1);
+      });
+      add_visible_values(p, tile, s, v);
+    } else {
+      add_values(p, tile, s, v, alpha0, alpha1);
+    }
+  }
+
+  // Adds the keys of another split, whose state lies `distance` further on.
+  HWY_ATTR void merge(const QueryPanel<T>& p, Index distance) const {
+    const Tag<T> d;
+    for (Index lane = 0; lane < p.tile.rows(); lane += kLanes<T>) {
+      T *max = p.max + lane, *sum = p.sum + lane;
+      const auto weights = merge_statistics<T>(max, sum, max + distance, sum + distance, c_);
+      for (Index i = 0; i < problem_.dim_v; ++i) {
+        T* o = panel_row(p.o, i) + lane;
+        hn::Store(weights.merge(hn::Load(d, o), hn::Load(d, o + distance)), d, o);
+      }
+    }
+  }
+
+ private:
+  // Sums of sums lose less to rounding than one long sum.
+  static constexpr Index kSumRows = 16;
+
+  // What a tile of keys makes of the old sums: α of the panel's two vectors.
+  struct Rescale {
+    Vec<T> alpha0, alpha1;
+  };
+
+  // Sᵀ = K Qᵀ with score mods and masks, and m' = max(m, max S).
+  HWY_ATTR void multiply_keys(const QueryPanel<T>& p, const Tile& tile, Mat<const T> k,
+                              const QueryLanes<T>& scores, T* s) const {
+    const Tag<T> d;
+    auto max0 = hn::Load(d, p.max), max1 = hn::Load(d, p.max + kLanes<T>);
+    const auto store = [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+      store_row(s, j, x0, x1);
+      max0 = hn::Max(x0, max0);
+      max1 = hn::Max(x1, max1);
+    };
+    const auto multiply = [&](const auto& keys, auto&& finish) HWY_ATTR {
+      multiply_in_parts<T>(keys, k.cols, score_part(problem_), RowMajor<T>{k.data, k.stride}, p.q, s, finish);
+    };
+    if (!problem_.no_score_mods()) {
+      multiply(tile.template keys_by_half<T>(),
+               [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(s, j, x0, x1); });
+      scores.apply(s, tile);
+      for (Index j = 0; j < tile.keys.size(); ++j)
+        store(j, hn::Load(d, panel_row(s, j)), hn::Load(d, panel_row(s, j) + kLanes<T>));
+    } else if (tile.is_partial()) {
+      const LaneMask<T> seen(tile);
+      multiply(tile.template keys_by_half<T>(), [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+        if (!seen.masks_any(j)) return store(j, x0, x1);
+        store(j, seen.mask(j, 0, x0), seen.mask(j, kLanes<T>, x1));
+      });
+    } else {
+      multiply(tile.keys.size(), store);
+    }
+    store_row(p.max, 0, max0, max1);
+  }
+
+  // P = exp(S − m') in place of S, and l' = α l + Σ P. Returns α.
+  HWY_ATTR Rescale exponentiate(const QueryPanel<T>& p, Index keys, Vec<T> old0, Vec<T> old1, T* s) const {
+    const Tag<T> d;
+    const Powers<T> powers0(c_, hn::Load(d, p.max)), powers1(c_, hn::Load(d, p.max + kLanes<T>));
+    if (HWY_UNLIKELY(powers0.any_large() || powers1.any_large())) {
+      for_each_vector(s, {0, keys}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
+        return lane == 0 ? powers0.rebase(x) : powers1.rebase(x);
+      });
+    }
+    auto sum0 = hn::Zero(d), sum1 = hn::Zero(d);
+    for (Index begin = 0; begin < keys; begin += kSumRows) {
+      auto part0 = hn::Zero(d), part1 = hn::Zero(d);
+      for (Index j = begin; j < std::min(begin + kSumRows, keys); ++j) {
+        const auto p0 = powers0.of(hn::Load(d, panel_row(s, j)));
+        const auto p1 = powers1.of(hn::Load(d, panel_row(s, j) + kLanes<T>));
+        store_row(s, j, p0, p1);
+        part0 = hn::Add(part0, p0);
+        part1 = hn::Add(part1, p1);
+      }
+      sum0 = hn::Add(sum0, part0);
+      sum1 = hn::Add(sum1, part1);
+    }
+    const Rescale old = {powers0.of(powers0.rebase(old0)), powers1.of(powers1.rebase(old1))};
+    store_row(p.sum, 0, hn::MulAdd(old.alpha0, hn::Load(d, p.sum), sum0),
+              hn::MulAdd(old.alpha1, hn::Load(d, p.sum + kLanes<T>), sum1));
+    return old;
+  }
+
+  // Oᵀ = α Oᵀ + Vᵀ Pᵀ
+  HWY_ATTR void add_values(const QueryPanel<T>& p, const Tile& tile, const T* probabilities, Mat<const T> v,
+                           Vec<T> alpha0, Vec<T> alpha1) const {
+    const Tag<T> d;
+    multiply<T>(v.cols, tile.template keys_by_half<T>(), ColMajor<T>{v.data, v.stride}, probabilities,
+                static_cast<const T*>(nullptr), [&](Index c, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                  const T* row = panel_row(p.o, c);
+                  store_row(p.o, c, hn::MulAdd(alpha0, hn::Load(d, row), x0),
+                            hn::MulAdd(alpha1, hn::Load(d, row + kLanes<T>), x1));
+                });
+  }
+
+  // Whether a value that some row does not see holds NaN or Inf: see masked_products.h.
+  HWY_ATTR bool meets_bad_values(const Tile& tile, Mat<const T> v) const {
+    if (problem_.mask) return !all_finite(v);
+    if (!tile.is_partial()) return false;
+    const Range seen = tile.keys_visible_to_all();
+    return !all_finite(v.row_block(0, seen.begin)) || !all_finite(v.row_block(seen.end, v.rows - seen.end));
+  }
+  // Oᵀ += Vᵀ Pᵀ
+  void add_visible_values(const QueryPanel<T>& p, const Tile& tile, const T* probabilities,
+                          Mat<const T> v) const {
+    const Index n = tile.queries.size();
+    for (Index head = 0; head < tile.heads; ++head) {
+      add_visible(
+          problem_, {tile.sequence, tile.h + head, tile.queries, tile.keys}, v.cols,
+          [&](Index i, Index, Index c) -> T& { return panel_row(p.o, c)[head * n + i]; },
+          [&](Index i, Index j) { return panel_row(probabilities, j)[head * n + i]; },
+          [&](Index, Index j, Index c) { return v(j, c); });
+    }
+  }
+
+  const AttentionProblem<T>& problem_;
+  T c_;  // scores are c_ times what panels hold, in units of log 2
+};
+
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,34 @@
+// How the rule of masked_products.h finds out, for one SIMD target.
+#if defined(TILEGRAD_KERNELS_ATTENTION_MASKED_PRODUCTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_ATTENTION_MASKED_PRODUCTS_INL_H_
+#undef TILEGRAD_KERNELS_ATTENTION_MASKED_PRODUCTS_INL_H_
+#else
+#define TILEGRAD_KERNELS_ATTENTION_MASKED_PRODUCTS_INL_H_
+#endif
+
+#include "tilegrad/kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tilegrad::kernels::HWY_NAMESPACE {
+
+// Whether x holds neither NaN nor Inf.
+template <class T>
+HWY_INLINE bool all_finite(Mat<const T> x) {
+  const Tag<T> d;
+  const auto width = static_cast<Index>(hn::Lanes(d));
+  T sum = 0;  // 0 · x is NaN unless x is finite
+  for (Index r = 0; r < x.rows; ++r) {
+    const T* row = x.row(r);
+    auto zeros = hn::Zero(d);
+    Index c = 0;
+    for (; c + width <= x.cols; c += width) zeros = hn::MulAdd(hn::LoadU(d, row + c), hn::Zero(d), zeros);
+    sum += hn::GetLane(hn::SumOfLanes(d, zeros));
+    for (; c < x.cols; ++c) sum += T{0} * row[c];
+  }
+  return sum == 0;
+}
+
+}  // namespace tilegrad::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
