@@ -48,7 +48,7 @@ class Packaging(unittest.TestCase):
         # Where it was installed does not exist any more, as the build tree will not for those who use a package.
         cls.prefix = cls.folder / "a place with spaces"
         (cls.folder / "first").rename(cls.prefix)
-        cls.library = cls.prefix / "lib"
+        cls.library = next(cls.prefix.rglob("libtilegrad.a")).parent  # lib, or lib64, or one of Debian's
 
     @classmethod
     def tearDownClass(cls):
@@ -70,8 +70,9 @@ class Packaging(unittest.TestCase):
         self.assertIn("bin/tilegrad", runtime)
         self.assertIn("tilegrad 0.", run(self.folder / "runtime/bin/tilegrad", "--version"))
         self.assertEqual([name for name in runtime if name.endswith((".h", ".a", ".cmake", ".pc"))], [])
-        for name in ("include/tilegrad/tilegrad.h", "include/tilegrad/nn/module.h", "lib/libtilegrad.a",
-                     "lib/cmake/tilegrad/tilegrad-config.cmake", "lib/pkgconfig/tilegrad.pc"):
+        library = self.library.relative_to(self.prefix).as_posix()
+        for name in ("include/tilegrad/tilegrad.h", "include/tilegrad/nn/module.h", f"{library}/libtilegrad.a",
+                     f"{library}/cmake/tilegrad/tilegrad-config.cmake", f"{library}/pkgconfig/tilegrad.pc"):
             self.assertIn(name, development)
 
     def test_headers_are_those_of_the_tree_and_compile(self):
@@ -130,7 +131,7 @@ class Packaging(unittest.TestCase):
     def test_shared_library_exports_the_namespace_alone(self):
         names = [line.split(maxsplit=2)[2] for line in
                  run("nm", "--dynamic", "--defined-only", OPTIONS.shared).splitlines()]
-        strange = [name for name in names if not re.match(r"_Z(NK?|T.N|GVN)8tilegrad\d", name)]
+        strange = [name for name in names if not re.match(r"_Z(NK?|T.N|GVN)8tilegrad", name)]
         self.assertEqual(strange, [])
         self.assertGreater(len(names), 100)
 
