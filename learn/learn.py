@@ -185,6 +185,13 @@ def show(course, number, give_up):
     return RIGHT
 
 
+def build(course):
+    for exercise in course.exercises:
+        course.text_of(exercise)  # says which one is missing
+    workshop.build_mine(course.folder)
+    return RIGHT
+
+
 def watch(course):
     def seen():
         files = [course.file(e) for e in course.exercises]
@@ -221,6 +228,7 @@ def parse(arguments):
         "folder", metavar="DIR", type=pathlib.Path)  # fmt: skip
     commands.add_parser("status", help="what is solved, and what is next; so does no command at all")
     commands.add_parser("watch", help="check at every save")
+    commands.add_parser("build", help="compile exercises 5 to 8 for tilegrad --mine, which calls it by itself")
     for name, text in (("check", "compile and test one exercise, the next one unless N is given"),
                        ("hint", "one more of three hints"), ("show", "the solution, once it is solved")):  # fmt: skip
         command = commands.add_parser(name, help=text)
@@ -235,7 +243,7 @@ def main(arguments):
     if given.command == "start":
         return start(given.folder)
     course = chosen_course(given.dir)
-    commands = {None: lambda: status(course), "status": lambda: status(course), "watch": lambda: watch(course),
+    commands = {None: lambda: status(course), "status": lambda: status(course), "build": lambda: build(course), "watch": lambda: watch(course),
                 "check": lambda: check(course, given.number), "hint": lambda: hint(course, given.number),
                 "show": lambda: show(course, given.number, given.give_up)}  # fmt: skip
     return commands[given.command]()

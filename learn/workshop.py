@@ -153,6 +153,59 @@ EXPLANATIONS = {
 }
 
 
+# --- for the program ------------------------------------------------------------------------------------------
+
+
+def keep_to_itself(made):
+    """Hides a learner's helpers: those of two exercises may have the same name."""
+    names = "|".join(f"{len(f)}{f}" for e in exercises.all_exercises() for f in e.functions())
+    symbols = run(["nm", "--defined-only", "--extern-only", "--format=posix", made]).stdout.split("\n")
+    strong = [line.split()[0] for line in symbols if re.match(r"\S+ [TDBR] ", line)]
+    private = [name for name in strong if not re.match(f"_Z({names})", name)]
+    run(["objcopy", *(f"--localize-symbol={name}" for name in private), made])
+
+
+def private_object(path, flags, headers, folder):
+    """The object of one file, made again only if something that it is made of changed."""
+    inputs = [COMPILER, *flags, path.read_text(errors="replace"), headers]
+    made = folder / f"{path.stem}-{hashlib.sha256(chr(0).join(inputs).encode()).hexdigest()[:16]}.o"
+    if not made.exists():
+        new = made.with_suffix(".new")
+        compiled = run([COMPILER, *flags, "-c", path, "-o", new])
+        if compiled.returncode != 0:
+            raise LearnError(f"{path.name} does not compile:\n{first_error(compiled.stderr, path)}")
+        if path.parent != ROOM:
+            keep_to_itself(new)
+        new.rename(made)
+    return made
+
+
+def build_mine(folder):
+    """folder/.learn/mine.so: the learner's exercises 5 to 8 behind the functions of train/run/mine_abi.h."""
+    flags = [*FLAGS, f"-I{TREE}", "-O2", "-march=native", "-DNDEBUG", "-fPIC"]
+    files = [folder / e.file for e in exercises.all_exercises() if 5 <= e.number <= 8]
+    headers = "".join(p.read_text() for p in [*sorted(ROOM.glob("**/*.h")), TREE / "train" / "run" / "mine_abi.h"])
+    kept = folder / ".learn" / "objects"
+    with lock(kept):
+        parts = [private_object(path, flags, headers, kept) for path in [*files, ROOM / "mine.cpp", ROOM / "course.cpp"]]
+        made, stamp = folder / ".learn" / "mine.so", kept / "linked"
+        names = " ".join(part.name for part in parts)
+        if made.exists() and stamp.exists() and stamp.read_text() == names:
+            return
+        linked = run([COMPILER, "-shared", "-Wl,-z,defs", "-Wl,-Bsymbolic", *parts, "-o", kept / "mine.new"])
+        if linked.returncode != 0:
+            missing = re.findall(r"undefined reference to [`'](\w+)\(", linked.stderr)
+            raise LearnError(f"the function {missing[0]} is missing" if missing else linked.stderr.strip())
+        (kept / "mine.new").rename(made)
+        stamp.write_text(names)
+        for old in sorted(kept.glob("*.o"), key=lambda path: path.stat().st_mtime)[:-24]:
+            if old not in parts:
+                old.unlink()
+
+
+# --- a check --------------------------------------------------------------------------------------------------
+
+
 def check(exercise, file, objects, time_limit=30, arguments=()):
     """Compiles the learner's file alone and checks it: the exit code, and what to show."""
     with tempfile.TemporaryDirectory() as scratch:

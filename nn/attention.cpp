@@ -85,6 +85,7 @@ Attention::Attention(const AttentionConfig& c, Index width, bool bias, double dr
 }
 
 Var Attention::attend(const Var& q, const Var& k, const Var& v, const ForwardOptions& forward) const {
+  if (config.custom) return output(join_heads(config.custom(q, k, v)));
   const AttentionOptions options = {.causal = true,
                                     .window = {.left = config.window},
                                     .softcap = config.softcap,

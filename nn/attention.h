@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "tilegrad/autograd/ops.h"
@@ -20,6 +21,10 @@ struct ForwardOptions {
 /// keys, or by scores that fall with the distance (Press et al., "Train Short, Test Long", 2022).
 enum class PositionEncoding { learned, rope, alibi };
 
+/// Causal attention by code from outside the library: q (B, Tq, Hq, D), k and v (B, Tk, Hkv, D) -> (B, Tq, Hq, D).
+/// The last query sees the last key.
+using AttentionFunction = std::function<Var(const Var& q, const Var& k, const Var& v)>;
+
 /// The settings of attention, for one layer and for a model, whose layers all have the same.
 struct AttentionConfig {
   Index heads = 0;     // Hq, divides C
@@ -29,6 +34,7 @@ struct AttentionConfig {
   std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
   std::optional<double> softcap = {};  ///< bounds the scores smoothly
   bool sinks = false;                  ///< a learnable logit for each query head, which no value belongs to
+  AttentionFunction custom = {};  ///< in place of the kernel; it knows no window, softcap, sinks or ALiBi
 
   /// Throws Error with one line on the first setting that makes no sense in a model of this width.
   void validate(Index width) const;

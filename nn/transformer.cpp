@@ -179,9 +179,12 @@ Var Transformer::run_blocks(Var x, Index begin, Index end, const Schedule& segme
       x = run_block(x, layer++, forward);
       continue;
     }
-    x = checkpoint([this, part = *segment, forward](
-                       const Var& in) { return run_blocks(in, part.begin, part.end, part.inside, forward); },
-                   x);
+    const auto run_part = [this, part = *segment, training = forward.training](const Var& in, RandomKey key) {
+      return run_blocks(in, part.begin, part.end, part.inside, {.training = training, .key = key});
+    };
+    x = config.checkpoint_with
+            ? config.checkpoint_with(run_part, x, forward.key)
+            : checkpoint([run_part, key = forward.key](const Var& in) { return run_part(in, key); }, x);
     layer = (segment++)->end;
   }
   return x;

@@ -14,6 +14,11 @@ namespace tilegrad::nn {
 ///   elementwise  norms and the mlp's activation: as large as the products around them, and much cheaper
 enum class Recompute { nothing, attention, mlp, elementwise };
 
+/// A part of the model, whose dropout the key decides: (B, T, C) -> (B, T, C).
+using KeyedFunction = std::function<Var(const Var& x, RandomKey key)>;
+/// A checkpoint by code from outside the library: fn(x, key), keeping little of it.
+using CheckpointOp = std::function<Var(KeyedFunction fn, const Var& x, RandomKey key)>;
+
 struct TransformerConfig {
   Index vocabulary = 0;  // V
   Index context = 0;     // longest T
@@ -27,6 +32,7 @@ struct TransformerConfig {
   bool tie = true;     ///< the head uses the token embedding's matrix
   double dropout = 0;  ///< of embeddings, attention probabilities, and what each half of a block adds
   Recompute recompute = Recompute::nothing;
+  CheckpointOp checkpoint_with = {};  ///< in place of checkpoint(), for blocks that are checkpointed together
   Init init = {};
   Dtype dtype = Dtype::f32;
 

@@ -12,7 +12,8 @@ using course::kInfinity;
 
 std::string Case::describe() const {
   if (!title.empty()) return title;
-  if (tq == 1 && d == 1 && hq == 1 && tile_q == 0 && !causal) return std::to_string(tk) + " elements";
+  if (tq == 1 && d == 1 && hq == 1 && tile_q == 0 && !causal)
+    return std::to_string(tk) + (tk == 1 ? " element" : " elements");
   std::string text = std::to_string(tq) + " queries, " + std::to_string(tk) + " keys, D " + std::to_string(d);
   if (hq > 1) text += ", " + std::to_string(hq) + " query and " + std::to_string(hkv) + " key/value heads";
   if (causal) text += ", causal";

@@ -69,11 +69,17 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
     return found;
   };
   c.model.attention.kernel = take("naive") ? AttentionKernel::naive : AttentionKernel::flash;
-  if (c.model.attention.kernel == AttentionKernel::flash) take("flash");
-  const bool checkpointed = take("ckpt");
+  const bool mine = c.model.attention.kernel == AttentionKernel::flash && !take("flash") && take("mine");
+  const bool checkpointed = take("ckpt"), mine_checkpoint = checkpointed && take("mine");
   check(heads != kv_heads.end() && next == words.size(),
-        "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive or -flash, then perhaps -ckpt",
+        "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive, -flash or -mine, then perhaps "
+        "-ckpt "
+        "or -ckpt-mine",
         name);
+  check(!base.mine.empty() || !(mine || mine_checkpoint),
+        "compare: {} needs --mine DIR, the folder of a course (./dev learn start DIR)", name);
+  c.mine = mine ? base.mine : "";
+  c.mine_checkpoint = mine_checkpoint ? base.mine : "";
   c.model.attention.kv_heads = heads->second;
   const CheckpointPolicy none;
   if (!checkpointed) c.checkpoint = none;

@@ -10,8 +10,9 @@
 
 namespace tilegrad::train {
 
-/// One way of computing attention, by name: mha, gqa or mqa; naive or flash (flash unless it is said); and
-/// with `-ckpt` with every block checkpointed: "mha-naive", "mha-flash-ckpt", "gqa".
+/// One way of computing attention, by name: mha, gqa or mqa; naive, flash or mine (flash unless it is said);
+/// and with `-ckpt` with every block checkpointed, with `-ckpt-mine` by a learner: "mha-naive", "mha-flash-ckpt",
+/// "gqa".
 struct Variant {
   std::string name;
   RunConfig config;

@@ -207,7 +207,8 @@ std::string describe_peak(const StepReport& report) {
 
 // The kernel and what makes this attention another function than the plain one.
 std::string describe_attention(const nn::AttentionConfig& a) {
-  std::string text = fmt::format("{}, {} positions", name_of(a.kernel), name_of(a.positions));
+  std::string text =
+      fmt::format("{}, {} positions", a.custom ? "mine" : name_of(a.kernel), name_of(a.positions));
   if (a.window) text += fmt::format(", window {}", *a.window);
   if (a.softcap) text += fmt::format(", softcap {}", *a.softcap);
   if (a.sinks) text += ", sinks";

@@ -7,6 +7,7 @@
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/labs/speed_finding.h"
 #include "tilegrad/train/measure/statistics.h"
+#include "tilegrad/train/run/mine.h"
 #include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
@@ -26,11 +27,13 @@ struct Machine {
 struct Row {
   Index seq = 0;
   AttentionKernel kernel = AttentionKernel::flash;
+  bool mine = false;      // a learner's code, which computes what flash computes
   bool backward = false;  // forward and backward, or forward alone
   Timing time = {};
   Index peak = 0, peak_rss = 0;      // bytes
   double moved = 0, operations = 0;  // by the formulas of attention_cost.h
 
+  std::string_view name() const { return mine ? "mine" : name_of(kernel); }
   double gflops() const { return operations / time.ms / 1e6; }
   double gbytes_per_s() const { return moved / time.ms / 1e6; }
 };
@@ -48,7 +51,7 @@ FlashTask task_of(const FlashLab& lab, AttentionKernel kernel, Index seq) {
 
 Task attention_task(const FlashLab& lab, const FlashTask& task) {
   return {.measurement = "attention",
-          .variant = fmt::format("{}-{}", name_of(task.kernel), task.seq),
+          .variant = fmt::format("{}-{}", task.mine.empty() ? name_of(task.kernel) : "mine", task.seq),
           .arguments = task,
           .repeats = lab.repeats};
 }
@@ -68,6 +71,7 @@ std::array<Row, 2> rows_of(const FlashTask& task, const AttentionCosts& costs, I
   const AttentionProblem problem = task.problem();
   Row forward = {.seq = task.seq,
                  .kernel = task.kernel,
+                 .mine = !task.mine.empty(),
                  .time = timing_of(costs.forward_ms),
                  .peak = costs.forward_peak,
                  .peak_rss = costs.peak_rss,
@@ -85,7 +89,7 @@ std::array<Row, 2> rows_of(const FlashTask& task, const AttentionCosts& costs, I
 std::vector<Column<Row>> columns_of(const Machine& machine) {
   const double peak = machine.gflops, bandwidth = machine.gbytes_per_s;
   return {{"T", "seq", &Row::seq},
-          {"kernel", "kernel", [](const Row& r) { return name_of(r.kernel); }},
+          {"kernel", "kernel", [](const Row& r) { return r.name(); }},
           {"pass", "pass", [](const Row& r) { return r.backward ? "forward + backward" : "forward"; }},
           {"ms", "ms", [](const Row& r) { return r.time.ms; }, number("{:.2f}")},
           {"spread, ms", "spread_ms", [](const Row& r) { return r.time.spread_ms; }, number("{:.2f}")},
@@ -162,7 +166,7 @@ Sweep sweep_lengths(const FlashLab& lab, const LabOptions& options, Index l2, co
 
 const Row* find_row(const std::vector<Row>& rows, AttentionKernel kernel, Index seq) {
   const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
-    return r.kernel == kernel && r.backward && r.seq == seq;
+    return r.kernel == kernel && !r.mine && r.backward && r.seq == seq;
   });
   return found == rows.end() ? nullptr : &*found;
 }
@@ -239,20 +243,26 @@ Dtype dtype_of_flash_lab(std::string_view text) {
 }
 
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
+  check(lab.mine.empty() || lab.causal, "lab flash: a learner's attention is causal; --mine needs --causal");
   announce(console, fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}",
                                 options.rounds, lab.repeats,
                                 lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
   const FlashTask naive = task_of(lab, AttentionKernel::naive, lab.seq),
                   flash = task_of(lab, AttentionKernel::flash, lab.seq);
-  const auto results = measure_interleaved(options,
-                                           {{.measurement = "machine", .arguments = flash},
-                                            attention_task(lab, naive),
-                                            attention_task(lab, flash)},
-                                           console);
+  std::vector<FlashTask> measured = {naive, flash};
+  if (!lab.mine.empty()) {
+    mine_attention(lab.mine);  // complains before anything is measured
+    measured.push_back(flash);
+    measured.back().mine = lab.mine;
+  }
+  std::vector<Task> tasks = {{.measurement = "machine", .arguments = flash}};
+  for (const FlashTask& task : measured) tasks.push_back(attention_task(lab, task));
+  const auto results = measure_interleaved(options, tasks, console);
   const Machine machine = machine_of(results[0].get<MachineSpeeds>(), lab.dtype);
   std::vector<Row> rows;
-  for (const auto& [task, result] : {std::pair{naive, results[1]}, std::pair{flash, results[2]}}) {
-    const auto costs = result.get<AttentionCosts>();
+  for (std::size_t i = 0; i < measured.size(); ++i) {
+    const FlashTask& task = measured[i];
+    const auto costs = results[i + 1].get<AttentionCosts>();
     check(costs.fits, "lab flash: {} attention does not fit into memory at T = {}", name_of(task.kernel),
           lab.seq);
     for (const Row& row : rows_of(task, costs, machine.l2)) rows.push_back(row);

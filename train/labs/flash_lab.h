@@ -18,6 +18,7 @@ struct FlashLab {
   Index memory_limit = Index{1} << 30;  ///< of the sweep: bytes
   Index repeats = 5;
   std::uint64_t seed = 1;
+  std::string mine = {};  ///< folder of a course whose attention is measured too, at length `seq`; "": none
 };
 
 /// f32, f64 or bf16; an Error for any other name. Only this lab stores in bf16.

@@ -7,6 +7,7 @@
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/measure/tensor_difference.h"
+#include "tilegrad/train/run/mine.h"
 
 namespace tilegrad::train {
 
@@ -49,8 +50,9 @@ AttentionCosts measure_attention(const FlashTask& task, const CallTimer& timer) 
   if (task.memory_limit > 0) memory::set_limit(task.memory_limit);
   try {
     const AttentionWorkload workload = workload_of(task, task.dtype);
-    const auto forward = [&] { workload.forward(task.kernel); };
-    const auto step = [&] { workload.step(task.kernel); };
+    const auto mine = task.mine.empty() ? nn::AttentionFunction() : mine_attention(task.mine);
+    const auto forward = [&] { mine ? workload.forward(mine) : workload.forward(task.kernel); };
+    const auto step = [&] { mine ? workload.step(mine) : workload.step(task.kernel); };
     forward();  // makes the scratch memory that threads keep
     return {.forward_peak = peak_of(forward),
             .step_peak = peak_of(step),

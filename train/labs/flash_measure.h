@@ -17,6 +17,8 @@ struct FlashTask {
   AttentionKernel kernel = AttentionKernel::flash;  ///< not read by measure_accuracy
   Index memory_limit = 0;                           ///< bytes; 0: the program's own
   std::uint64_t seed = 1;
+  std::string mine =
+      {};  ///< folder of a course whose attention is measured instead of the kernel's; "": none
 
   AttentionProblem problem() const;
 };
@@ -48,7 +50,7 @@ struct MachineSpeeds {
 MachineSpeeds measure_machine(const FlashTask& task);
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FlashTask, batch, heads, seq, head_size, causal, dtype, kernel,
-                                   memory_limit, seed)
+                                   memory_limit, seed, mine)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AttentionCosts, fits, forward_peak, step_peak, peak_rss,
                                                 forward_ms, step_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TensorErrors, tensor, max_abs_difference, max_rel_difference, naive_error,

@@ -34,15 +34,19 @@ AttentionWorkload::AttentionWorkload(const AttentionProblem& p, RandomKey key, c
   if (parts.random_mask) extras_.mask = random_mask(p.tq, p.tk, key.fold(4));
 }
 
-Tensor AttentionWorkload::forward(AttentionKernel kernel) const {
-  return attention(q_, k_, v_, kernel, options_, extras_).value();
+AttentionWorkload::Attend AttentionWorkload::by(AttentionKernel kernel) const {
+  return [this, kernel](const Var& q, const Var& k, const Var& v) {
+    return attention(q, k, v, kernel, options_, extras_);
+  };
 }
 
-AttentionWorkload::Results AttentionWorkload::step(AttentionKernel kernel,
+Tensor AttentionWorkload::forward(const Attend& attend) const { return attend(q_, k_, v_).value(); }
+
+AttentionWorkload::Results AttentionWorkload::step(const Attend& attend,
                                                    const std::function<void()>& between) const {
   const Var q = Var::leaf(q_), k = Var::leaf(k_), v = Var::leaf(v_);
   Tape tape;
-  const Var out = attention(q, k, v, kernel, options_, extras_);
+  const Var out = attend(q, k, v);
   if (between) between();
   tape.backward(out, dout_);
   return {.out = out.value(), .grads = {q.grad(), k.grad(), v.grad()}};

@@ -26,13 +26,22 @@ class AttentionWorkload {
     std::vector<Tensor> grads;  ///< dq, dk, dv
   };
 
+  /// Attention by other code, from q, k and v.
+  using Attend = std::function<Var(const Var& q, const Var& k, const Var& v)>;
+
   /// out, with nothing recorded.
-  Tensor forward(AttentionKernel kernel) const;
+  Tensor forward(AttentionKernel kernel) const { return forward(by(kernel)); }
+  Tensor forward(const Attend& attend) const;
 
   /// Forward and backward; `between` is called after the forward pass.
-  Results step(AttentionKernel kernel, const std::function<void()>& between = {}) const;
+  Results step(AttentionKernel kernel, const std::function<void()>& between = {}) const {
+    return step(by(kernel), between);
+  }
+  Results step(const Attend& attend, const std::function<void()>& between = {}) const;
 
  private:
+  Attend by(AttentionKernel kernel) const;
+
   AttentionOptions options_;
   Tensor q_, k_, v_, dout_;
   AttentionExtras extras_;

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "tilegrad/train/run/mine.h"
+
 namespace tilegrad::train {
 
 namespace {
@@ -119,6 +121,7 @@ nn::TransformerConfig RunConfig::model_for(Index data_vocabulary) const {
   result.init = init_of(init);
   result.recompute = recompute_of(checkpoint);
   result.validate();
+  use_mine(result, mine, mine_checkpoint);
   return result;
 }
 

@@ -26,6 +26,7 @@ struct RunConfig {
   InitKind init = InitKind::gpt2;
   KvInit kv_init = KvInit::fresh;
   CheckpointPolicy checkpoint;
+  std::string mine, mine_checkpoint;  // folders of a course, whose code takes the place of the library's
 
   nn::AdamW::Config adamw;
   double lr = 1e-3;
@@ -112,6 +113,11 @@ void for_each_setting(F&& f, Configs&... c) {
             .help = "a learnable logit for each query head, for attention to nothing",
             .newer = true},
     c.model.attention.sinks...);
+  f(Setting{.name = "mine",
+            .group = kAttention,
+            .help = "folder of a course (./dev learn) whose flash attention is used instead of the kernel",
+            .newer = true},
+    c.mine...);
   f(Setting{"kv-init", kAttention, "start of shared key/value heads: pooled from those of MHA, or fresh"},
     c.kv_init...);
 
@@ -119,6 +125,11 @@ void for_each_setting(F&& f, Configs&... c) {
             "recompute activations: none, block, a number of segments, budget:64MiB, attention, mlp, "
             "elementwise"},
     c.checkpoint...);
+  f(Setting{.name = "mine-checkpoint",
+            .group = kMemory,
+            .help = "folder of a course whose checkpoint is used where blocks are checkpointed",
+            .newer = true},
+    c.mine_checkpoint...);
 
   f(Setting{"lr", kOptimiser, "highest learning rate"}, c.lr...);
   f(Setting{"min-lr", kOptimiser, "last learning rate; a tenth of the highest unless given"}, c.min_lr...);

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <memory>
 
 #include "tilegrad/base/error.h"
+#include "tilegrad/train/app/check_attention.h"
 #include "tilegrad/train/app/check_report.h"
 #include "tilegrad/train/app/command.h"
 
@@ -43,9 +45,56 @@ Index run_checks(const std::vector<GradcheckCase>& cases, std::ostream& out) {
   return failures;
 }
 
+namespace {
+
+struct CheckOptions {
+  explicit CheckOptions(CLI::App& app) {
+    CLI::Option* const flag = app.add_flag(
+        "--attention", attention_only, "hold naive, flash and differences against each other in one call");
+    const auto size = [&](const std::string& names, Index& field, const std::string& help) {
+      return app.add_option(names, field, help)
+          ->check(CLI::Range(1, 4096))
+          ->needs(flag)
+          ->capture_default_str();
+    };
+    size("--batch,--b", attention.batch, "sequences");
+    size("--heads,--h", attention.heads, "query heads");
+    kv_heads = size("--kv-heads", attention.kv_heads, "key/value heads; as many as query heads unless given");
+    size("--seq,--q-len", attention.tq, "length of the queries");
+    kv_len = size("--kv-len", attention.tk, "length of the keys; that of the queries unless given");
+    size("--head-size,--d", attention.head_size, "size of a head");
+    app.add_option("--mask", attention.mask, "random masks each pair with probability 1/2; causal; or none")
+        ->check(CLI::IsMember({"random", "causal", "none"}))
+        ->needs(flag)
+        ->capture_default_str();
+    app.add_option("--seed", attention.seed, "decides all random numbers")
+        ->needs(flag)
+        ->capture_default_str();
+  }
+
+  AttentionCheck resolve() const {
+    AttentionCheck c = attention;
+    if (kv_heads->count() == 0) c.kv_heads = c.heads;
+    if (kv_len->count() == 0) c.tk = c.tq;
+    return c;
+  }
+
+  AttentionCheck attention;
+  bool attention_only = false;
+  CLI::Option *kv_heads = nullptr, *kv_len = nullptr;
+};
+
+}  // namespace
+
 Command add_check_command(CLI::App& program) {
   CLI::App* app = program.add_subcommand("check", "compare every gradient with finite differences");
-  return {app, [](const Console& console) {
+  const auto options = std::make_shared<CheckOptions>(*app);
+  return {app, [options](const Console& console) {
+            if (options->attention_only) {
+              const Index failures = check_attention(options->resolve(), console.out);
+              console.out << std::flush;
+              return failures == 0 ? kSuccess : kFailure;
+            }
             const auto cases = check_cases();
             const Index failures = run_checks(cases, console.out);
             console.out << fmt::format("{} of {} gradients agree with finite differences\n",

@@ -12,7 +12,8 @@ namespace {
 struct CompareOptions {
   explicit CompareOptions(CLI::App& app) : run(app) {
     variants = app.add_option("--variants", comparison.variants,
-                              "what to compare: mha, gqa or mqa, with -naive or -flash, with -ckpt")
+                              "what to compare: mha, gqa or mqa, with -naive, -flash or -mine, with -ckpt or "
+                              "-ckpt-mine; those of a learner need --mine")
                    ->delimiter(',')
                    ->capture_default_str();
     app.add_option("--gqa-heads", comparison.gqa_heads, "key/value heads of gqa; half of the heads if 0")
@@ -26,7 +27,7 @@ struct CompareOptions {
 
   RunConfig resolve() {
     RunConfig config = run.resolve();
-    for (const std::string_view setting : {"attention", "kv-heads"}) {
+    for (const std::string_view setting : {"attention", "kv-heads", "mine-checkpoint"}) {
       check(!run.on_command_line(setting), "compare: --{} is what --variants decides", setting);
     }
     if (!run.given("kv-init")) config.kv_init = KvInit::pooled;

@@ -74,6 +74,8 @@ Command add_flash_lab(CLI::App& labs) {
   app->add_option("--dtype", options->dtype, "f32, f64 or bf16; bf16 is stored, and computed in f32")
       ->check(CLI::IsMember({"f32", "f64", "bf16"}))
       ->capture_default_str();
+  app->add_option("--mine", options->lab.mine,
+                  "folder of a course (./dev learn): also the attention written there");
   app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
   app->add_option("--time-limit", options->lab.time_limit,
                   "seconds a forward and backward of the sweep may take")
