@@ -3,6 +3,9 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string_view.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -82,12 +85,13 @@ class Call {
   std::array<Array, kOperands> arrays_;
 };
 
-// What OpenBLAS, which naive attention calls, cannot read is copied: rows that overlap or run backwards.
+// What OpenBLAS, which naive attention calls, cannot read is copied: rows that overlap, run backwards or lie too far apart.
 template <class T>
 class BlasReadable {
  public:
   explicit BlasReadable(HeadsView<const T> x) : view_(x) {
-    if (x.time <= 1 || x.stride_t >= x.dim) {
+    const bool fits = x.stride_t >= x.dim && x.stride_t <= std::numeric_limits<std::int32_t>::max();
+    if (x.time <= 1 || fits) {
       view_.stride_t = std::max(x.stride_t, x.dim);
       return;
     }
