@@ -1,5 +1,5 @@
 // Flash attention, forward, for a query or a few against many keys, as when a model generates with a
-// key/value cache. The mathematics is that of flash_forward.cpp, with the same recurrence of m, l and O; but
+// key/value cache. The mathematics is that of flash_forward-inl.h, with the same recurrence of m, l and O; but
 // each key is multiplied with a row or a few only, so the time goes into reading K and V.
 //
 // Memory is fastest when it is read in its own order. In a (B, T, H, D) tensor the heads of one key lie side
