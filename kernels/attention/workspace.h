@@ -25,7 +25,7 @@ class Workspace {
   explicit Workspace(std::initializer_list<Piece> pieces)
       : pieces_(pieces),
         size_(size_of(pieces)),
-        block_(threads() * size_ * Index{sizeof(T)}, memory::Category::workspace) {}
+        block_(threads() * size_of(pieces) * Index{sizeof(T)}, memory::Category::workspace) {}
 
   /// The pieces of one thread, which all begin at a multiple of 64 bytes.
   Pieces of(int thread) const {
