@@ -23,8 +23,14 @@
 ///   lse_i = log (exp(sink_h) + Σ_j exp(s_ij))                   exp(sink_h) only if there are sinks
 ///   p_ij = exp(s_ij − lse_i)          out_i = Σ_j dropout(p_ij) v_j
 ///
-/// A row that may see no key has out 0, lse −inf (or its sink, which is then the whole denominator) and zero
-/// gradients. NaN and Inf in the inputs show in the outputs that depend on them and nowhere else.
+/// A row that may see no key, because masks hide all or because its bias is −inf for all that they leave, has
+/// out 0, lse −inf (or its sink, which is then the whole denominator) and zero gradients. NaN and Inf in the
+/// inputs show in the outputs that depend on them and nowhere else.
+///
+/// Scores may have any finite size: a row that sees nothing but keys with a bias of the lowest number weighs
+/// them equally. A score beyond the largest number is ±inf: +inf makes its row NaN, −inf has p 0, and a row
+/// of such alone is NaN. Whether a product overflows before its last term is added depends on the order of
+/// the terms, hence on the kernel.
 namespace tilegrad::kernels {
 
 /// How the diagonal lies when Tq ≠ Tk: query i stands at key position i + offset. bottom_right has
@@ -44,13 +50,13 @@ struct Window {
   std::optional<Index> right = {};  ///< ≥ 0
 };
 
-/// What the op checks at its door: 0 ≤ dropout < 1; softcap > 0 if given; window sides ≥ 0; causal together
-/// with window.right > 0 is a contradiction.
+/// What the op checks at its door: 0 ≤ dropout < 1; scale finite, softcap > 0 and its inverse finite, if
+/// given, in the computing type; window sides ≥ 0; causal together with window.right > 0 is a contradiction.
 struct AttentionOptions {
   bool causal = false;  ///< the same as window.right = 0
   Align align = Align::bottom_right;
   Window window = {};
-  std::optional<double> scale = {};    ///< 1/√D unless given
+  std::optional<double> scale = {};    ///< 1/√D unless given, and 1 if D is 0
   std::optional<double> softcap = {};  ///< bounds the scores smoothly (Gemma 2)
   double dropout = 0;                  ///< probability of dropping p_ij, 0 ≤ dropout < 1
   RandomKey dropout_key = {};          ///< decides what is dropped, the same in forward and backward
@@ -79,8 +85,8 @@ struct AttentionInputs {
   }
 };
 
-/// Where the gradients go, and how they are written. dbias has the bias's own shape: it is summed over the axes that
-/// were broadcast. dsinks is (Hq).
+/// Where the gradients go, and how they are written. dbias has the bias's own shape: it is summed over the
+/// axes that were broadcast. dsinks is (Hq).
 template <class T>
 struct AttentionGrads {
   Grad<HeadsView<T>> dq = {}, dk = {}, dv = {};

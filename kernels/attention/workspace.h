@@ -24,10 +24,9 @@ class Workspace {
   };
 
   explicit Workspace(std::initializer_list<Piece> pieces)
-      : pieces_(pieces),
-        size_(size_of(pieces)),
-        team_(threads()),
-        block_(team_ * size_ * Index{sizeof(T)}, memory::Category::workspace) {}
+      : pieces_(pieces), size_(size_of(pieces)), team_(threads()) {
+    block_ = memory::Block(team_ * size_ * Index{sizeof(T)}, memory::Category::workspace);
+  }
 
   /// Calls f(task, pieces of the thread) once for every task in [0, tasks), as parallel_tasks() does. All pieces
   /// begin at a multiple of 64 bytes.
