@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
@@ -183,6 +184,17 @@ TEST_CASE("memory: bytes are shown in the unit that suits them") {
   CHECK(format_bytes((Index{1} << 20) - 1) == "1.0 MiB");
   CHECK(format_bytes(Index{12} << 30) == "12.0 GiB");
 }
+
+#ifndef NDEBUG
+TEST_CASE("memory: in debug builds fresh memory is NaN, also when it was used before") {
+  for (int round = 0; round < 2; ++round) {
+    const Block block(5 * sizeof(float), Category::activations);
+    auto* const floats = reinterpret_cast<float*>(block.data());
+    for (int i = 0; i < 5; ++i) CHECK(floats[i] != floats[i]);
+    std::fill_n(floats, 5, 1.0F);
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace tilegrad::memory
