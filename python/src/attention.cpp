@@ -3,7 +3,11 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string_view.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <optional>
+#include <span>
+#include <string_view>
 #include <utility>
 
 #include "arrays.h"

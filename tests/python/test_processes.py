@@ -126,6 +126,10 @@ def test_importing_needs_neither_numpy_nor_torch():
     assert run.stdout == "[]\n"
 
 
+def test_the_error_calls_itself_by_its_public_name():
+    assert f"{tilegrad.Error.__module__}.{tilegrad.Error.__qualname__}" == "tilegrad.Error"
+
+
 # --- The program --------------------------------------------------------------------------------------------
 
 
