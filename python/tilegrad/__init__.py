@@ -10,4 +10,6 @@ attention implementation of transformers. Both are imported on their own.
 from tilegrad._attention import attention, attention_backward
 from tilegrad._core import Error, set_threads, threads
 
+Error.__module__ = __name__  # where people find it
+
 __all__ = ["Error", "attention", "attention_backward", "set_threads", "threads"]

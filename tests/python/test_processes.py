@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import pathlib
-import shutil
 import struct
 import subprocess
 import sys
@@ -126,12 +125,17 @@ def test_importing_needs_neither_numpy_nor_torch():
     assert run.stdout == "[]\n"
 
 
+def test_the_error_calls_itself_by_its_public_name():
+    assert f"{tilegrad.Error.__module__}.{tilegrad.Error.__qualname__}" == "tilegrad.Error"
+
+
 # --- The program --------------------------------------------------------------------------------------------
 
 
 def program():
+    """The program, compiled with the same flags as the module: others contract multiplications and additions elsewhere."""
     built = pathlib.Path(__file__).parents[2] / "build/release/tilegrad"
-    return os.environ.get("TILEGRAD_PROGRAM") or (str(built) if built.exists() else shutil.which("tilegrad"))
+    return os.environ.get("TILEGRAD_PROGRAM") or (str(built) if built.exists() else None)
 
 
 NAMES = {"float32": "F32", "float64": "F64", "int32": "I32", "bool": "BOOL"}
