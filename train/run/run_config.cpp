@@ -161,6 +161,8 @@ ordered_json to_json(const RunConfig& config) {
   for_each_setting(
       [&](const Setting& setting, const auto& field) { json[json_key(setting.name)] = json_of(field); },
       config);
+  if (config.mine.empty()) json.erase("mine");  // few runs have a learner's code, and no earlier one had
+  if (config.mine_checkpoint.empty()) json.erase("mine_checkpoint");
   if (config.is_text()) {
     std::vector<int> bytes;
     for (const char c : config.vocabulary) bytes.push_back(static_cast<unsigned char>(c));
