@@ -33,7 +33,7 @@ bool for_each_json_line(const std::filesystem::path& file, const std::function<v
 }
 
 void read_json_lines(const std::filesystem::path& file, const std::function<bool(const ordered_json&)>& take,
-                     std::vector<std::string>& damage) {
+                     std::vector<std::string>& warnings) {
   Index refused = 0, first = 0;
   const bool whole = for_each_json_line(file, [&](const JsonLine& line) {
     if (take(line.json)) return;
@@ -44,7 +44,7 @@ void read_json_lines(const std::filesystem::path& file, const std::function<bool
     what = fmt::format("{} damaged line{}, the first is line {}{}", refused, refused == 1 ? "" : "s", first,
                        what.empty() ? "" : "; " + what);
   }
-  if (!what.empty()) damage.push_back(fmt::format("{}: {}; left out", file.string(), what));
+  if (!what.empty()) warnings.push_back(fmt::format("{}: {}; left out", file.string(), what));
 }
 
 }  // namespace tilegrad

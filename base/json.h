@@ -30,9 +30,9 @@ struct JsonLine {
 bool for_each_json_line(const std::filesystem::path& file, const std::function<void(const JsonLine&)>& f);
 
 /// Gives every line to `take`, which returns whether it is as expected; otherwise the line is left out, as is
-/// a line that was written only in part. If there is any, one sentence about the file is added to `damage`.
+/// a line that was written only in part. If there is any, one sentence about the file is added to `warnings`.
 void read_json_lines(const std::filesystem::path& file,
                      const std::function<bool(const nlohmann::ordered_json&)>& take,
-                     std::vector<std::string>& damage);
+                     std::vector<std::string>& warnings);
 
 }  // namespace tilegrad

@@ -225,10 +225,10 @@ TEST_CASE("safetensors: damaged files are read or refused as the package of the 
     ++(message.empty() ? read : refused);
     return true;
   };
-  std::vector<std::string> damage;
+  std::vector<std::string> warnings;
   read_json_lines(std::filesystem::path(TILEGRAD_TESTS_DIR) / "golden/safetensors_mutants.jsonl",
-                  check_mutant, damage);
-  CHECK(damage.empty());
+                  check_mutant, warnings);
+  CHECK(warnings.empty());
   CHECK(read > 70);
   CHECK(refused > 200);
 }

@@ -162,7 +162,7 @@ Metrics read_metrics(const std::filesystem::path& file) {
   return metrics;
 }
 
-Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& damage) {
+Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& warnings) {
   Metrics metrics;
   read_json_lines(
       file,
@@ -170,7 +170,7 @@ Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>
         if (has_step(json)) add_line(metrics, json);
         return has_step(json);
       },
-      damage);
+      warnings);
   return metrics;
 }
 

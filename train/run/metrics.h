@@ -59,7 +59,7 @@ MetricsSummary summary_of(const Metrics& metrics);
 /// All complete lines; none if the file is missing. Throws Error "<file>: line 3 ..." if one is not what it
 /// should be.
 Metrics read_metrics(const std::filesystem::path& file);
-/// The same, but of a file that exists, and damaged lines are left out and reported in `damage`.
-Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& damage);
+/// The same, but of a file that exists, and damaged lines are left out and reported in `warnings`.
+Metrics read_metrics(const std::filesystem::path& file, std::vector<std::string>& warnings);
 
 }  // namespace tilegrad::train
