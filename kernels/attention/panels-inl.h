@@ -178,6 +178,7 @@ HWY_NOINLINE HWY_ATTR void store_product(T* to, Index rows, const Inner& inner, 
 template <class T, class Half = AllLanes, class F>
 HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, RowMajor<T> a, const T* b, T* sums,
                                   F&& finish) {
+  if (inner <= part) return multiply<T, Half>(rows, inner, a, b, static_cast<const T*>(nullptr), finish);
   const T* so_far = nullptr;
   Index k = 0;
   for (; k + part < inner; k += part) {
