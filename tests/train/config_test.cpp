@@ -118,7 +118,7 @@ TEST_CASE(
   CHECK(recompute_of(EveryBlock{}) == nn::Recompute::nothing);
 }
 
-TEST_CASE("config: a config.json of an earlier program means the same run, and is written as it was") {
+TEST_CASE("config: a config.json of an earlier program means the same run, and keeps what it says") {
   const std::string text = R"({
   "task": "recall",
   "text": "",
@@ -172,5 +172,10 @@ TEST_CASE("config: a config.json of an earlier program means the same run, and i
   CHECK(attention.softcap == 30);
   CHECK(attention.sinks);
   CHECK(config.checkpoint == CheckpointPolicy(Segments{2}));
-  CHECK(to_json(config).dump(2) == text);
+  const auto written = to_json(config);
+  const auto earlier = nlohmann::ordered_json::parse(text);
+  for (const auto& [key, value] : earlier.items()) {
+    CAPTURE(key);
+    CHECK(written.at(key) == value);
+  }
 }

@@ -124,7 +124,9 @@ TEST_CASE("groups: runs that differ in nothing but the seed, whatever their name
   std::vector<LoadedRun> renamed = runs;
   for (std::size_t i = 0; i < renamed.size(); ++i) renamed[i].name = fmt::format("run-{}", i);
   CHECK(groups_of(renamed)[1].name == "lr=2.0");
-  CHECK_FALSE(has_repeats(groups_of({runs[0], runs[1]})));
+  const std::vector<LoadedRun> two = {runs[0], runs[1]}, twice = {runs[0], runs[0]};
+  CHECK_FALSE(has_repeats(groups_of(two)));
+  CHECK_FALSE(has_repeats(groups_of(twice)));
 }
 
 TEST_CASE(

@@ -165,15 +165,16 @@ TEST_CASE("train: --from starts with the weights of a run and its model, and wit
   const TemporaryFolder folder;
   const std::string first = folder / "first", second = folder / "second";
   check_success(run_program(tiny_training(first, {"--norm", "rmsnorm"})));
-  check_success(run_program({"train", "--from", first, "--lr", "0.0001", "--steps", "2", "--seed", "9",
-                             "--quiet", "--out", second}));
+  check_success(
+      run_program({"train", "--from", first, "--lr", "1e-12", "--steps", "2", "--quiet", "--out", second}));
   const auto config = nlohmann::json::parse(read_file(second + "/config.json"));
   CHECK(config["norm"] == "rmsnorm");
   CHECK(config["width"] == 16);
-  CHECK(config["lr"] == 0.0001);
+  CHECK(config["lr"] == 1e-12);
   CHECK(config["from"] == first);
-  const Metrics old = read_metrics(first + "/metrics.jsonl"), now = read_metrics(second + "/metrics.jsonl");
-  CHECK(now.steps.front().loss < 0.9 * old.steps.front().loss);
+  // A learning rate at which nothing is learned leaves the weights, and so the loss, as they were.
+  CHECK(evaluations(second).back().val_loss ==
+        doctest::Approx(evaluations(first).back().val_loss).epsilon(1e-5));
 
   SUBCASE("the command that is written down makes the same run") {
     const auto environment = nlohmann::json::parse(read_file(second + "/environment.json"));

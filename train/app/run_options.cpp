@@ -101,8 +101,8 @@ void RunOptions::read_config_file() {
 
 // What the weights of --from belong to.
 void RunOptions::read_source() {
-  if (!on_command_line("from") && !in_file_.contains("from")) return;
-  check(!given_.from.empty(), "from: names no run");
+  check(!on_command_line("from") || !given_.from.empty(), "from: names no run");
+  if (given_.from.empty()) return;
   const RunConfig source = weights_at(given_.from).folder.read_config();
   const bool other_data = given("task") || given("text");
   for_each_setting(

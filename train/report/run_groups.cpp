@@ -80,8 +80,13 @@ std::vector<RunGroup> groups_of(const std::vector<LoadedRun>& runs) {
 }
 
 bool has_repeats(const std::vector<RunGroup>& groups) {
-  return std::any_of(groups.begin(), groups.end(),
-                     [](const RunGroup& group) { return group.runs.size() > 1; });
+  const auto has_distinct_seeds = [](const RunGroup& group) {
+    std::set<std::uint64_t> seeds;
+    for (const LoadedRun* run : group.runs) seeds.insert(run->config.seed);
+    return seeds.size() == group.runs.size();
+  };
+  return std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.runs.size() > 1; }) &&
+         std::all_of(groups.begin(), groups.end(), has_distinct_seeds);
 }
 
 Spread spread_of(const RunGroup& group, const std::function<double(const LoadedRun&)>& value_of) {

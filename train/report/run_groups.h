@@ -21,7 +21,7 @@ struct RunGroup {
 /// The runs must outlive the groups.
 std::vector<RunGroup> groups_of(const std::vector<LoadedRun>& runs);
 
-/// Whether there are runs that differ in nothing but their seed.
+/// Whether there are runs that differ in nothing but their seed. The same run twice is no repetition.
 bool has_repeats(const std::vector<RunGroup>& groups);
 
 Spread spread_of(const RunGroup& group, const std::function<double(const LoadedRun&)>& value_of);
