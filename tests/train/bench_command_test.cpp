@@ -10,7 +10,6 @@
 #include "tilegrad/train/labs/bench_measure.h"
 #include "tilegrad/train/labs/bench_report.h"
 #include "tilegrad/train/labs/speed_finding.h"
-#include "tilegrad/train/measure/chrome_trace.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
@@ -270,35 +269,4 @@ TEST_CASE("bench: the calls of the kernels are interleaved") {
     CHECK(report.calls[i].kernel == (i % 2 == 0 ? AttentionKernel::naive : AttentionKernel::flash));
     CHECK(report.calls[i].peak_bytes >= report.calls[i].live_after);
   }
-}
-
-TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {
-  const TemporaryFolder folder;
-  ChromeTrace trace;
-  trace.process_name("program");
-  trace.thread_name(3, "worker");
-  trace.add({.name = "a \"quoted\" name",
-             .category = "work",
-             .begin_us = 1.5,
-             .duration_us = 2.5,
-             .thread = 3,
-             .details = {{"step", 7}}});
-  trace.counter("bytes", 4, 1024);
-  trace.write(folder / "trace.json");
-  const json entries = json::parse(read_file(folder / "trace.json"))["traceEvents"];
-  REQUIRE(entries.size() == 4);
-  CHECK(entries[0] == json::parse(R"({"ph": "M", "name": "process_name", "pid": 1, "tid": 0,
-                                      "args": {"name": "program"}})"));
-  CHECK(entries[1] == json::parse(R"({"ph": "M", "name": "thread_name", "pid": 1, "tid": 3,
-                                      "args": {"name": "worker"}})"));
-  CHECK(entries[2] == json::parse(R"({"ph": "X", "name": "a \"quoted\" name", "cat": "work", "ts": 1.5,
-                                      "dur": 2.5, "pid": 1, "tid": 3, "args": {"step": 7}})"));
-  CHECK(entries[3] ==
-        json::parse(R"({"ph": "C", "name": "bytes", "ts": 4.0, "pid": 1, "args": {"value": 1024.0}})"));
-}
-
-TEST_CASE("chrome trace: without events it is an empty list") {
-  const TemporaryFolder folder;
-  ChromeTrace().write(folder / "trace.json");
-  CHECK(json::parse(read_file(folder / "trace.json"))["traceEvents"].empty());
 }

@@ -108,6 +108,21 @@ TEST_CASE("compare: trains each variant in a process of its own and writes table
   CHECK(lines == 6);
 }
 
+TEST_CASE("sample: continues every line of a file") {
+  const TemporaryFolder folder;
+  REQUIRE(run_program(tiny_training(folder / "run")).code == kSuccess);
+  write_file(folder / "prompts", "2 1 0 1 2 0\n\n0 0 0 1 1 1\n");
+  const Output all = run_program({"sample", folder / "run", "--prompts", folder / "prompts"});
+  CAPTURE(all.err);
+  CHECK(all.code == kSuccess);
+  const Output first = run_program({"sample", folder / "run", "--prompt", "2 1 0 1 2 0"});
+  const Output second = run_program({"sample", folder / "run", "--prompt", "0 0 0 1 1 1"});
+  CHECK(all.out == first.out + second.out);
+  write_file(folder / "prompts", "\n");
+  check_error({"sample", folder / "run", "--prompts", folder / "prompts"}, kFailure,
+              "prompts: holds no prompt");
+}
+
 TEST_CASE("sample: answers a task, greedily and by chance, the same for the same seed") {
   const TemporaryFolder folder;
   REQUIRE(run_program(tiny_training(folder / "run")).code == kSuccess);

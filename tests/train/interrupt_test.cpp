@@ -105,7 +105,7 @@ TEST_CASE("interrupt: an evaluation ends early, and takes place when the run is 
   files.start(config);
   for (Index i = 0; i < config.steps; ++i) {
     steps.step();
-    if (steps.state().step == 5 || steps.state().step == 10) steps.take_mean_loss();
+    if (steps.state().step == 5 || steps.state().step == 10) steps.record(steps.evaluate(512));
   }
   files.save(steps);
   REQUIRE(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);

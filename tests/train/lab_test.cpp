@@ -1,80 +1,18 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <map>
-#include <sstream>
 
-#include "tests/train/run_program.h"
+#include "tests/train/lab_output.h"
 #include "tilegrad/base/error.h"
-#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/child.h"
 #include "tilegrad/train/labs/flash_lab.h"
 #include "tilegrad/train/labs/flash_measure.h"
-#include "tilegrad/train/labs/heads_lab.h"
-#include "tilegrad/train/labs/heads_measure.h"
 #include "tilegrad/train/labs/publish.h"
-#include "tilegrad/train/measure/system.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
-
-namespace {
-
-LabOptions options_in(const std::string& out, int rounds = 1) {
-  return {.out = out, .program = program_file(), .rounds = rounds, .command = "tilegrad lab 'again'"};
-}
-
-// What a lab left in its folder; its last lines are the finding and the folder.
-struct LabOutput {
-  int code = 0;
-  std::string text, csv, html;
-  Json json, environment;
-
-  const Json& row(std::size_t i) const { return json.at("rows").at(i); }
-};
-
-template <class RunLab>
-LabOutput run_lab(const std::string& folder, const std::string& name, RunLab&& run) {
-  std::ostringstream out, err;
-  const int code = run(options_in(folder), Console{.out = out, .err = err});
-  return {.code = code,
-          .text = out.str(),
-          .csv = read_file(folder + "/" + name + ".csv"),
-          .html = read_file(folder + "/report.html"),
-          .json = Json::parse(read_file(folder + "/" + name + ".json")),
-          .environment = Json::parse(read_file(folder + "/environment.json"))};
-}
-
-// The report shows the configuration, the machine, the program and the command.
-void check_facts(const LabOutput& output) {
-  CHECK(output.html.starts_with("<!"));
-  std::map<std::string, std::string> facts;
-  for (const auto& [name, value] :
-       data_of(output.html).at("facts").get<std::vector<std::array<std::string, 2>>>()) {
-    facts[name] = value;
-  }
-  CHECK(facts.at("seed") == "1");
-  CHECK(facts.at("threads") == std::to_string(kernels::threads()));
-  CHECK(facts.at("command") == "tilegrad lab 'again'");
-  CHECK(facts.at("processor").starts_with(processor_name()));
-  for (const char* name : {"simd", "openblas", "compiler", "tilegrad"}) CHECK_FALSE(facts.at(name).empty());
-  CHECK(output.environment.at("compiler") == facts.at("compiler"));
-}
-
-// The finding closes the output and is in the files; the CSV has a line for each row.
-void check_published(const LabOutput& output, std::size_t rows) {
-  const auto finding = output.json.at("finding").get<std::string>();
-  CHECK(output.code == kSuccess);
-  CHECK(output.json.at("rows").size() == rows);
-  CHECK(output.text.find(finding + "\nresults: ") != std::string::npos);
-  check_facts(output);
-  CHECK(static_cast<std::size_t>(std::count(output.csv.begin(), output.csv.end(), '\n')) == rows + 1);
-}
-
-}  // namespace
 
 TEST_CASE("lab: rows of equal keys become lines of a CSV") {
   CHECK(csv_of(OrderedJson::array({{{"name", "a"}, {"n", 1}}, {{"name", "b, \"c\""}, {"n", nullptr}}})) ==
@@ -251,60 +189,4 @@ TEST_CASE("lab flash: misuse is reported in one line") {
   check_error({"lab", "flash", "--dtype", "i8"}, kWrongCommandLine, "i8");
   check_error({"lab", "flash", "--memory-limit", "none", "--out", folder / "lab"}, kFailure,
               "not a number of bytes");
-}
-
-TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
-  const TemporaryFolder folder;
-  const HeadsLab lab = {.seq = 48,
-                        .head_size = 8,
-                        .heads = 4,
-                        .kv_heads = 2,
-                        .layers = 2,
-                        .tokens = 8,
-                        .steps = 20,
-                        .convert = true,
-                        .repeats = 1};
-  const LabOutput output = run_lab(folder / "lab", "heads", [&](const auto& options, const auto& console) {
-    return run_heads_lab(lab, options, console);
-  });
-  check_published(output, 3);
-  const Json &mha = output.row(0), &gqa = output.row(1), &mqa = output.row(2);
-  CHECK(mha.at("kv_bytes_per_token") == 2 * gqa.at("kv_bytes_per_token").get<Index>());
-  CHECK(mha.at("kv_bytes_per_token") == 4 * mqa.at("kv_bytes_per_token").get<Index>());
-  for (const char* number : {"parameters", "peak_bytes", "decoding_peak_bytes"}) {
-    CAPTURE(number);
-    CHECK(mha.at(number) > gqa.at(number));
-    CHECK(gqa.at(number) > mqa.at(number));
-  }
-  for (const Json& row : output.json.at("rows")) {
-    CHECK(row.at("sharing_difference") == 0);
-    CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
-    CHECK(row.at("accuracy") > 0);
-    CHECK(row.at("accuracy") <= 1);
-  }
-  const Json& conversions = output.json.at("details").at("conversions");
-  REQUIRE(conversions.size() == 2);
-  for (const Json& conversion : conversions) {
-    const Json& losses = conversion.at("losses");
-    REQUIRE(losses.size() == 5);
-    CHECK(losses[0] == conversions[0].at("losses")[0]);  // the same MHA
-    CHECK(losses[1] != losses[0]);
-    CHECK(losses[2] != losses[1]);
-  }
-}
-
-TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
-  const std::vector<double> losses = measure_conversion({.heads = 2, .kv_heads = 2, .steps = 10}).losses;
-  CHECK(losses[1] == losses[0]);
-  CHECK(losses[4] < losses[1]);
-}
-
-TEST_CASE("lab heads: misuse is reported in one line") {
-  const TemporaryFolder folder;
-  const std::string out = folder / "lab";
-  check_error({"lab", "heads", "--gqa-groups", "3", "--out", out}, kFailure,
-              "3 key/value heads do not divide 8 heads");
-  check_error({"lab", "heads", "--seq", "64", "--out", out}, kFailure,
-              "64 tokens to decode, must be from 2 to seq - 1");
-  CHECK_FALSE(std::filesystem::exists(out));
 }

@@ -157,14 +157,21 @@ TEST_CASE("output: a folder in which another process works is refused") {
   CHECK(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
 }
 
-TEST_CASE("output: a comparison is not written over, unless it is to be") {
+TEST_CASE("output: a comparison is kept by the same one, and written over by another only if it is to be") {
   const TemporaryFolder folder;
   const std::string line =
       "compare --steps 2 --layers 1 --width 12 --batch 2 --variants mha-flash --quiet --out " +
       (folder / "cmp") + " >/dev/null 2>&1";
+  const auto with = [&](const std::string& option) {
+    return "compare " + option + line.substr(std::string("compare").size());
+  };
   CHECK(shell(line) == kSuccess);
-  CHECK(shell(line) == kFailure);
-  CHECK(shell("compare --overwrite" + line.substr(std::string("compare").size())) == kSuccess);
+  const auto saved = fs::last_write_time(folder / "cmp/mha-flash/state.safetensors");
+  CHECK(shell(line) == kSuccess);
+  CHECK(fs::last_write_time(folder / "cmp/mha-flash/state.safetensors") == saved);
+  CHECK(shell(with("--seed 2")) == kFailure);
+  CHECK(fs::last_write_time(folder / "cmp/mha-flash/state.safetensors") == saved);
+  CHECK(shell(with("--seed 2 --overwrite")) == kSuccess);
   CHECK(fs::exists(folder / "cmp/mha-flash/model.safetensors"));
   CHECK_FALSE(fs::exists(folder / "cmp/mha-flash.json"));
 }

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/train/run_program.h"
+#include "tilegrad/train/run/learning_rate.h"
 #include "tilegrad/train/run/metrics.h"
 #include "tilegrad/train/run/trainer.h"
 

@@ -17,6 +17,7 @@ struct Command {
 Command add_train_command(CLI::App& program);
 Command add_compare_command(CLI::App& program);
 Command add_sample_command(CLI::App& program);
+Command add_evaluate_command(CLI::App& program);
 Command add_check_command(CLI::App& program);
 Command add_attention_command(CLI::App& program);
 Command add_bench_command(CLI::App& program);

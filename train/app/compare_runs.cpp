@@ -3,18 +3,26 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
+#include <future>
 #include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/json.h"
 #include "tilegrad/base/lock.h"
 #include "tilegrad/base/process.h"
+#include "tilegrad/train/app/comparison_folder.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/report/comparison.h"
+#include "tilegrad/train/report/numbers.h"
 #include "tilegrad/train/report/profile_table.h"
+#include "tilegrad/train/report/run_groups.h"
 #include "tilegrad/train/report/run_page.h"
 #include "tilegrad/train/report/table.h"
 #include "tilegrad/train/run/dataset.h"
@@ -27,101 +35,156 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Half of the heads, or the largest number below it that divides them and is more than 1; 0 if there is none.
-Index default_gqa_heads(Index heads) {
-  for (Index kv_heads = heads / 2; kv_heads > 1; --kv_heads) {
-    if (heads % kv_heads == 0) return kv_heads;
-  }
-  return 0;
-}
-
 // What the variants decide is theirs, and shared heads start pooled unless it is said.
 std::string comparison_command(const RunConfig& base, const ComparisonOptions& options) {
+  if (options.variants.empty()) return "tilegrad compare" + options_of(base) + options.grid_options;
   std::string command = "tilegrad compare" + options_of(base, {"attention", "kv-heads", "kv-init"});
-  command += fmt::format(" --variants {}", fmt::join(options.variants, ","));
+  command += options.grid_options + fmt::format(" --variants {}", fmt::join(options.variants, ","));
   if (options.gqa_heads > 0) command += fmt::format(" --gqa-heads {}", options.gqa_heads);
   if (base.kv_init != KvInit::pooled) command += fmt::format(" --kv-init {}", name_of(base.kv_init));
   return command;
 }
 
-// "mha-flash-ckpt" -> mha, flash, ckpt
-std::vector<std::string> split(const std::string& name) {
-  std::vector<std::string> words;
-  std::size_t begin = 0;
-  for (std::size_t end; (end = name.find('-', begin)) != std::string::npos; begin = end + 1) {
-    words.push_back(name.substr(begin, end - begin));
+// Checks every run before the first one trains, and fills in the facts about the texts.
+std::vector<Variant> checked_variants(const RunConfig& base, const ComparisonOptions& options) {
+  std::vector<Variant> variants = make_variants(base, options);
+  for (Variant& variant : variants) {
+    RunConfig& c = variant.config;
+    c.validate();
+    std::error_code unreadable;  // which reading the text reports
+    const fs::file_status text = fs::status(c.text, unreadable);
+    check(!c.is_text() || !fs::exists(text) || fs::is_regular_file(text),
+          "compare: {}: is not a regular file, and each variant reads the text again", c.text);
+    c.model_for(make_dataset(c)->vocabulary());
   }
-  words.push_back(name.substr(begin));
-  return words;
+  return variants;
 }
 
-Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_heads) {
-  Variant variant = {.name = name, .config = base};
-  RunConfig& c = variant.config;
-  const std::map<std::string, Index> kv_heads = {
-      {"mha", base.model.attention.heads}, {"gqa", gqa_heads}, {"mqa", 1}};
-  const auto words = split(name);
-  const auto heads = kv_heads.find(words[0]);
-  std::size_t next = 1;
-  const auto take = [&](std::string_view word) {
-    const bool found = next < words.size() && words[next] == word;
-    if (found) ++next;
-    return found;
+// The peaks that an earlier call measured, of the runs that are kept.
+std::map<std::string, Index> known_peaks(const fs::path& folder) {
+  std::map<std::string, Index> peaks;
+  std::error_code unknown;
+  if (!fs::exists(folder / "compare.json", unknown)) return peaks;
+  const auto rows =
+      nlohmann::json::parse(read_file(folder / "compare.json"), nullptr, /*allow_exceptions=*/false);
+  for (const nlohmann::json& row : rows) {
+    if (row.is_object() && row.contains("peak_rss") && row["peak_rss"].is_number_integer()) {
+      peaks[row.value("variant", "")] = row["peak_rss"].get<Index>();
+    }
+  }
+  return peaks;
+}
+
+// Trains the runs of a comparison, several at a time if that is asked for.
+class Crew {
+ public:
+  Crew(const std::vector<Variant>& variants, const ComparisonOptions& options, const Console& console)
+      : variants_(variants), options_(options), console_(console), done_(variants.size()) {
+    for (const Variant& variant : variants) longest_ = std::max(longest_, variant.name.size());
+  }
+
+  // In the order of the variants; after an interrupt without those that were not begun.
+  std::vector<LoadedRun> run(const std::map<std::string, Index>& known_peaks) {
+    const auto work = [&] {
+      for (std::size_t i; !InterruptScope::requested() && (i = next_++) < variants_.size();) {
+        done_[i] = train(variants_[i], known_peaks);
+        report(*done_[i]);
+      }
+    };
+    std::vector<std::future<void>> workers;
+    for (Index i = 0; i < options_.jobs; ++i) workers.push_back(std::async(std::launch::async, work));
+    for (std::future<void>& worker : workers) worker.wait();
+    for (std::future<void>& worker : workers) worker.get();  // throws what it threw
+    std::vector<LoadedRun> runs;
+    for (std::optional<LoadedRun>& run : done_) {
+      if (run) runs.push_back(std::move(*run));
+    }
+    return runs;
+  }
+
+ private:
+  bool alone() const { return options_.jobs == 1; }
+  LoadedRun train(const Variant& variant, const std::map<std::string, Index>& known_peaks) const;
+  std::vector<std::string> arguments_of(const Variant& variant, Standing standing) const;
+  void report(const LoadedRun& run);
+
+  // What the process of a variant is to do; it writes the config.json of the run itself.
+  static fs::path task_file(const Variant& variant) {
+    return fs::path(variant.config.out).parent_path() / (variant.name + ".json");
+  }
+
+  // Those of one of several processes, so that together they have as many as one would have.
+  Index threads_of(const Variant& variant) const {
+    if (alone() || variant.config.threads > 0) return variant.config.threads;
+    return std::max<Index>(1, Index{std::thread::hardware_concurrency()} / options_.jobs);
+  }
+
+  const std::vector<Variant>& variants_;
+  const ComparisonOptions& options_;
+  const Console& console_;
+  std::size_t longest_ = 0;  // name
+  std::atomic<std::size_t> next_ = 0;
+  std::vector<std::optional<LoadedRun>> done_;
+  std::mutex reporting_;
+  std::size_t reported_ = 0;
+};
+
+// Lines of progress begin with the name, and stand below each other.
+std::vector<std::string> Crew::arguments_of(const Variant& variant, Standing standing) const {
+  std::vector<std::string> arguments = {"train"};
+  const auto add = [&](std::initializer_list<std::string> words) {
+    arguments.insert(arguments.end(), words.begin(), words.end());
   };
-  c.model.attention.kernel = take("naive") ? AttentionKernel::naive : AttentionKernel::flash;
-  if (c.model.attention.kernel == AttentionKernel::flash) take("flash");
-  const bool checkpointed = take("ckpt");
-  check(heads != kv_heads.end() && next == words.size(),
-        "compare: `{}` is not a variant: mha, gqa or mqa, then perhaps -naive or -flash, then perhaps -ckpt",
-        name);
-  c.model.attention.kv_heads = heads->second;
-  const CheckpointPolicy none;
-  if (!checkpointed) c.checkpoint = none;
-  if (checkpointed && c.checkpoint == none) c.checkpoint = EveryBlock{};
-  c.out = (fs::path(base.out) / name).string();
-  return variant;
-}
-
-// What the process of a variant is to do; it writes the config.json of the run itself.
-fs::path task_file(const Variant& variant) {
-  return fs::path(variant.config.out).parent_path() / (variant.name + ".json");
-}
-
-// How the process of a variant is started: its lines of progress begin with its name, and stand below each
-// other.
-std::vector<std::string> arguments_of(const Variant& variant, const ComparisonOptions& options) {
-  std::size_t longest = 0;
-  for (const std::string& name : options.variants) longest = std::max(longest, name.size());
-  const std::string label = options.json ? variant.name : fmt::format("{:<{}}", variant.name, longest);
-  std::vector<std::string> arguments = {"train",
-                                        "--repeat",
-                                        task_file(variant).string(),
-                                        "--out",
-                                        variant.config.out,
-                                        "--overwrite",
-                                        "--label",
-                                        label,
-                                        "--log-level",
-                                        "warn",
-                                        "--no-summary"};
-  if (options.quiet) arguments.push_back("--quiet");
-  if (options.json) arguments.push_back("--json");
-  if (options.profile) arguments.push_back("--profile");
+  if (standing == Standing::unfinished) {
+    add({"--resume", variant.config.out, "--threads", std::to_string(threads_of(variant))});
+  } else {
+    add({"--repeat", task_file(variant).string(), "--out", variant.config.out, "--overwrite"});
+  }
+  const std::string label = options_.json ? variant.name : fmt::format("{:<{}}", variant.name, longest_);
+  add({"--label", label, "--log-level", "warn", "--no-summary"});
+  if (options_.quiet || (!alone() && !options_.json)) add({"--quiet"});
+  if (options_.json) add({"--json"});
+  if (options_.profile) add({"--profile"});
   return arguments;
 }
 
-LoadedRun run_variant(const Variant& variant, const ComparisonOptions& options) {
-  write_file(task_file(variant), json_text(to_json(variant.config), 2) + "\n");
-  const ChildResult process = run_child(options.program, arguments_of(variant, options));
-  fs::remove(task_file(variant));
+LoadedRun Crew::train(const Variant& variant, const std::map<std::string, Index>& known_peaks) const {
+  const Standing standing = options_.overwrite ? Standing::absent : standing_of(variant);
+  const auto known = known_peaks.find(variant.name);
+  const Index peak_before = standing != Standing::absent && known != known_peaks.end() ? known->second : 0;
+  ChildResult process;
+  if (standing == Standing::unfinished) {
+    process = run_child(options_.program, arguments_of(variant, standing));
+  } else if (standing != Standing::finished) {
+    RunConfig task = variant.config;
+    task.threads = threads_of(variant);
+    write_file(task_file(variant), json_text(to_json(task), 2) + "\n");
+    process = run_child(options_.program, arguments_of(variant, standing));
+    fs::remove(task_file(variant));
+  }
+  process.peak_rss = std::max(process.peak_rss, peak_before);
   std::vector<std::string> warnings;
   LoadedRun run = {.name = variant.name, .config = variant.config};
   if (process.exit_code == kSuccess || process.exit_code == kInterrupted) {
     run = load_run(variant.config.out, warnings);
+    run.name = variant.name;
   }
   for (const std::string& warning : warnings) spdlog::warn("{}", warning);
   run.process = process;
   return run;
+}
+
+// A line for each run that has ended, where their own lines would be too many.
+void Crew::report(const LoadedRun& run) {
+  const std::lock_guard lock(reporting_);
+  ++reported_;
+  if (options_.quiet || options_.json || (alone() && options_.grid.empty())) return;
+  const EvaluationLine& last = run.summary.last;
+  const std::string result = last.step > 0 ? fmt::format("validation loss {:.4f}, accuracy {}", last.val_loss,
+                                                         format_percent(last.accuracy))
+                                           : "not evaluated";
+  console_.out << fmt::format("[{}/{}] {:<{}}  {}\n", reported_, variants_.size(), run.name, longest_, result)
+               << std::flush;
 }
 
 void write_results(const fs::path& folder, const std::vector<LoadedRun>& runs,
@@ -145,58 +208,32 @@ void show_results(const std::vector<LoadedRun>& runs, const fs::path& folder, bo
     console.out << format_table(profile_table(run.name, run.profile)) << "\n";
   }
   const Table table = results_table(runs);
-  console.out << format_table(table.columns, table.rows)
-              << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())
+  console.out << format_table(table.columns, table.rows);
+  if (const auto groups = groups_of(runs); has_repeats(groups)) {
+    console.out << "\n" << format_table(groups_table(groups)) << "\n" << finding_of_groups(groups) << "\n";
+  }
+  console.out << fmt::format("results: {}, report: {}\n", folder.string(), (folder / "report.html").string())
               << std::flush;
 }
 
 }  // namespace
 
-std::vector<Variant> make_variants(const RunConfig& base, const ComparisonOptions& options) {
-  const Index gqa_heads =
-      options.gqa_heads > 0 ? options.gqa_heads : default_gqa_heads(base.model.attention.heads);
-  std::vector<Variant> variants;
-  for (const std::string& name : options.variants) {
-    Variant variant = make_variant(base, name, gqa_heads);
-    if (variant.config.model.attention.kv_heads == 0) {
-      check(!options.keep_all, "compare: {}: {} heads have no divisor between 1 and themselves", name,
-            base.model.attention.heads);
-      spdlog::info("{} left out: {} heads have no divisor between 1 and themselves", name,
-                   base.model.attention.heads);
-      continue;
-    }
-    const bool twice = std::any_of(variants.begin(), variants.end(),
-                                   [&](const Variant& other) { return other.name == name; });
-    check(!twice, "compare: the variant {} is named twice", name);
-    variants.push_back(std::move(variant));
-  }
-  return variants;
+std::string comparison_folder(const RunConfig& base, const ComparisonOptions& options) {
+  if (!holds_results(base.out)) return base.out;
+  return folder_to_go_on(base.out, checked_variants(base, options)).string();
 }
 
 int run_comparison(const RunConfig& base, const ComparisonOptions& options, const Console& console) {
-  base.validate();
-  std::error_code unreadable;  // which reading the text reports
-  const fs::file_status text = fs::status(base.text, unreadable);
-  check(!base.is_text() || !fs::exists(text) || fs::is_regular_file(text),
-        "compare: {}: is not a regular file, and each variant reads the text again", base.text);
-  RunConfig with_facts = base;
-  const Index vocabulary = make_dataset(with_facts)->vocabulary();
-  const auto variants = make_variants(with_facts, options);
-  for (const Variant& variant : variants)
-    variant.config.model_for(vocabulary);  // before the first one trains
-
+  const auto variants = checked_variants(base, options);
   const fs::path folder(base.out);
-  if (!options.overwrite) check_free(folder);
+  if (!options.overwrite) check_usable(folder, variants);
   const FolderLock lock(folder);
-  fs::remove(folder / "compare.json");  // of an earlier comparison, whose variants are no longer meant
-  const Environment environment = current_environment(comparison_command(with_facts, options));
+  const auto peaks = known_peaks(folder);
+  if (options.overwrite) fs::remove(folder / "compare.json");  // whose variants are no longer meant
+  const Environment environment = current_environment(comparison_command(base, options));
   write_environment(RunFolder(folder).environment_file(), environment);
-  std::vector<LoadedRun> runs;
   const InterruptScope interrupt;
-  for (const Variant& variant : variants) {
-    if (InterruptScope::requested()) break;
-    runs.push_back(run_variant(variant, options));
-  }
+  const std::vector<LoadedRun> runs = Crew(variants, options, console).run(peaks);
   write_results(folder, runs, environment);
   show_results(runs, folder, options.json, console);
 

@@ -12,9 +12,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 8> kRunFiles = {
-    "config.json",  "metrics.jsonl", "memory.jsonl",      "environment.json",
-    "profile.json", "ops.json",      "model.safetensors", "state.safetensors"};
+constexpr std::array<std::string_view, 11> kRunFiles = {
+    "config.json",  "metrics.jsonl", "memory.jsonl",     "environment.json",
+    "profile.json", "ops.json",      "best.safetensors", "model.safetensors",
+    "curves.csv",   "tensorboard",   "state.safetensors"};
 constexpr std::string_view kComparison = "compare.json";
 
 bool is_there(const fs::path& file) {
@@ -23,7 +24,9 @@ bool is_there(const fs::path& file) {
 }
 
 bool holds_run(const fs::path& folder) {
-  return std::any_of(kRunFiles.begin(), kRunFiles.end(), [&](auto name) { return is_there(folder / name); });
+  // A comparison has curves, too.
+  return std::any_of(kRunFiles.begin(), kRunFiles.end(),
+                     [&](auto name) { return name != "curves.csv" && is_there(folder / name); });
 }
 
 void move_run(const fs::path& from, const fs::path& to) {
@@ -37,7 +40,7 @@ void move_run(const fs::path& from, const fs::path& to) {
 void remove_run(const fs::path& folder) {
   for (const std::string_view name : kRunFiles) {
     std::error_code error;
-    fs::remove(folder / name, error);
+    fs::remove_all(folder / name, error);
     check(!error, "{}: cannot be removed: {}", (folder / name).string(), error.message());
   }
 }

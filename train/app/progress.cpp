@@ -6,6 +6,7 @@
 
 #include "tilegrad/base/format.h"
 #include "tilegrad/base/json.h"
+#include "tilegrad/train/report/numbers.h"
 
 namespace tilegrad::train {
 
@@ -36,7 +37,7 @@ double Progress::seconds_left() const {
 std::string Progress::line(bool with_evaluation) const {
   std::string text = fmt::format("step {}/{}  loss {:.4f}", last_.step, options_.steps, last_.loss);
   if (evaluation_ && with_evaluation) {
-    text += fmt::format("  val {:.4f}  acc {:.1f} %", evaluation_->loss, 100 * evaluation_->accuracy);
+    text += fmt::format("  val {:.4f}  acc {}", evaluation_->loss, format_percent(evaluation_->accuracy));
   }
   text += fmt::format("  {} tok/s  {}", format_count(last_.tokens_per_s), format_bytes(last_.peak_bytes));
   const bool done = last_.step == options_.steps;

@@ -10,6 +10,7 @@
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/run/presets.h"
 #include "tilegrad/train/run/run_command_line.h"
+#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 
@@ -77,7 +78,7 @@ bool RunOptions::on_command_line(std::string_view setting) const {
 }
 
 bool RunOptions::given(std::string_view setting) const {
-  return on_command_line(setting) || in_file_.contains(setting);
+  return on_command_line(setting) || in_file_.contains(setting) || in_source_.contains(setting);
 }
 
 void RunOptions::read_config_file() {
@@ -98,8 +99,39 @@ void RunOptions::read_config_file() {
       given_, file);
 }
 
+// What the weights of --from belong to.
+void RunOptions::read_source() {
+  check(!on_command_line("from") || !given_.from.empty(), "from: names no run");
+  if (given_.from.empty()) return;
+  const RunConfig source = weights_at(given_.from).folder.read_config();
+  const bool other_data = given("task") || given("text");
+  for_each_setting(
+      [&](const Setting& setting, auto& to, const auto& from) {
+        const bool is_data = setting.group == kDataGroup;
+        if (!comes_with_weights(setting) || given(setting.name) || (is_data && other_data)) return;
+        if (setting.name == (source.is_text() ? "task" : "text")) return;
+        in_source_.insert(setting.name);
+        to = from;
+      },
+      given_, source);
+}
+
+// What was asked for by name and would change nothing is a misunderstanding.
+void RunOptions::check_effects(const RunConfig& c) const {
+  const auto check_effect = [&](std::string_view setting, bool has_effect, const std::string& with) {
+    check(has_effect || !on_command_line(setting), "{}: has no effect with {}", setting, with);
+  };
+  const std::string data = c.is_text() ? "--text" : fmt::format("--task {}", name_of(c.task.kind));
+  for (const std::string_view setting : {"length", "symbols"}) check_effect(setting, !c.is_text(), data);
+  for (const std::string_view setting : {"pairs", "filler"}) {
+    check_effect(setting, !c.is_text() && c.task.kind == data::TaskKind::recall, data);
+  }
+  check_effect("min-lr", c.schedule != LrSchedule::constant, "--schedule constant");
+}
+
 RunConfig RunOptions::resolve() {
   read_config_file();
+  read_source();
   check(!given("task") || !given("text"), "task, text: only one of them can be learned");
   check(!given("text") || !given_.text.empty(), "text: names no file");
   RunConfig config = given("text")   ? text_preset()
@@ -113,6 +145,8 @@ RunConfig RunOptions::resolve() {
   derive_settings(config, [&](std::string_view setting) { return given(setting); });
   check_name("out", config.out);
   check_name("text", config.text);
+  check_name("from", config.from);
+  check_effects(config);
   return config;
 }
 

@@ -11,7 +11,8 @@
 namespace tilegrad::train {
 
 /// The settings of a run as options of a command, in groups. A setting is decided in layers, of which a later
-/// one wins: program defaults, the preset of the task or text, the file of --config, the command line.
+/// one wins: program defaults, the preset of the task or text, data and model of the run of --from, the file of
+/// --config, the command line.
 class RunOptions {
  public:
   /// Adds an option for every setting, and --config.
@@ -30,7 +31,7 @@ class RunOptions {
   /// setting was given, because a repeated run is the same one.
   RunConfig resolve_repeated(const RunConfig& saved, std::string_view file);
 
-  /// Whether the command line or the file of --config says something about it.
+  /// Whether the command line, the file of --config or the run of --from says something about it.
   bool given(std::string_view setting) const;
   bool on_command_line(std::string_view setting) const;
 
@@ -38,10 +39,12 @@ class RunOptions {
   template <class T>
   void add(const Setting& setting, T& field);
   void read_config_file();
+  void read_source();
+  void check_effects(const RunConfig& config) const;
 
   CLI::App& command_;
   RunConfig given_;  // only the fields that were given mean anything
-  std::set<std::string_view> in_file_;
+  std::set<std::string_view> in_file_, in_source_;
   std::string config_file_;
 };
 

@@ -3,23 +3,20 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cmath>
-#include <nlohmann/json.hpp>
 #include <optional>
 
-#include "tilegrad/base/format.h"
+#include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
-#include "tilegrad/base/json.h"
 #include "tilegrad/base/lock.h"
 #include "tilegrad/nn/weights.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/progress.h"
+#include "tilegrad/train/app/run_summary.h"
 #include "tilegrad/train/measure/chrome_trace.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/profiler.h"
-#include "tilegrad/train/measure/statistics.h"
-#include "tilegrad/train/report/profile_table.h"
-#include "tilegrad/train/report/table.h"
+#include "tilegrad/train/report/comparison.h"
+#include "tilegrad/train/report/event_file.h"
 #include "tilegrad/train/run/metrics.h"
 #include "tilegrad/train/run/run_command_line.h"
 #include "tilegrad/train/run/run_folder.h"
@@ -28,17 +25,6 @@
 namespace tilegrad::train {
 
 namespace {
-
-// What the summary reports.
-struct Outcome {
-  std::vector<double> ms;  // of each step
-  StepReport last;
-  StepReport highest;  // the step that needed most memory
-  double train_loss = 0;
-  std::optional<Evaluation> evaluation;
-  std::optional<Profile> profile;
-  bool interrupted = false;
-};
 
 // Checks all that can be checked before anything is written, and returns the folder of the run.
 std::string claimable_folder(const RunConfig& config, const RunControl& control) {
@@ -55,7 +41,9 @@ class TrainingRun {
         trainer_(config),
         folder_(config.out),
         metrics_((prepare_folder(), folder_.metrics_file()),
-                 control.resume ? MetricsWriter::Start::append : MetricsWriter::Start::empty) {}
+                 control.resume ? MetricsWriter::Start::append : MetricsWriter::Start::empty) {
+    if (control.tensorboard) events_.emplace(folder_.events_folder(), trainer_.state().step, wall_time_now());
+  }
 
   Outcome run(const Console& console);
   Trainer& trainer() { return trainer_; }
@@ -69,6 +57,8 @@ class TrainingRun {
       if (!lost.empty()) spdlog::warn("{}", lost);
       folder_.write_config(trainer_.config());
     } else {
+      // Before the folder is touched, which may be the one that the weights are from.
+      if (!trainer_.config().from.empty()) weights_at(trainer_.config().from).load(trainer_.model());
       if (holds_results(folder_.path())) previous_.emplace(folder_);
       folder_.start(trainer_.config());
       write_environment(folder_.environment_file(),
@@ -84,6 +74,10 @@ class TrainingRun {
   bool evaluation_due();
   void evaluate(Outcome& outcome, Progress& progress);
   void save();
+  void save_best();
+  bool is_last(const Evaluation& evaluation) const;
+  std::string stop_reason() const;
+  void write_curves() const;
 
   RunControl control_;
   FolderLock lock_;
@@ -91,6 +85,7 @@ class TrainingRun {
   RunFolder folder_;
   std::optional<PreviousRun> previous_;
   MetricsWriter metrics_;
+  std::optional<EventFile> events_;
   std::optional<Profiler> profiler_;
   Index done_ = 0;        // steps of this call of the program
   bool unsaved_ = false;  // something changed since the last save
@@ -120,6 +115,21 @@ void TrainingRun::save() {
   previous_.reset();
 }
 
+// The state first, so that a best.safetensors is never of a step that the run may not come to again.
+void TrainingRun::save_best() {
+  const TrainState& state = trainer_.state();
+  if (!trainer_.config().best || state.step == 0 || state.evaluations.best_step != state.step) return;
+  if (unsaved_) save();
+  folder_.save_best(trainer_);
+}
+
+std::string TrainingRun::stop_reason() const {
+  const RunConfig& c = trainer_.config();
+  return trainer_.state().step < c.steps
+             ? train::stop_reason(c.stop_when, c.patience, trainer_.state().evaluations)
+             : "";
+}
+
 // Of the second step, because the first one makes what later ones find: gradients and optimiser state.
 StepReport TrainingRun::step(Profiler* profiler) {
   const Index number = trainer_.state().step + 1;
@@ -147,6 +157,7 @@ void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
   outcome.ms.push_back(outcome.last.ms);
   if (outcome.last.peak_bytes > outcome.highest.peak_bytes) outcome.highest = outcome.last;
   metrics_.write(outcome.last);
+  if (events_) events_->write(outcome.last, wall_time_now());
   progress.step(outcome.last);
 }
 
@@ -157,19 +168,45 @@ bool TrainingRun::evaluation_due() {
   return state.loss_count > 0 && (state.step % c.eval_every == 0 || state.step == c.steps);
 }
 
-// An interrupt ends the evaluation, which then takes place when the run is resumed.
+// Every evaluation takes the same part of the held-out data, to cost little, so that the best of them can be told;
+// the last one then takes all of it. An interrupt ends the evaluation, which takes place when the run is resumed.
 void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
-  // The last evaluation takes all held-out data; earlier ones a fixed part of it, to cost little.
   constexpr Index kExamplesOnTheWay = 512;
   const Index step = trainer_.state().step;
-  const Evaluation evaluation =
-      trainer_.evaluate(step == trainer_.config().steps ? 0 : kExamplesOnTheWay, &InterruptScope::requested);
+  const Evaluation part = trainer_.evaluate(kExamplesOnTheWay, &InterruptScope::requested);
+  Evaluation evaluation = part;
+  if (!part.whole && is_last(part)) evaluation = trainer_.evaluate(0, &InterruptScope::requested);
   if (InterruptScope::requested()) return;
   outcome.evaluation = evaluation;
-  outcome.train_loss = trainer_.take_mean_loss();
+  outcome.train_loss = trainer_.record(part);
   unsaved_ = true;
   metrics_.write(step, outcome.train_loss, evaluation);
+  if (events_) {
+    events_->write({.step = step,
+                    .train_loss = outcome.train_loss,
+                    .val_loss = evaluation.loss,
+                    .accuracy = evaluation.accuracy,
+                    .exact = evaluation.exact},
+                   wall_time_now());
+  }
   progress.evaluation(evaluation);
+  save_best();
+}
+
+// Whether the run ends with an evaluation that comes to this.
+bool TrainingRun::is_last(const Evaluation& evaluation) const {
+  const RunConfig& c = trainer_.config();
+  const Index step = trainer_.state().step;
+  EvaluationHistory history = trainer_.state().evaluations;
+  history.add(step, evaluation);
+  return step == c.steps || !train::stop_reason(c.stop_when, c.patience, history).empty();
+}
+
+void TrainingRun::write_curves() const {
+  std::vector<std::string> damage;  // which loading the run for a report tells
+  LoadedRun run = {.name = "loss"};
+  run.metrics = read_metrics(folder_.metrics_file(), damage);
+  write_file(folder_.curves_file(), curves_csv({std::move(run)}));
 }
 
 Outcome TrainingRun::run(const Console& console) {
@@ -181,91 +218,24 @@ Outcome TrainingRun::run(const Console& console) {
   Progress progress(
       console, {.steps = c.steps, .label = control_.label, .quiet = control_.quiet, .json = control_.json});
   if (evaluation_due()) evaluate(outcome, progress);
-  for (Index step = first; step < end && !InterruptScope::requested(); ++step) {
+  save_best();  // which an earlier call of the program may not have come to
+  outcome.stopped = stop_reason();
+  for (Index step = first; step < end && outcome.stopped.empty() && !InterruptScope::requested(); ++step) {
     one_step(outcome, progress);
     if (step + 1 == c.steps) save();  // the last evaluation may take long
     if (evaluation_due()) evaluate(outcome, progress);
+    outcome.stopped = stop_reason();
     if (c.save_every > 0 && (step + 1) % c.save_every == 0) save();
   }
   if (unsaved_) save();
-  outcome.interrupted = InterruptScope::requested() && (trainer_.state().step < end || evaluation_due());
+  write_curves();
+  outcome.interrupted = InterruptScope::requested() && outcome.stopped.empty() &&
+                        (trainer_.state().step < end || evaluation_due());
   if (outcome.profile && outcome.interrupted && done_ < kLastProfiled) {
     outcome.profile->interrupted = true;
     train::write_profile(folder_.ops_file(), *outcome.profile);
   }
   return outcome;
-}
-
-std::string describe_peak(const StepReport& report) {
-  std::string text = format_bytes(report.peak_bytes) + " tracked:";
-  for (std::size_t i = 0; i < memory::kCategories; ++i) {
-    text += fmt::format("{} {} {}", i == 0 ? "" : ",", memory::to_string(static_cast<memory::Category>(i)),
-                        format_bytes(report.at_peak[i]));
-  }
-  return text;
-}
-
-// The kernel and what makes this attention another function than the plain one.
-std::string describe_attention(const nn::AttentionConfig& a) {
-  std::string text = fmt::format("{}, {} positions", name_of(a.kernel), name_of(a.positions));
-  if (a.window) text += fmt::format(", window {}", *a.window);
-  if (a.softcap) text += fmt::format(", softcap {}", *a.softcap);
-  if (a.sinks) text += ", sinks";
-  return text;
-}
-
-void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) {
-  const RunConfig& c = trainer.config();
-  const nn::TransformerConfig& m = trainer.model().config;
-  const auto line = [&](std::string_view what, const std::string& value) {
-    out << fmt::format("  {:<12} {}\n", what, value);
-  };
-  out << fmt::format("{}: {} of {} steps{}\n", c.data_name(), trainer.state().step, c.steps,
-                     outcome.interrupted ? ", interrupted" : "");
-  line("model", fmt::format("{} layers, {} heads, {} key/value heads, width {}, {} parameters", m.layers,
-                            m.attention.heads, m.attention.kv_heads, m.width,
-                            nn::count(nn::parameters(trainer.model()))));
-  line("attention", describe_attention(m.attention));
-  if (outcome.evaluation) {
-    const Evaluation& e = *outcome.evaluation;
-    line("loss", fmt::format("train {:.4f}, validation {:.4f}", outcome.train_loss, e.loss));
-    line("accuracy",
-         fmt::format("{:.2f} % of the answers, {:.2f} % of the sequences", 100 * e.accuracy, 100 * e.exact));
-  }
-  if (!outcome.ms.empty()) {
-    const double ms = median(outcome.ms);
-    line("speed", fmt::format("{:.2f} ms a step (median), {} tokens/s", ms,
-                              format_count(outcome.last.tokens_per_s * outcome.last.ms / ms)));
-    line("peak memory", describe_peak(outcome.highest));
-  }
-  line("results", c.out);
-  if (outcome.profile) {
-    line("profile", fmt::format("{}{}, in {}", outcome.profile->of,
-                                outcome.profile->interrupted ? ", then came the interrupt" : "",
-                                RunFolder(c.out).profile_file().string()));
-    out << "\n" << format_table(profile_table(std::string(c.data_name()), *outcome.profile));
-  }
-  out << std::flush;
-}
-
-// The same as one JSON object; what is not known is null.
-std::string summary_json(Trainer& trainer, const Outcome& outcome) {
-  const RunConfig& c = trainer.config();
-  const double unknown = std::nan("");
-  const auto e =
-      outcome.evaluation.value_or(Evaluation{.loss = unknown, .accuracy = unknown, .exact = unknown});
-  nlohmann::ordered_json json = {{"out", c.out},
-                                 {"step", trainer.state().step},
-                                 {"interrupted", outcome.interrupted},
-                                 {"parameters", nn::count(nn::parameters(trainer.model()))},
-                                 {"train_loss", outcome.evaluation ? outcome.train_loss : unknown},
-                                 {"val_loss", e.loss},
-                                 {"accuracy", e.accuracy},
-                                 {"exact", e.exact},
-                                 {"ms_per_step", outcome.ms.empty() ? unknown : median(outcome.ms)},
-                                 {"peak_bytes", outcome.highest.peak_bytes}};
-  if (outcome.profile) json["profile"] = to_json(*outcome.profile);
-  return json_text(json) + "\n";
 }
 
 }  // namespace
@@ -277,7 +247,7 @@ int run_training(const RunConfig& config, const RunControl& control, const Conso
                trainer.config().data_name(), nn::count(nn::parameters(trainer.model())), trainer.state().step,
                trainer.config().out);
   const Outcome outcome = run.run(console);
-  if (control.summary && control.json) console.out << summary_json(trainer, outcome) << std::flush;
+  if (control.summary && control.json) print_summary_json(console.out, trainer, outcome);
   if (control.summary && !control.json) print_summary(console.out, trainer, outcome);
   return outcome.interrupted ? kInterrupted : kSuccess;
 }

@@ -14,6 +14,7 @@ struct LabOptions {
   std::filesystem::path program = "/proc/self/exe";  ///< `tilegrad`, which measures each variant
   int rounds = 3;                                    ///< of timed measurements
   bool profile = false;                              ///< report what each op costs, in all that is timed
+  bool explain = false;                              ///< print what each column means
   std::string command = {};                          ///< that repeats the lab
 };
 

@@ -5,9 +5,21 @@
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/statistics.h"
+#include "tilegrad/train/report/column_meanings.h"
 #include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
+
+namespace {
+
+// A line a column, the sentences below each other.
+std::string meanings(const std::vector<Table>& tables) {
+  std::string text = "what the columns mean\n";
+  for (const auto& row : column_meanings(tables).rows) text += fmt::format("  {:<30}  {}\n", row[0], row[1]);
+  return text;
+}
+
+}  // namespace
 
 Timing timing_of(const std::vector<double>& ms) {
   const Quartiles q = quartiles(ms);
@@ -25,6 +37,8 @@ void publish(const LabOptions& options, const LabResult& result, const Console& 
   for (const auto& [key, value] : configuration.items()) report.facts.emplace_back(key, text_of(value));
   for (auto& fact : facts_of(environment)) report.facts.push_back(std::move(fact));
   for (Table& table : profile_tables(options)) report.tables.push_back(std::move(table));
+  const std::vector<Table> printed = report.tables;
+  report.tables.push_back(column_meanings(printed));
   const OrderedJson json = {{"configuration", configuration},
                             {"rows", result.rows},
                             {"details", result.details},
@@ -33,7 +47,8 @@ void publish(const LabOptions& options, const LabResult& result, const Console& 
   write_file(folder / (result.name + ".csv"), csv_of(result.rows));
   write_environment(RunFolder(folder).environment_file(), environment);
   write_report(folder / "report.html", report);
-  for (const Table& table : report.tables) console.out << format_table(table) << "\n";
+  for (const Table& table : printed) console.out << format_table(table) << "\n";
+  if (options.explain) console.out << meanings(printed) << "\n";
   console.out << result.report.finding << "\n" << fmt::format("results: {}\n", options.out) << std::flush;
 }
 

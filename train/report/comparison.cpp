@@ -8,6 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "tilegrad/base/format.h"
+#include "tilegrad/train/measure/csv.h"
+#include "tilegrad/train/report/numbers.h"
+#include "tilegrad/train/report/run_groups.h"
 
 namespace tilegrad::train {
 
@@ -37,7 +40,8 @@ struct Column {
 
 std::string plain(const Json& value) { return value.dump(); }
 std::string loss(const Json& value) { return fmt::format("{:.4f}", value.get<double>()); }
-std::string percent(const Json& value) { return fmt::format("{:.1f} %", 100 * value.get<double>()); }
+std::string percent(const Json& value) { return format_percent(value.get<double>()); }
+std::string bits(const Json& value) { return fmt::format("{:.3f}", value.get<double>()); }
 std::string fixed(const Json& value) { return fmt::format("{:.2f}", value.get<double>()); }
 std::string scientific(const Json& value) { return fmt::format("{:.1e}", value.get<double>()); }
 std::string count(const Json& value) { return format_count(value.get<double>()); }
@@ -52,6 +56,12 @@ Json evaluated(const LoadedRun& run, const LoadedRun&) {
   return last.step > 0 ? Json(last.*Field) : Json();
 }
 
+// Of a text; null for a task, whose tokens are no bytes.
+Json bits_per_byte(const LoadedRun& run, const LoadedRun&) {
+  const EvaluationLine& last = run.summary.last;
+  return run.config.is_text() && last.step > 0 ? Json(bits_of(last.val_loss)) : Json();
+}
+
 constexpr Column kColumns[] = {
     {"exit_code", "", [](auto& run, auto&) -> Json { return run.process.exit_code; }},
     {"parameters", "parameters", [](auto& run, auto&) -> Json { return run.parameters; }, plain},
@@ -60,6 +70,7 @@ constexpr Column kColumns[] = {
     {"steps", "steps", [](auto& run, auto&) -> Json { return run.metrics.steps.size(); }, plain},
     {"train_loss", "train loss", evaluated<&EvaluationLine::train_loss>, loss},
     {"val_loss", "val loss", evaluated<&EvaluationLine::val_loss>, loss},
+    {"bits_per_byte", "bits a byte", bits_per_byte, bits},
     {"accuracy", "accuracy", evaluated<&EvaluationLine::accuracy>, percent},
     {"exact", "", evaluated<&EvaluationLine::exact>},
     {"ms_per_step", "ms a step", [](auto& run, auto&) -> Json { return run.summary.ms_per_step; }, fixed},
@@ -76,18 +87,25 @@ std::string cell(const Column& column, const Json& value) {
   return unknown ? "-" : column.text(value);
 }
 
+// Whether a column stands in a table; bits a byte do where a text was learned.
+bool is_shown(const Column& column, const Runs& runs) {
+  const auto has_value = [&](const LoadedRun& run) { return !column.value(run, runs[0]).is_null(); };
+  return !column.heading.empty() &&
+         (column.key != "bits_per_byte" || std::any_of(runs.begin(), runs.end(), has_value));
+}
+
 }  // namespace
 
 Table results_table(const Runs& runs) {
   Table table = {.title = "Results", .columns = {"run"}};
   for (const Column& column : kColumns) {
-    if (!column.heading.empty()) table.columns.emplace_back(column.heading);
+    if (is_shown(column, runs)) table.columns.emplace_back(column.heading);
   }
   for (const LoadedRun& run : runs) {
     std::vector<std::string>& row = table.rows.emplace_back();
     row.push_back(run.name);
     for (const Column& column : kColumns) {
-      if (!column.heading.empty()) row.push_back(cell(column, column.value(run, runs[0])));
+      if (is_shown(column, runs)) row.push_back(cell(column, column.value(run, runs[0])));
     }
   }
   return table;
@@ -95,19 +113,41 @@ Table results_table(const Runs& runs) {
 
 Json results_json(const Runs& runs) {
   Json rows = Json::array();
+  std::map<const LoadedRun*, std::string> group_of;
+  for (const RunGroup& group : groups_of(runs)) {
+    for (const LoadedRun* run : group.runs) group_of[run] = group.name;
+  }
   for (const LoadedRun& run : runs) {
-    Json& row = rows.emplace_back(Json{{"variant", run.name}});
+    Json& row =
+        rows.emplace_back(Json{{"variant", run.name}, {"group", group_of[&run]}, {"seed", run.config.seed}});
     for (const Column& column : kColumns) row[column.key] = column.value(run, runs[0]);
     if (run.profile.calls > 0) row["profile"] = to_json(run.profile);
   }
   return rows;
 }
 
+std::string results_csv(const Runs& runs) {
+  std::string text;
+  for (const Json& row : results_json(runs)) {
+    std::vector<std::string> keys, cells;
+    for (const auto& [key, value] : row.items()) {
+      if (value.is_structured()) continue;  // a profile is a table of its own
+      keys.push_back(key);
+      const bool unknown =
+          value.is_null() || (value.is_number_float() && !std::isfinite(value.get<double>()));
+      cells.push_back(unknown ? "" : value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    if (text.empty()) text = csv({keys});
+    text += csv({cells});
+  }
+  return text;
+}
+
 std::string curves_csv(const Runs& runs) {
-  std::string csv = "step";
-  for (const LoadedRun& run : runs) csv += "," + run.name;
-  for (const LoadedRun& run : runs) csv += "," + run.name + " val_loss";
-  csv += "\n";
+  std::vector<std::string> heading = {"step"};
+  for (const LoadedRun& run : runs) heading.push_back(run.name);
+  for (const LoadedRun& run : runs) heading.push_back(run.name + " val_loss");
+  std::string text = csv({heading});
 
   std::size_t steps = 0;
   std::vector<std::map<Index, double>> evaluations;
@@ -117,17 +157,17 @@ std::string curves_csv(const Runs& runs) {
     for (const EvaluationLine& e : run.metrics.evaluations) by_step[e.step] = e.val_loss;
   }
   for (std::size_t i = 0; i < steps; ++i) {
-    csv += fmt::format("{}", i + 1);
+    text += fmt::format("{}", i + 1);
     for (const LoadedRun& run : runs) {
-      csv += i < run.metrics.steps.size() ? fmt::format(",{}", run.metrics.steps[i].loss) : ",";
+      text += i < run.metrics.steps.size() ? fmt::format(",{}", run.metrics.steps[i].loss) : ",";
     }
     for (const auto& by_step : evaluations) {
       const auto found = by_step.find(static_cast<Index>(i) + 1);
-      csv += found != by_step.end() ? fmt::format(",{}", found->second) : ",";
+      text += found != by_step.end() ? fmt::format(",{}", found->second) : ",";
     }
-    csv += "\n";
+    text += "\n";
   }
-  return csv;
+  return text;
 }
 
 }  // namespace tilegrad::train

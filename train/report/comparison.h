@@ -16,6 +16,9 @@ Table results_table(const std::vector<LoadedRun>& runs);
 /// run, the content of compare.json.
 nlohmann::ordered_json results_json(const std::vector<LoadedRun>& runs);
 
+/// The same as CSV, a line a run; what is not known is empty.
+std::string results_csv(const std::vector<LoadedRun>& runs);
+
 /// A line for each step: the step, then for each run its loss, then for each its validation loss, empty where
 /// there is none.
 std::string curves_csv(const std::vector<LoadedRun>& runs);

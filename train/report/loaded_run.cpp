@@ -1,6 +1,7 @@
 #include "tilegrad/train/report/loaded_run.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 
 #include "tilegrad/base/file.h"
@@ -76,6 +77,15 @@ std::vector<Place> places_in(const fs::path& folder, std::vector<std::string>& w
   return places;
 }
 
+// When a file was last written, in seconds since 1970; 0 if it is missing.
+double time_of(const fs::path& file) {
+  std::error_code missing;
+  const auto time = fs::last_write_time(file, missing);
+  if (missing) return 0;
+  const auto since_1970 = std::chrono::file_clock::to_sys(time).time_since_epoch();
+  return std::chrono::duration<double>(since_1970).count();
+}
+
 // Runs f; what it throws becomes a warning.
 template <class F>
 void tolerate(std::vector<std::string>& warnings, F&& f) {
@@ -107,6 +117,7 @@ LoadedRun load_run(const fs::path& path, std::vector<std::string>& warnings) {
   tolerate(warnings, [&] { run.memory = read_memory_timeline(folder.memory_file(), warnings); });
   tolerate(warnings, [&] { run.profile = read_profile(folder.ops_file(), warnings); });
   run.summary = summary_of(run.metrics);
+  run.ended = time_of(folder.metrics_file());
   return run;
 }
 

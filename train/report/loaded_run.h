@@ -23,6 +23,7 @@ struct LoadedRun {
   Index kv_bytes_per_token = 0;
   Metrics metrics = {};
   MetricsSummary summary = {};
+  double ended = 0;  ///< when metrics.jsonl was last written, in seconds since 1970
   MemoryTimeline memory = {};
   Profile profile = {};  ///< without calls if there is none
 };

@@ -25,11 +25,18 @@ ordered_json to_json(const std::vector<std::pair<double, double>>& pairs) {
   return json;
 }
 
+ordered_json to_json(const Series& s) {
+  auto spread = ordered_json::array();
+  for (const auto& [x, low, high] : s.spread) spread.push_back({x, low, high});
+  return {{"name", s.name},
+          {"points", to_json(s.points)},
+          {"shaded", to_json(s.shaded)},
+          {"spread", std::move(spread)}};
+}
+
 ordered_json to_json(const Chart& chart) {
   auto series = ordered_json::array(), bands = ordered_json::array();
-  for (const Series& s : chart.series) {
-    series.push_back({{"name", s.name}, {"points", to_json(s.points)}, {"shaded", to_json(s.shaded)}});
-  }
+  for (const Series& s : chart.series) series.push_back(to_json(s));
   for (const Band& b : chart.bands) bands.push_back({{"from", b.from}, {"to", b.to}, {"name", b.name}});
   return {{"title", chart.title},
           {"note", chart.note},
@@ -91,6 +98,8 @@ void write_report(const std::filesystem::path& file, const Report& report) {
                                       {"{{page.css}}", std::string(kPageCss)},
                                       {"{{report}}", script_json(to_json(report))},
                                       {"{{chart.js}}", std::string(kChartJs)},
+                                      {"{{look.js}}", std::string(kLookJs)},
+                                      {"{{charts.js}}", std::string(kChartsJs)},
                                       {"{{page.js}}", std::string(kPageJs)}}));
 }
 

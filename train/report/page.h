@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -19,6 +20,8 @@ struct Series {
   std::string name = {};
   std::vector<std::pair<double, double>> points = {};  ///< (x, y); NaN or Inf leaves a gap
   std::vector<std::pair<double, double>> shaded = {};  ///< lines: the area below is filled from x to x
+  std::vector<std::array<double, 3>> spread =
+      {};  ///< (x, low, high): a band around a line, a whisker on a bar
 };
 
 /// A stretch of the x axis with a name, drawn behind the series.

@@ -7,6 +7,8 @@ namespace tilegrad::train {
 
 extern const std::string_view kPageHtml;  ///< train/report/page.html, with a {{mark}} for each of the others
 extern const std::string_view kPageCss;   ///< train/report/page.css
+extern const std::string_view kLookJs;    ///< train/report/look.js
+extern const std::string_view kChartsJs;  ///< train/report/charts.js
 extern const std::string_view kPageJs;    ///< train/report/page.js
 extern const std::string_view kChartJs;   ///< Chart.js
 

@@ -7,9 +7,12 @@
 #include <map>
 
 #include "tilegrad/base/format.h"
+#include "tilegrad/train/report/column_meanings.h"
 #include "tilegrad/train/report/comparison.h"
-#include "tilegrad/train/report/memory_chart.h"
+#include "tilegrad/train/report/numbers.h"
 #include "tilegrad/train/report/profile_table.h"
+#include "tilegrad/train/report/run_charts.h"
+#include "tilegrad/train/report/run_groups.h"
 
 namespace tilegrad::train {
 
@@ -38,6 +41,26 @@ std::string shared_value(const Runs& runs, const std::function<std::string(const
 
 // --- the finding --------------------------------------------------------------------------------------
 
+// Losses that look the same in a table are the same here.
+double shown_loss(const LoadedRun& run) { return std::round(final_loss(run) * 1e4) / 1e4; }
+
+// One run of each kind: nothing is known about the spread between seeds, so nothing is called the best.
+std::string losses_of_single_seeds(const Runs& runs) {
+  const LoadedRun* lowest = nullptr;
+  const LoadedRun* highest = nullptr;
+  for (const LoadedRun& run : runs) {
+    if (!std::isfinite(shown_loss(run))) continue;
+    if (lowest == nullptr || shown_loss(run) < shown_loss(*lowest)) lowest = &run;
+    if (highest == nullptr || shown_loss(run) > shown_loss(*highest)) highest = &run;
+  }
+  if (lowest == nullptr) return "";
+  if (shown_loss(*lowest) == shown_loss(*highest))
+    return fmt::format("Validation loss {:.4f}.", shown_loss(*lowest));
+  return fmt::format(
+      "Validation loss from {:.4f} ({}) to {:.4f} ({}), with one seed each, which ranks nothing.",
+      shown_loss(*lowest), lowest->name, shown_loss(*highest), highest->name);
+}
+
 // The runs with the smallest value, by name, and that value; a value of 0 is not known.
 struct Best {
   std::string names;
@@ -46,12 +69,15 @@ struct Best {
 
 Best best_of(const Runs& runs, const std::function<double(const LoadedRun&)>& value_of) {
   Best best;
+  std::vector<std::string> names;
   for (const LoadedRun& run : runs) {
     const double value = value_of(run);
     if (!(value > 0) || value > best.value) continue;
-    best.names = value == best.value ? best.names + ", " + run.name : run.name;
+    if (value < best.value) names.clear();
+    names.push_back(run.name);
     best.value = value;
   }
+  best.names = few_of(names);
   return best;
 }
 
@@ -64,9 +90,9 @@ std::string against_first(const Runs& runs, double best, double first, std::stri
 std::string finding_of_one(const LoadedRun& run) {
   const MetricsSummary& s = run.summary;
   if (s.last.step == 0) return fmt::format("{} steps, not evaluated yet.", run.metrics.steps.size());
-  return fmt::format("Validation loss {:.4f} and accuracy {:.1f} % after {} steps of {:.2f} ms, in {}.",
-                     s.last.val_loss, 100 * s.last.accuracy, s.last.step, s.ms_per_step,
-                     format_bytes(s.highest.peak_bytes));
+  return fmt::format("Validation loss {} and accuracy {} after {} steps of {:.2f} ms, in {}.",
+                     describe_loss(s.last.val_loss, run.config.is_text()), format_percent(s.last.accuracy),
+                     s.last.step, s.ms_per_step, format_bytes(s.highest.peak_bytes));
 }
 
 std::string data_of(const LoadedRun& run) {
@@ -80,15 +106,17 @@ bool learn_the_same(const Runs& runs) {
 
 std::string finding(const Runs& runs) {
   if (runs.size() == 1) return finding_of_one(runs[0]);
-  // Losses that look the same in a table are the same here.
-  const auto loss = [](const LoadedRun& run) { return std::round(run.summary.last.val_loss * 1e4) / 1e4; };
   const auto time = [](const LoadedRun& run) { return run.summary.ms_per_step; };
   const auto memory = [](const LoadedRun& run) {
     return static_cast<double>(run.summary.highest.peak_bytes);
   };
   std::string text;
-  if (const Best best = best_of(runs, loss); learn_the_same(runs) && !best.names.empty()) {
-    text += fmt::format("Lowest validation loss: {:.4f} ({}). ", best.value, best.names);
+  const auto groups = groups_of(runs);
+  const bool repeated = has_repeats(groups);
+  if (learn_the_same(runs)) {
+    text = repeated ? finding_of_groups(groups) : losses_of_single_seeds(runs);
+    if (repeated) return text;  // of the groups' memory and time there is a table
+    if (!text.empty()) text += " ";
   }
   if (const Best best = best_of(runs, memory); !best.names.empty()) {
     text += fmt::format("Least memory: {} ({}{}). ", format_bytes(static_cast<Index>(best.value)), best.names,
@@ -174,112 +202,19 @@ Table settings_table(const Runs& runs) {
 }
 
 std::vector<Table> tables(const Runs& runs) {
-  std::vector<Table> tables = {results_table(runs)};
+  std::vector<Table> tables;
+  const auto groups = groups_of(runs);
+  if (has_repeats(groups)) tables.push_back(groups_table(groups));
+  tables.push_back(results_table(runs));
+  tables.back().folded = has_repeats(groups);
   for (const LoadedRun& run : runs) {
     if (run.profile.calls == 0) continue;
     tables.push_back(profile_table(run.name, run.profile));
     tables.back().folded = runs.size() > 1;
   }
+  tables.push_back(column_meanings(tables));
   tables.push_back(settings_table(runs));
   return tables;
-}
-
-// --- charts -------------------------------------------------------------------------------------------
-
-const Axis kStepAxis = {.title = "step"};
-
-Chart curves(std::string title, std::string note, Axis y, const Runs& runs,
-             const std::function<std::vector<std::pair<double, double>>(const LoadedRun&)>& points_of) {
-  Chart chart = {.title = std::move(title), .note = std::move(note), .x = kStepAxis, .y = std::move(y)};
-  for (const LoadedRun& run : runs) chart.series.push_back({.name = run.name, .points = points_of(run)});
-  return chart;
-}
-
-Chart training_loss(const Runs& runs) {
-  Chart chart = curves("Training loss", "", {.title = "loss, nats", .switchable = true}, runs,
-                       [](const LoadedRun& run) {
-                         std::vector<std::pair<double, double>> points;
-                         for (const StepReport& s : run.metrics.steps) points.emplace_back(s.step, s.loss);
-                         return points;
-                       });
-  chart.smoothable = true;
-  return chart;
-}
-
-Chart evaluations(std::string title, Axis y, const Runs& runs, double EvaluationLine::*field, double factor) {
-  return curves(std::move(title), "", std::move(y), runs, [=](const LoadedRun& run) {
-    std::vector<std::pair<double, double>> points;
-    for (const EvaluationLine& e : run.metrics.evaluations) points.emplace_back(e.step, factor * e.*field);
-    return points;
-  });
-}
-
-// |loss - loss of the first run| at the steps that both have.
-Chart loss_differences(const Runs& runs) {
-  std::map<Index, double> first;
-  for (const StepReport& s : runs[0].metrics.steps) first[s.step] = s.loss;
-  const Runs others(runs.begin() + 1, runs.end());
-  return curves(fmt::format("Training loss: difference from {}", runs[0].name),
-                "A logarithmic axis has no point where two losses are the same.",
-                {.title = "|difference|, nats", .logarithmic = true, .switchable = true}, others,
-                [&](const LoadedRun& run) {
-                  std::vector<std::pair<double, double>> points;
-                  for (const StepReport& s : run.metrics.steps) {
-                    const auto found = first.find(s.step);
-                    if (found != first.end()) points.emplace_back(s.step, std::abs(s.loss - found->second));
-                  }
-                  return points;
-                });
-}
-
-Chart bars(std::string title, Axis y, const Runs& runs, const std::string& name,
-           const std::function<double(const LoadedRun&)>& value_of) {
-  Chart chart = {.title = std::move(title),
-                 .kind = Chart::Kind::bars,
-                 .y = std::move(y),
-                 .series = {{.name = name, .points = {}}},
-                 .categories = names_of(runs)};
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    chart.series[0].points.emplace_back(static_cast<double>(i), value_of(runs[i]));
-  }
-  return chart;
-}
-
-Chart peak_memory(const Runs& runs) {
-  Chart chart = {.title = "Peak of tracked memory",
-                 .note = "What was live at the peak, by purpose.",
-                 .kind = Chart::Kind::bars,
-                 .y = {.title = "memory, MiB"},
-                 .series = {},
-                 .categories = names_of(runs),
-                 .stacked = true};
-  for (std::size_t c = 0; c < memory::kCategories; ++c) {
-    Series series = {.name = std::string(memory::to_string(static_cast<memory::Category>(c))), .points = {}};
-    for (std::size_t i = 0; i < runs.size(); ++i) {
-      series.points.emplace_back(static_cast<double>(i), mebibytes(runs[i].summary.highest.at_peak[c]));
-    }
-    chart.series.push_back(std::move(series));
-  }
-  return chart;
-}
-
-std::vector<Chart> charts(const Runs& runs) {
-  std::vector<Chart> charts = {training_loss(runs)};
-  std::vector<std::pair<std::string, MemoryTimeline>> timelines;
-  for (const LoadedRun& run : runs) {
-    if (!run.memory.empty()) timelines.emplace_back(run.name, run.memory);
-  }
-  if (!timelines.empty()) charts.push_back(memory_chart(timelines));
-  charts.push_back(evaluations("Validation loss", {.title = "loss, nats", .switchable = true}, runs,
-                               &EvaluationLine::val_loss, 1));
-  charts.push_back(evaluations("Accuracy", {.title = "accuracy, %"}, runs, &EvaluationLine::accuracy, 100));
-  if (runs.size() > 1) charts.push_back(loss_differences(runs));
-  charts.push_back(peak_memory(runs));
-  charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms a step",
-                        [](const LoadedRun& run) { return run.summary.ms_per_step; }));
-  charts.push_back(bars("Speed", {.title = "median, tokens/s"}, runs, "tokens/s",
-                        [](const LoadedRun& run) { return run.summary.tokens_per_s; }));
-  return charts;
 }
 
 std::string title_of(const Runs& runs) {
@@ -295,7 +230,7 @@ Report run_page(const LoadedRuns& all) {
           .finding = finding(all.runs),
           .facts = facts(all),
           .tables = tables(all.runs),
-          .charts = charts(all.runs),
+          .charts = run_charts(all.runs),
           .warnings = all.warnings};
 }
 

@@ -17,6 +17,10 @@ enum Purpose : std::uint64_t { kWeights = 0, kData = 1, kDropout = 2, kSampling 
 /// the file is no longer what it was. Throws if the context is too short for the task.
 std::unique_ptr<data::Dataset> make_dataset(RunConfig& config);
 
+/// The windows of the model's context in a whole text, which need not be the one that was learned, as held-out
+/// data. Throws if it is too short for one, or has a byte that the model does not know.
+std::unique_ptr<data::Dataset> make_held_out_text(const RunConfig& config, const std::string& file);
+
 /// The tokens of a run as a person types and reads them, without needing the text again.
 std::unique_ptr<data::Codec> make_codec(const RunConfig& config);
 

@@ -61,9 +61,13 @@ memory::ByCategory by_category(const ordered_json& line, const char* key) {
   return result;
 }
 
+bool is_evaluation(const ordered_json& line) {
+  return line.contains("kind") ? line["kind"] == "evaluation" : line.contains("val_loss");
+}
+
 void add_line(Metrics& metrics, const ordered_json& json) {
   const auto step = json["step"].get<Index>();
-  if (json.contains("val_loss")) {
+  if (is_evaluation(json)) {
     metrics.evaluations.push_back({.step = step,
                                    .train_loss = number(json, "train_loss"),
                                    .val_loss = number(json, "val_loss"),
@@ -111,7 +115,8 @@ void MetricsWriter::write_line(const ordered_json& line) {
 }
 
 void MetricsWriter::write(const StepReport& r) {
-  write_line({{"step", r.step},
+  write_line({{"kind", "step"},
+              {"step", r.step},
               {"loss", r.loss},
               {"lr", r.lr},
               {"grad_norm", r.grad_norm},
@@ -123,7 +128,8 @@ void MetricsWriter::write(const StepReport& r) {
 }
 
 void MetricsWriter::write(Index step, double train_loss, const Evaluation& e) {
-  write_line({{"step", step},
+  write_line({{"kind", "evaluation"},
+              {"step", step},
               {"train_loss", train_loss},
               {"val_loss", e.loss},
               {"accuracy", e.accuracy},

@@ -7,10 +7,11 @@
 
 #include "tilegrad/train/run/trainer.h"
 
-/// metrics.jsonl: one JSON object a line, in the order of things.
-///   a step         step, loss, lr, grad_norm, ms, tokens_per_s, live_bytes, peak_bytes, and
-///                  at_peak, which splits the peak by what it was used for
-///   an evaluation  step, train_loss, val_loss, accuracy, exact
+/// metrics.jsonl: one JSON object a line, in the order of things. `kind` tells them apart:
+///   "step"        step, loss, lr, grad_norm, ms, tokens_per_s, live_bytes, peak_bytes, and at_peak, which splits
+///                 the peak by what it was used for
+///   "evaluation"  step, train_loss, val_loss, accuracy, exact
+/// Older programs wrote no `kind`; there, a line with a val_loss is an evaluation.
 namespace tilegrad::train {
 
 /// Appends to the file; each line is with the system before the next step begins.

@@ -29,6 +29,9 @@ enum class InitKind { gpt2, associative };
 /// MHA, or drawn afresh.
 enum class KvInit { pooled, fresh };
 
+/// How the learning rate goes on after warm-up (train/run/schedule.h).
+enum class LrSchedule { cosine, linear, constant, wsd };
+
 /// All values of a choice with their names, as pairs.
 template <class E>
 inline constexpr Named<E> kNames[] = {};
@@ -63,6 +66,11 @@ inline constexpr Named<InitKind> kNames<InitKind>[] = {{InitKind::gpt2, "gpt2"},
                                                        {InitKind::associative, "associative"}};
 template <>
 inline constexpr Named<KvInit> kNames<KvInit>[] = {{KvInit::pooled, "pooled"}, {KvInit::fresh, "fresh"}};
+template <>
+inline constexpr Named<LrSchedule> kNames<LrSchedule>[] = {{LrSchedule::cosine, "cosine"},
+                                                           {LrSchedule::linear, "linear"},
+                                                           {LrSchedule::constant, "constant"},
+                                                           {LrSchedule::wsd, "wsd"}};
 
 template <class E>
 std::string_view name_of(E value) {

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "tilegrad/train/run/stop_rule.h"
+
 namespace tilegrad::train {
 
 namespace {
@@ -135,6 +137,13 @@ void RunConfig::validate() const {
   at_least("save-every", save_every, 0);
   at_least("warmup", warmup, 0);
   at_least("threads", threads, 0);
+  at_least("accumulate", accumulate, 1);
+  at_least("patience", patience, 0);
+  check(accumulate <= 1'000'000'000'000 / batch, "accumulate: {} batches of {} sequences are too many",
+        accumulate, batch);
+  if (decay) at_least("decay", *decay, 0);
+  check(!decay || schedule == LrSchedule::wsd, "decay: has no effect with --schedule {}", name_of(schedule));
+  if (!stop_when.empty()) parse_stop_rule(stop_when);
   check(std::isfinite(lr) && lr > 0, "lr: is {}, must be positive", lr);
   check(min_lr >= 0 && min_lr <= lr, "min-lr: is {}, must lie between 0 and lr, {}", min_lr, lr);
   check(adamw.beta1 >= 0 && adamw.beta1 < 1, "beta1: is {}, not in [0, 1)", adamw.beta1);

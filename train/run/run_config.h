@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -31,6 +32,9 @@ struct RunConfig {
   double lr = 1e-3;
   double min_lr = 1e-4;
   Index warmup = 0;
+  LrSchedule schedule = LrSchedule::cosine;
+  std::optional<Index> decay;  // steps of the descent of wsd; a fifth of all unless given
+  Index accumulate = 1;        // batches whose gradients make one step
 
   Index steps = 0;
   Index batch = 0;
@@ -39,6 +43,10 @@ struct RunConfig {
   std::uint64_t seed = 1;
   Index threads = 0;  // 0: as many as there are processors
   bool detect_anomaly = false;
+  std::string from;       // run or file whose weights it starts with; empty: with random ones
+  bool best = false;      // keeps the weights of the lowest validation loss, too
+  std::string stop_when;  // a StopRule; empty: none
+  Index patience = 0;     // evaluations without a better loss; 0: any number
   std::string out;
 
   // Not settings but facts about the text, kept so that a run can be sampled from without it, and not resumed
@@ -66,12 +74,19 @@ struct Setting {
   bool newer = false;      ///< config.json of older programs lacks it, and its default stands
 };
 
+inline constexpr std::string_view kDataGroup = "Data", kModelGroup = "Model", kAttentionGroup = "Attention";
+
+/// Whether a run that starts with the weights of another one (`from`) has this setting from it unless it is given.
+inline bool comes_with_weights(const Setting& setting) {
+  return setting.group == kDataGroup || setting.group == kModelGroup || setting.group == kAttentionGroup;
+}
+
 /// Calls f(setting, field of the first config, field of the second ...) for every setting: the one list of
 /// them, which the command line, config.json and the presets go through.
 template <class F, class... Configs>
 void for_each_setting(F&& f, Configs&... c) {
-  constexpr std::string_view kData = "Data", kModel = "Model", kAttention = "Attention", kMemory = "Memory";
-  constexpr std::string_view kOptimiser = "Optimiser", kRun = "Run";
+  constexpr std::string_view kData = kDataGroup, kModel = kModelGroup, kAttention = kAttentionGroup;
+  constexpr std::string_view kMemory = "Memory", kOptimiser = "Optimiser", kRun = "Run";
   f(Setting{"task", kData, "toy task to learn"}, c.task.kind...);
   f(Setting{"text", kData, "file to learn instead, byte by byte", true}, c.text...);
   f(Setting{"length", kData, "symbols to copy, reverse or sort; digits to add; length of recall, induction"},
@@ -123,6 +138,18 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"lr", kOptimiser, "highest learning rate"}, c.lr...);
   f(Setting{"min-lr", kOptimiser, "last learning rate; a tenth of the highest unless given"}, c.min_lr...);
   f(Setting{"warmup", kOptimiser, "steps until the highest learning rate"}, c.warmup...);
+  f(Setting{.name = "schedule",
+            .group = kOptimiser,
+            .help =
+                "learning rate after warm-up: down in half a cosine, in a line, constant, or constant and "
+                "then down in a line (wsd)",
+            .newer = true},
+    c.schedule...);
+  f(Setting{.name = "decay",
+            .group = kOptimiser,
+            .help = "steps of the descent of wsd; a fifth of all unless given",
+            .newer = true},
+    c.decay...);
   f(Setting{"weight-decay", kOptimiser, "decay of matrices"}, c.adamw.weight_decay...);
   f(Setting{"beta1", kOptimiser, "decay of the gradient's mean"}, c.adamw.beta1...);
   f(Setting{"beta2", kOptimiser, "decay of the gradient's square"}, c.adamw.beta2...);
@@ -130,12 +157,47 @@ void for_each_setting(F&& f, Configs&... c) {
 
   f(Setting{"steps", kRun, "training steps", true}, c.steps...);
   f(Setting{"batch", kRun, "sequences in a step"}, c.batch...);
+  f(
+      Setting{
+          .name = "accumulate",
+          .group = kRun,
+          .help =
+              "batches whose gradients are added up to one step: the step of a batch so many times as large",
+          .newer = true},
+      c.accumulate...);
   f(Setting{"eval-every", kRun, "steps between evaluations"}, c.eval_every...);
   f(Setting{"save-every", kRun, "steps between saves; 0: only at the end", true}, c.save_every...);
   f(Setting{"seed", kRun, "decides weights, data and dropout"}, c.seed...);
   f(Setting{"threads", kRun, "threads; 0: one for each processor", true}, c.threads...);
   f(Setting{"detect-anomaly", kRun, "look for NaN and Inf after every op, and name the op", true},
     c.detect_anomaly...);
+  f(
+      Setting{
+          .name = "from",
+          .group = kRun,
+          .help =
+              "start with the weights of this run, or of this file of a run; data and model are those of it "
+              "unless given",
+          .newer = true},
+      c.from...);
+  f(Setting{.name = "best",
+            .group = kRun,
+            .help = "keep the weights of the lowest validation loss, too, in best.safetensors",
+            .on_resume = true,
+            .newer = true},
+    c.best...);
+  f(Setting{.name = "stop-when",
+            .group = kRun,
+            .help = "stop as soon as an evaluation reaches this: accuracy=0.99, exact=1 or val_loss=0.5",
+            .on_resume = true,
+            .newer = true},
+    c.stop_when...);
+  f(Setting{.name = "patience",
+            .group = kRun,
+            .help = "stop after so many evaluations without a lower validation loss; 0: never",
+            .on_resume = true,
+            .newer = true},
+    c.patience...);
   f(Setting{"out", kRun, "folder for the results; runs/<task> unless given"}, c.out...);
 }
 

@@ -15,6 +15,9 @@ namespace tilegrad::train {
 ///   profile.json       a timeline of some steps, op by op, if it is asked for (train/profiler.h)
 ///   ops.json           what each op cost in them (train/profile.h)
 ///   model.safetensors  the weights, for whoever wants to use them
+///   best.safetensors   those of the lowest validation loss, with --best
+///   curves.csv         the losses as a table, written at the end (train/report/comparison.h)
+///   tensorboard/       event files, with --tensorboard (train/report/event_file.h)
 ///   state.safetensors  weights, moments of the optimiser, and the position: all that --resume needs, so that
 ///                      a crash between the writes of the two files costs nothing
 class RunFolder {
@@ -29,6 +32,9 @@ class RunFolder {
   std::filesystem::path profile_file() const { return path_ / "profile.json"; }
   std::filesystem::path ops_file() const { return path_ / "ops.json"; }
   std::filesystem::path model_file() const { return path_ / "model.safetensors"; }
+  std::filesystem::path best_file() const { return path_ / "best.safetensors"; }
+  std::filesystem::path curves_file() const { return path_ / "curves.csv"; }
+  std::filesystem::path events_folder() const { return path_ / "tensorboard"; }
   std::filesystem::path state_file() const { return path_ / "state.safetensors"; }
 
   /// Makes the folder, forgets an earlier run in it, and writes config.json. Throws if it is not writable.
@@ -36,6 +42,8 @@ class RunFolder {
 
   void write_config(const RunConfig& config) const;
   RunConfig read_config() const;
+  /// Where the run stands. Throws Error "<file>: ..." if there is no state, or not of a run with this config.
+  TrainState read_state(const RunConfig& config) const;
 
   /// Writes state and model, each replaced atomically. Throws, leaving them as they were, if a weight is not
   /// finite.
@@ -43,11 +51,24 @@ class RunFolder {
   /// Puts weights, moments and position back. Throws Error "<file>: ..." if they are not those of such a
   /// model.
   void load_state(Trainer& trainer) const;
-  /// The weights alone, from model.safetensors.
-  void load_model(nn::Transformer& model) const;
+  /// Writes best.safetensors, if the last evaluation was the best one and the file is not of that step already.
+  void save_best(Trainer& trainer) const;
 
  private:
   std::filesystem::path path_;
 };
+
+/// The weights of a run, and the folder with its settings.
+struct SavedWeights {
+  RunFolder folder;
+  std::filesystem::path file;
+
+  /// Puts them into a model. Throws Error "<file>: ..." if it is another kind of model.
+  void load(nn::Transformer& model) const;
+};
+
+/// Those that `path` names: a run, which means its model.safetensors or, with `best`, its best.safetensors; or
+/// a file of a run. Throws if there is no such file.
+SavedWeights weights_at(const std::filesystem::path& path, bool best = false);
 
 }  // namespace tilegrad::train

@@ -1,8 +1,7 @@
 #include "tilegrad/train/run/trainer.h"
 
+#include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <numbers>
 #include <optional>
 
 #include "tilegrad/autograd/ops.h"
@@ -11,6 +10,7 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/run/dataset.h"
+#include "tilegrad/train/run/learning_rate.h"
 #include "tilegrad/train/run/stage_costs.h"
 
 namespace tilegrad::train {
@@ -62,48 +62,21 @@ nn::Transformer build_model(const RunConfig& config, Index vocabulary) {
   return model;
 }
 
-Tensor tokens_of(const data::Batch& batch) {
-  return Tensor::from<std::int32_t>({batch.batch, batch.time}, batch.tokens);
+Index asked_in(const data::Batch& batch) {
+  return std::ssize(batch.targets) - std::count(batch.targets.begin(), batch.targets.end(), data::kIgnored);
 }
 
-Tensor targets_of(const data::Batch& batch) {
-  static_assert(data::kIgnored == tilegrad::kIgnored);
-  return Tensor::from<std::int32_t>({batch.batch, batch.time}, batch.targets);
+// The i-th part of `parts` of equal size.
+data::Batch part_of(const data::Batch& whole, Index i, Index parts) {
+  const Index rows = whole.batch / parts;
+  const auto slice = [&](const std::vector<std::int32_t>& all) {
+    const auto begin = all.begin() + i * rows * whole.time;
+    return std::vector<std::int32_t>(begin, begin + rows * whole.time);
+  };
+  return {.batch = rows, .time = whole.time, .tokens = slice(whole.tokens), .targets = slice(whole.targets)};
 }
-
-// Counts of right answers over any number of batches.
-struct Score {
-  double loss_sum = 0;
-  Index asked = 0, right = 0, sequences = 0, exact = 0;
-
-  void add(const data::Batch& batch, double mean_loss, const Tensor& predicted) {
-    const auto best = predicted.view<std::int32_t>();
-    const Index asked_before = asked;
-    for (Index b = 0; b < batch.batch; ++b) {
-      bool all_right = true;
-      for (Index t = 0; t < batch.time; ++t) {
-        const auto i = static_cast<std::size_t>(b * batch.time + t);
-        if (batch.targets[i] == data::kIgnored) continue;
-        const bool hit = best[i] == batch.targets[i];
-        ++asked;
-        right += hit;
-        all_right = all_right && hit;
-      }
-      ++sequences;
-      exact += all_right;
-    }
-    loss_sum += mean_loss * static_cast<double>(asked - asked_before);
-  }
-};
 
 }  // namespace
-
-double learning_rate(const RunConfig& c, Index step) {
-  if (step < c.warmup) return c.lr * static_cast<double>(step + 1) / static_cast<double>(c.warmup);
-  const auto length = static_cast<double>(std::max<Index>(1, c.steps - c.warmup));
-  const double done = std::min(1.0, static_cast<double>(step - c.warmup) / length);
-  return c.min_lr + 0.5 * (c.lr - c.min_lr) * (1 + std::cos(std::numbers::pi * done));
-}
 
 Trainer::Trainer(const RunConfig& config)
     : config_(validated(config)),
@@ -128,8 +101,13 @@ void Trainer::set_state(const TrainState& state) {
   optimizer_.set_steps(state.step);
 }
 
-Var Trainer::forward(const data::Batch& batch, const nn::ForwardOptions& options) const {
-  return model_(tokens_of(batch), options);
+// Adds `share` times the gradients of a batch to those of the parameters, and returns its loss.
+double Trainer::loss_with_gradients(const data::Batch& batch, RandomKey key, double share) {
+  Tape tape(Tape::Options{.detect_anomaly = config_.detect_anomaly});
+  const Var loss = cross_entropy(model_(tokens_of(batch), {.training = true, .key = key}), targets_of(batch));
+  const double value = loss.value().item();
+  tape.backward(share == 1 ? loss : scale(loss, share));
+  return value;
 }
 
 StepReport Trainer::step(Profiler* profiler) {
@@ -138,16 +116,21 @@ StepReport Trainer::step(Profiler* profiler) {
   const Index step = state_.step;
   std::optional<Profiler::Call> profiled;
   if (profiler != nullptr) profiled.emplace(*profiler, step + 1);
-  const data::Batch batch = data_->train(step, config_.batch);
-  const nn::ForwardOptions options = {
-      .training = true, .key = RandomKey{config_.seed}.fold(kDropout).fold(static_cast<std::uint64_t>(step))};
+  // Drawn at once, so that a step learns from the same examples however they are divided.
+  const Index parts = config_.accumulate;
+  const data::Batch batch = data_->train(step, config_.batch * parts);
+  const RandomKey key = RandomKey{config_.seed}.fold(kDropout).fold(static_cast<std::uint64_t>(step));
 
   StepReport report;
-  {
-    Tape tape(Tape::Options{.detect_anomaly = config_.detect_anomaly});
-    const Var loss = cross_entropy(forward(batch, options), targets_of(batch));
-    report.loss = loss.value().item();
-    tape.backward(loss);
+  if (parts == 1) {
+    report.loss = loss_with_gradients(batch, key, 1);
+  } else {
+    const auto asked = static_cast<double>(asked_in(batch));
+    for (Index i = 0; i < parts; ++i) {
+      const data::Batch part = part_of(batch, i, parts);
+      const double share = static_cast<double>(asked_in(part)) / asked;
+      report.loss += share * loss_with_gradients(part, key.fold(static_cast<std::uint64_t>(i)), share);
+    }
   }
   if (profiled) profiled->update();
   report.live_bytes = memory::usage().live;
@@ -169,22 +152,11 @@ StepReport Trainer::step(Profiler* profiler) {
 }
 
 Evaluation Trainer::evaluate(Index examples, const std::function<bool()>& stop) const {
-  constexpr Index kBatch = 64;
-  const Tape::Pause no_gradients;
-  const Index all = data_->validation_batches(kBatch);
-  const Index batches = examples == 0 ? all : std::min(all, (examples + kBatch - 1) / kBatch);
-  Score score;
-  for (Index i = 0; i < batches && !(stop && stop()); ++i) {
-    const data::Batch batch = data_->validation(i, kBatch);
-    const Var logits = forward(batch, {.training = false, .key = {}});
-    score.add(batch, cross_entropy(logits, targets_of(batch)).value().item(), argmax(logits));
-  }
-  return {.loss = score.loss_sum / static_cast<double>(score.asked),
-          .accuracy = static_cast<double>(score.right) / static_cast<double>(score.asked),
-          .exact = static_cast<double>(score.exact) / static_cast<double>(score.sequences)};
+  return train::evaluate(model_, *data_, examples, stop);
 }
 
-double Trainer::take_mean_loss() {
+double Trainer::record(const Evaluation& evaluation) {
+  state_.evaluations.add(state_.step, evaluation);
   const double mean = state_.loss_sum / static_cast<double>(std::max<Index>(1, state_.loss_count));
   state_.loss_sum = 0;
   state_.loss_count = 0;

@@ -8,7 +8,9 @@
 #include "tilegrad/nn/adamw.h"
 #include "tilegrad/nn/transformer.h"
 #include "tilegrad/train/measure/profiler.h"
+#include "tilegrad/train/run/evaluation.h"
 #include "tilegrad/train/run/run_config.h"
+#include "tilegrad/train/run/stop_rule.h"
 
 namespace tilegrad::train {
 
@@ -25,23 +27,14 @@ struct StepReport {
   memory::ByCategory at_peak{};  ///< what they were used for
 };
 
-/// How well the model does on held-out data.
-struct Evaluation {
-  double loss = 0;      ///< mean over the positions that are asked for
-  double accuracy = 0;  ///< share of them that the likeliest token gets right
-  double exact = 0;     ///< share of the sequences that are right at all of them
-};
-
 /// Where a run stands, besides its weights and the optimiser's moments. The random numbers of a step come
 /// from the seed and the step alone, so there is no generator to save.
 struct TrainState {
   Index step = 0;
   double loss_sum = 0;   ///< of the steps since the last evaluation
   Index loss_count = 0;  ///< their number
+  EvaluationHistory evaluations = {};
 };
-
-/// The learning rate of a step from 0 on: a line up to lr during warm-up, then half a cosine down to min_lr.
-double learning_rate(const RunConfig& config, Index step);
 
 /// A model with its data and optimiser, one step at a time. What happens depends on the config and the number
 /// of steps done alone.
@@ -55,12 +48,12 @@ class Trainer {
   /// One step; `profiler`, if there is one, records its time and memory under the number of the step.
   StepReport step(Profiler* profiler = nullptr);
 
-  /// Over the first examples of the held-out set, at most `examples` of them (rounded up to whole batches);
-  /// 0: all. Returns early, with what it has seen, as soon as `stop` says so.
+  /// evaluate() (evaluation.h) on the held-out data of the run.
   Evaluation evaluate(Index examples = 0, const std::function<bool()>& stop = nullptr) const;
 
-  /// Mean loss of the steps since the last call: the progress on training data.
-  double take_mean_loss();
+  /// Takes an evaluation into the state. Returns the mean loss of the steps since the last one: the progress on
+  /// training data.
+  double record(const Evaluation& evaluation);
 
   const RunConfig& config() const { return config_; }
   nn::Transformer& model() { return model_; }
@@ -71,8 +64,7 @@ class Trainer {
 
  private:
   void plan_for_budget(Index bytes);
-  // (B, T) -> logits (B, T, V)
-  Var forward(const data::Batch& batch, const nn::ForwardOptions& options) const;
+  double loss_with_gradients(const data::Batch& batch, RandomKey key, double share);
 
   RunConfig config_;
   std::unique_ptr<data::Dataset> data_;

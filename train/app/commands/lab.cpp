@@ -27,6 +27,7 @@ void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_
   add_size(app, "--repeats", repeats, "timed repetitions of each variant");
   app.add_flag("--profile", options.profile,
                "report what each op costs in what is timed; the files of profiles/ open in Perfetto");
+  app.add_flag("--explain", options.explain, "print what each column means");
   app.add_option("--seed", seed, "decides all random numbers")->capture_default_str();
 }
 

@@ -1,6 +1,9 @@
+#include <iostream>
 #include <memory>
+#include <sstream>
 #include <vector>
 
+#include "tilegrad/base/file.h"
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/run/dataset.h"
@@ -12,9 +15,13 @@ namespace {
 
 struct SampleOptions {
   explicit SampleOptions(CLI::App& app) {
-    app.add_option("run,--run", run, "folder of a trained run")->required();
-    app.add_option("--prompt", prompt,
-                   "what to continue: text, or symbols of the task with spaces between them");
+    app.add_option("run,--run", run, "folder of a trained run, or one of its files of weights")->required();
+    app.add_flag("--best", best, "the weights of the lowest validation loss, which train --best kept");
+    CLI::Option* prompt_option = app.add_option(
+        "--prompt", prompt, "what to continue: text, or symbols of the task with spaces between them");
+    app.add_option("--prompts", prompts,
+                   "a file with a prompt a line, or - for standard input; each is continued")
+        ->excludes(prompt_option);
     app.add_option("--tokens", tokens, "how many to generate; 200 for text, the answer for a task")
         ->check(CLI::NonNegativeNumber);
     app.add_option("--temperature", temperature, "0 takes the likeliest token, 1 draws as the model says")
@@ -24,38 +31,63 @@ struct SampleOptions {
     app.add_option("--seed", seed, "decides what is drawn");
   }
 
-  std::string run, prompt;
+  std::string run, prompt, prompts;
+  bool best = false;
   Index tokens = -1;
   double temperature = 0;
   Index top_k = 0;
   std::uint64_t seed = 1;
 };
 
-int sample(const SampleOptions& options, const Console& console) {
-  const RunFolder folder(options.run);
-  const RunConfig config = folder.read_config();
-  const auto codec = make_codec(config);
-  nn::Transformer model(config.model_for(codec->vocabulary()), RandomKey{config.seed}.fold(kWeights));
-  folder.load_model(model);
+// The lines of a file, or of standard input, without the empty ones.
+std::vector<std::string> lines_of(const std::string& file) {
+  std::istringstream text(file == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {})
+                                      : read_file(file));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) {
+    if (!line.empty()) lines.push_back(line);
+  }
+  check(!lines.empty(), "sample: {}: holds no prompt", file == "-" ? "standard input" : file);
+  return lines;
+}
 
-  const auto prompt = options.prompt.empty() ? codec->default_prompt() : codec->encode(options.prompt);
+void continue_prompt(const SampleOptions& options, const RunConfig& config, const nn::Transformer& model,
+                     const data::Codec& codec, const std::vector<std::int32_t>& prompt,
+                     const Console& console) {
   check(!prompt.empty(), "sample: the prompt has no symbol");
   Index count = options.tokens;
   if (count < 0 && config.is_text()) count = 200;
   if (count < 0) count = std::max<Index>(1, config.task.context() + 1 - std::ssize(prompt));
 
-  for (const std::int32_t token : prompt) console.out << codec->decode(token);
+  for (const std::int32_t token : prompt) console.out << codec.decode(token);
   if (!config.is_text()) console.out << "-> ";
   nn::generate(model, prompt, count,
                {.temperature = options.temperature,
                 .top_k = options.top_k,
                 .key = RandomKey{options.seed}.fold(kSampling)},
                [&](std::int32_t token) {
-                 console.out << codec->decode(token) << std::flush;
+                 console.out << codec.decode(token) << std::flush;
                  return console.out.good();
                });
   console.out << std::endl;
   check(console.out.good(), "sample: the output cannot be written");
+}
+
+int sample(const SampleOptions& options, const Console& console) {
+  const SavedWeights weights = weights_at(options.run, options.best);
+  const RunConfig config = weights.folder.read_config();
+  const auto codec = make_codec(config);
+  nn::Transformer model(config.model_for(codec->vocabulary()), RandomKey{config.seed}.fold(kWeights));
+  weights.load(model);
+
+  if (options.prompts.empty()) {
+    const auto prompt = options.prompt.empty() ? codec->default_prompt() : codec->encode(options.prompt);
+    continue_prompt(options, config, model, *codec, prompt, console);
+    return kSuccess;
+  }
+  for (const std::string& line : lines_of(options.prompts)) {
+    continue_prompt(options, config, model, *codec, codec->encode(line), console);
+  }
   return kSuccess;
 }
 

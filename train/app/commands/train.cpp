@@ -28,6 +28,8 @@ struct TrainOptions {
     app.add_flag("--json", control.json, "show progress and summary as JSON, an object a line");
     app.add_flag("--profile", control.profile,
                  "show what each op costs in steps 2 to 4; profile.json opens in Perfetto");
+    app.add_flag("--tensorboard", control.tensorboard,
+                 "write event files for TensorBoard into the run's folder");
     app.add_option("--label", control.label, "stands before each line of progress");
     app.add_flag("!--no-summary", control.summary, "print no summary at the end");
   }

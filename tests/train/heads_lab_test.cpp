@@ -1,0 +1,65 @@
+#include "tilegrad/train/labs/heads_lab.h"
+
+#include <doctest/doctest.h>
+
+#include "tests/train/lab_output.h"
+#include "tilegrad/train/labs/heads_measure.h"
+
+using namespace tilegrad;
+using namespace tilegrad::train;
+
+TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
+  const TemporaryFolder folder;
+  const HeadsLab lab = {.seq = 48,
+                        .head_size = 8,
+                        .heads = 4,
+                        .kv_heads = 2,
+                        .layers = 2,
+                        .tokens = 8,
+                        .steps = 20,
+                        .convert = true,
+                        .repeats = 1};
+  const LabOutput output = run_lab(folder / "lab", "heads", [&](const auto& options, const auto& console) {
+    return run_heads_lab(lab, options, console);
+  });
+  check_published(output, 3);
+  const Json &mha = output.row(0), &gqa = output.row(1), &mqa = output.row(2);
+  CHECK(mha.at("kv_bytes_per_token") == 2 * gqa.at("kv_bytes_per_token").get<Index>());
+  CHECK(mha.at("kv_bytes_per_token") == 4 * mqa.at("kv_bytes_per_token").get<Index>());
+  for (const char* number : {"parameters", "peak_bytes", "decoding_peak_bytes"}) {
+    CAPTURE(number);
+    CHECK(mha.at(number) > gqa.at(number));
+    CHECK(gqa.at(number) > mqa.at(number));
+  }
+  for (const Json& row : output.json.at("rows")) {
+    CHECK(row.at("sharing_difference") == 0);
+    CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
+    CHECK(row.at("accuracy") > 0);
+    CHECK(row.at("accuracy") <= 1);
+  }
+  const Json& conversions = output.json.at("details").at("conversions");
+  REQUIRE(conversions.size() == 2);
+  for (const Json& conversion : conversions) {
+    const Json& losses = conversion.at("losses");
+    REQUIRE(losses.size() == 5);
+    CHECK(losses[0] == conversions[0].at("losses")[0]);  // the same MHA
+    CHECK(losses[1] != losses[0]);
+    CHECK(losses[2] != losses[1]);
+  }
+}
+
+TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {
+  const std::vector<double> losses = measure_conversion({.heads = 2, .kv_heads = 2, .steps = 10}).losses;
+  CHECK(losses[1] == losses[0]);
+  CHECK(losses[4] < losses[1]);
+}
+
+TEST_CASE("lab heads: misuse is reported in one line") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "lab";
+  check_error({"lab", "heads", "--gqa-groups", "3", "--out", out}, kFailure,
+              "3 key/value heads do not divide 8 heads");
+  check_error({"lab", "heads", "--seq", "64", "--out", out}, kFailure,
+              "64 tokens to decode, must be from 2 to seq - 1");
+  CHECK_FALSE(std::filesystem::exists(out));
+}

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/train/run_program.h"
+#include "tilegrad/train/measure/profile.h"
+#include "tilegrad/train/measure/profiler.h"
+#include "tilegrad/train/run/trainer.h"
+
+namespace tilegrad::train {
+
+inline Var random_leaf(const Shape& shape, std::uint64_t seed) {
+  return Var::leaf(Tensor::normal(shape, Dtype::f32, RandomKey{seed}));
+}
+
+inline const OpCost& cost_of(const Profile& profile, std::string_view op) {
+  const auto found =
+      std::find_if(profile.ops.begin(), profile.ops.end(), [&](const OpCost& cost) { return cost.op == op; });
+  REQUIRE_MESSAGE(found != profile.ops.end(), op, " is missing");
+  return *found;
+}
+
+template <class Value>
+auto sum_over_ops(const Profile& profile, Value&& value_of) {
+  auto sum = value_of(OpCost());
+  for (const OpCost& cost : profile.ops) sum += value_of(cost);
+  return sum;
+}
+
+inline Index calls_in(const Profile& profile, Phase phase) {
+  return sum_over_ops(profile, [&](const OpCost& cost) { return cost.in(phase).calls; });
+}
+
+inline Index saved_in(const Profile& profile, Phase phase) {
+  return sum_over_ops(profile, [&](const OpCost& cost) { return cost.in(phase).saved_bytes; });
+}
+
+inline RunConfig with_checkpoint(const std::string& checkpoint) {
+  RunConfig config = tiny_config();
+  config.checkpoint = parse_checkpoint_policy(checkpoint);
+  return config;
+}
+
+inline Profile profile_of_step(const RunConfig& config) {
+  Trainer trainer(config);
+  Profiler profiler;
+  trainer.step(&profiler);
+  return profiler.profile("step");
+}
+
+/// The numbers that do not depend on the clock.
+inline std::vector<std::string> timeless(const Profile& profile) {
+  std::vector<std::string> lines;
+  for (const OpCost& cost : profile.ops) {
+    std::string line = fmt::format("{} {}", cost.op, cost.at_peak);
+    for (const PhaseCost& part : cost.phases) line += fmt::format(" {} {}", part.calls, part.saved_bytes);
+    lines.push_back(line);
+  }
+  std::sort(lines.begin(), lines.end());
+  return lines;
+}
+
+inline Profile read_intact(const std::string& file) {
+  REQUIRE(std::filesystem::exists(file));
+  std::vector<std::string> warnings;
+  const Profile profile = read_profile(file, warnings);
+  CHECK(warnings.empty());
+  return profile;
+}
+
+}  // namespace tilegrad::train

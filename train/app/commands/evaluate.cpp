@@ -1,0 +1,73 @@
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tilegrad/base/json.h"
+#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/app/command.h"
+#include "tilegrad/train/report/numbers.h"
+#include "tilegrad/train/run/dataset.h"
+#include "tilegrad/train/run/run_folder.h"
+
+namespace tilegrad::train {
+
+namespace {
+
+struct EvaluateOptions {
+  explicit EvaluateOptions(CLI::App& app) {
+    app.add_option("run,--run", run, "folder of a trained run, or one of its files of weights")->required();
+    text_option = app.add_option("--text", text, "a whole text, in place of the run's held-out data");
+    app.add_flag("--best", best, "the weights of the lowest validation loss, which train --best kept");
+    app.add_option("--threads", threads, "threads; 0: one for each processor")->check(CLI::Range(0, 1024));
+    app.add_flag("--json", json, "print a JSON object");
+  }
+
+  std::string run, text;
+  bool best = false, json = false;
+  int threads = 0;
+  CLI::Option* text_option = nullptr;
+};
+
+void print(std::ostream& out, const std::string& title, const Evaluation& e, bool is_text) {
+  out << fmt::format("{}\n  {:<12} {}\n  {:<12} {}\n", title, "loss", describe_loss(e.loss, is_text),
+                     "accuracy", describe_accuracy(e, is_text));
+}
+
+int evaluate_run(const EvaluateOptions& options, const Console& console) {
+  const SavedWeights weights = weights_at(options.run, options.best);
+  RunConfig config = weights.folder.read_config();
+  const bool other_text = options.text_option->count() > 0;
+  check(!other_text || config.is_text(), "evaluate: {} learned {}, which --text has no effect on",
+        options.run, config.data_name());
+  if (options.threads > 0) kernels::set_threads(options.threads);
+  const auto data = other_text ? make_held_out_text(config, options.text) : make_dataset(config);
+  nn::Transformer model(config.model_for(data->vocabulary()), RandomKey{config.seed}.fold(kWeights));
+  weights.load(model);
+  const Evaluation e = evaluate(model, *data);
+  const bool is_text = config.is_text();
+  const std::string data_name = other_text ? options.text
+                                : is_text  ? "the held-out tenth of " + config.text
+                                           : "held-out examples of " + std::string(config.data_name());
+  if (options.json) {
+    nlohmann::ordered_json json = {{"weights", weights.file.string()},
+                                   {"data", data_name},
+                                   {"val_loss", e.loss},
+                                   {"accuracy", e.accuracy},
+                                   {"exact", e.exact}};
+    if (is_text) json["bits_per_byte"] = bits_of(e.loss);
+    console.out << json_text(json) << std::endl;
+  } else {
+    print(console.out, fmt::format("{} on {}", weights.file.string(), data_name), e, is_text);
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_evaluate_command(CLI::App& program) {
+  CLI::App* app =
+      program.add_subcommand("evaluate", "the loss and accuracy of a trained run on held-out data");
+  const auto options = std::make_shared<EvaluateOptions>(*app);
+  return {app, [options](const Console& console) { return evaluate_run(*options, console); }};
+}
+
+}  // namespace tilegrad::train

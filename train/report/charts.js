@@ -1,0 +1,250 @@
+// How a chart of the report becomes one of Chart.js.
+
+// An exponential moving average without the pull towards its start; it forgets nothing across a gap.
+function smoothed(points, weight) {
+  let sum = 0;
+  let norm = 0;
+  return points.map(([x, y]) => {
+    if (y === null) return [x, y];
+    sum = weight * sum + (1 - weight) * y;
+    norm = weight * norm + (1 - weight);
+    return [x, sum / norm];
+  });
+}
+
+const inside = (ranges, x) => ranges.some(([from, to]) => from <= x && x < to);
+
+// Points of curves that lie on each other become rings.
+const pointRadius = (chart, i) => 2 + 0.6 * Math.min(5, chart.series.length - 1 - i);
+
+function lineDataset(chart, state, series, i) {
+  const points = state.smoothing > 0 ? smoothed(series.points, state.smoothing) : series.points;
+  const visible = (y) => y !== null && !(state.logarithmic.y && y <= 0);
+  const alone = (k) => !visible(points[k - 1]?.[1] ?? null) && !visible(points[k + 1]?.[1] ?? null);
+  const place = placeOf(series.name, i);
+  const area = `${color(place)}38`;
+  return {
+    label: series.name,
+    data: points.map(([x, y]) => ({ x, y: visible(y) ? y : NaN })),
+    borderColor: color(place),
+    backgroundColor: color(place),
+    borderWidth: 2,
+    borderDash: chart.stepped && places.size <= kColors ? [] : dashes(place),
+    pointStyle: marker(place),
+    clip: 8,
+    pointRadius: (context) => (points.length <= kFewPoints || alone(context.dataIndex) ? pointRadius(chart, i) : 0),
+    pointHitRadius: 0,
+    stepped: chart.stepped ? "before" : false,
+    order: -i,
+    fill: series.shaded.length > 0 ? "origin" : false,
+    segment: {
+      backgroundColor: (context) =>
+        inside(series.shaded, (context.p0.parsed.x + context.p1.parsed.x) / 2) ? area : "transparent",
+    },
+  };
+}
+
+// A single series shows its categories in the colours that they have as series elsewhere.
+function barDataset(chart, series, i) {
+  const single = chart.series.length === 1;
+  const colors = single
+    ? chart.categories.map((name, c) => color(placeOf(name, c)))
+    : color(placeOf(series.name, i));
+  return {
+    label: series.name,
+    data: chart.categories.map((_, x) => valueAt(series, x)),
+    backgroundColor: colors,
+    borderColor: colors,
+    maxBarThickness: 30,
+  };
+}
+
+// What lies nearest in x in each series, since their points need not have the same x.
+Chart.Interaction.modes.nearestOfEach = (chart, event) =>
+  chart.getSortedVisibleDatasetMetas().flatMap((meta) => {
+    const drawn = meta.data
+      .map((point, index) => ({ element: point, datasetIndex: meta.index, index }))
+      .filter((item) => Number.isFinite(item.element.y) && !item.element.skip);
+    const distance = (item) => Math.abs(item.element.x - event.x);
+    return drawn.length > 0 ? [drawn.reduce((a, b) => (distance(b) < distance(a) ? b : a))] : [];
+  });
+
+const bandsPlugin = {
+  id: "bands",
+  beforeDatasetsDraw({ ctx, chartArea, scales, width }, _, { bands }) {
+    bands.forEach((band, i) => {
+      const left = scales.x.getPixelForValue(band.from);
+      const right = scales.x.getPixelForValue(band.to);
+      ctx.save();
+      ctx.fillStyle = style("--band");
+      if (i % 2 === 1) ctx.fillRect(left, chartArea.top, right - left, chartArea.height);
+      ctx.fillStyle = style("--quiet");
+      ctx.font = Chart.helpers.toFont(Chart.defaults.font).string;
+      ctx.textAlign = "center";
+      const furthest = width - ctx.measureText(band.name).width / 2;
+      ctx.fillText(band.name, Math.min((left + right) / 2, furthest), chartArea.bottom + 16);
+      ctx.restore();
+    });
+  },
+};
+
+// Around a line the band from the lowest to the highest of what it is the mean of; on a bar a whisker.
+const spreadPlugin = {
+  id: "spread",
+  beforeDatasetsDraw(drawn, _, { chart }) {
+    if (chart.kind === "line") drawSpreads(drawn, chart, drawBand);
+  },
+  afterDatasetsDraw(drawn, _, { chart }) {
+    if (chart.kind === "bars") drawSpreads(drawn, chart, drawWhiskers);
+  },
+};
+
+function drawSpreads(drawn, chart, drawSpread) {
+  const { ctx, scales, chartArea } = drawn;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(chartArea.left, chartArea.top, chartArea.width, chartArea.height);
+  ctx.clip();
+  chart.series.forEach((series, i) => {
+    if (series.spread.length > 0 && drawn.isDatasetVisible(i)) drawSpread(ctx, scales, series, i);
+  });
+  ctx.restore();
+}
+
+function drawBand(ctx, { x, y }, { name, spread }, i) {
+  ctx.beginPath();
+  for (const [at, , high] of spread) ctx.lineTo(x.getPixelForValue(at), y.getPixelForValue(high));
+  for (const [at, low] of [...spread].reverse()) ctx.lineTo(x.getPixelForValue(at), y.getPixelForValue(low));
+  ctx.closePath();
+  ctx.fillStyle = color(placeOf(name, i)) + (places.size > kColors ? "18" : "30");  // more bands, paler
+  ctx.fill();
+}
+
+function drawWhiskers(ctx, { x, y }, { spread }) {
+  const kEnd = 5;
+  ctx.strokeStyle = style("--text");
+  ctx.lineWidth = 1.5;
+  for (const [at, low, high] of spread) {
+    const [from, to, middle] = [x.getPixelForValue(low), x.getPixelForValue(high), y.getPixelForValue(at)];
+    ctx.beginPath();
+    ctx.moveTo(from, middle);
+    ctx.lineTo(to, middle);
+    for (const end of [from, to]) {
+      ctx.moveTo(end, middle - kEnd);
+      ctx.lineTo(end, middle + kEnd);
+    }
+    ctx.stroke();
+  }
+}
+
+// What an axis has to show besides the points.
+function spreadRange(chart) {
+  const edges = chart.series.flatMap((s) => s.spread.flatMap(([, low, high]) => [low, high]));
+  return edges.length > 0 ? { suggestedMin: Math.min(...edges), suggestedMax: Math.max(...edges) } : {};
+}
+
+function bandTitle(bands, x) {
+  const band = bands.find((b) => x <= b.to) ?? bands[bands.length - 1];
+  return `${band.name}, ${Math.round((100 * (x - band.from)) / (band.to - band.from))} %`;
+}
+
+// A logarithmic axis names 1, 2 and 5 of each decade; over many decades the powers of ten alone, and within
+// one decade every tick.
+function logarithmicTick(value, _, ticks) {
+  const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
+  const leading = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
+  if (decades > 1 && !(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
+  return value < 1e-3 ? value.toExponential(0) : show(value);
+}
+
+function scaleOptions(axis, logarithmic) {
+  const ticks = { color: style("--quiet"), maxRotation: 0, autoSkipPadding: 14 };
+  if (logarithmic) ticks.callback = logarithmicTick;
+  return {
+    type: logarithmic ? "logarithmic" : "linear",
+    bounds: logarithmic ? "data" : "ticks",
+    title: { display: axis.title !== "", text: axis.title, color: style("--quiet") },
+    grid: { color: style("--grid"), borderColor: style("--line") },
+    ticks,
+  };
+}
+
+// Bars lie, so that there is room for the names of their categories.
+function barScales(chart, state) {
+  const { suggestedMax } = spreadRange(chart);
+  const x = { ...scaleOptions(chart.y, state.logarithmic.y), stacked: chart.stacked, beginAtZero: true, suggestedMax };
+  const y = { ...scaleOptions(chart.x, false), stacked: chart.stacked, type: "category" };
+  y.grid.display = false;
+  y.ticks.autoSkip = false;
+  return { x, y };
+}
+
+function lineScales(chart, state) {
+  const x = scaleOptions(chart.x, state.logarithmic.x);
+  const y = { ...scaleOptions(chart.y, state.logarithmic.y), ...spreadRange(chart) };
+  x.grid.display = false;
+  if (!state.logarithmic.x) {
+    x.max = Math.max(...chart.series.map((s) => s.points[s.points.length - 1]?.[0] ?? 0));
+    x.ticks.includeBounds = false;  // round numbers only
+  }
+  if (chart.bands.length > 0) {
+    Object.assign(x, { min: chart.bands[0].from, max: chart.bands[chart.bands.length - 1].to });
+    x.ticks.color = "transparent";  // the bands' names stand there
+    y.beginAtZero = true;
+  }
+  return { x, y };
+}
+
+function tooltipTitle(chart, items) {
+  if (items.length === 0 || chart.kind === "bars") return items[0]?.label;
+  const x = items[0].parsed.x;
+  return chart.bands.length > 0 ? bandTitle(chart.bands, x) : `${chart.x.title} ${show(x)}`;
+}
+
+function chartOptions(chart, state) {
+  const bars = chart.kind === "bars";
+  const value = (item) => (bars ? item.parsed.x : item.parsed.y);
+  return {
+    animation: false,
+    responsive: true,
+    maintainAspectRatio: false,
+    indexAxis: bars ? "y" : "x",
+    interaction: { mode: bars ? "index" : "nearestOfEach", axis: bars ? "y" : "x", intersect: false },
+    scales: bars ? barScales(chart, state) : lineScales(chart, state),
+    plugins: {
+      bands: { bands: chart.bands },
+      spread: { chart },
+      legend: {
+        display: chart.series.length > 1,
+        align: "start",
+        labels: {
+          color: style("--text"),
+          usePointStyle: !bars,
+          pointStyle: "line",
+          pointStyleWidth: 28,
+          boxWidth: 12,
+          sort: (a, b) => a.datasetIndex - b.datasetIndex,
+        },
+      },
+      tooltip: {
+        usePointStyle: !bars,
+        itemSort: (a, b) => a.datasetIndex - b.datasetIndex,
+        callbacks: {
+          title: (items) => tooltipTitle(chart, items),
+          label: (item) => `${item.dataset.label}  ${show(value(item))}`,
+        },
+      },
+    },
+  };
+}
+
+function chartConfig(chart, state) {
+  const bars = chart.kind === "bars";
+  const dataset = (series, i) => (bars ? barDataset(chart, series, i) : lineDataset(chart, state, series, i));
+  return {
+    type: bars ? "bar" : "line",
+    data: { labels: bars ? chart.categories : undefined, datasets: chart.series.map(dataset) },
+    options: chartOptions(chart, state),
+    plugins: [bandsPlugin, spreadPlugin],
+  };
+}
