@@ -26,7 +26,7 @@ class Sgd {
 
  private:
   std::vector<Parameter> parameters_;  // shared with the model
-  std::vector<Tensor> velocities_;  // none without momentum
+  std::vector<Tensor> velocities_;     // none without momentum
   Config config_;
 };
 

@@ -127,9 +127,8 @@ class FlashBackward {
   template <class F>
   void for_each_query_tile(F&& f) const {
     const Index tiles = std::ssize(schedule_.query_tiles());
-    workspace_.run(tiles * problem_.heads, [&](Index n, const Pieces& w) {
-      f(schedule_.query_tiles()[n % tiles], n / tiles, w);
-    });
+    workspace_.run(tiles * problem_.heads,
+                   [&](Index n, const Pieces& w) { f(schedule_.query_tiles()[n % tiles], n / tiles, w); });
   }
 
   // delta = rowsum(dO ⊙ O) − dLSE; 0 for rows that saw nothing.
