@@ -29,11 +29,12 @@ function addSmoothing(view, parent) {
   });
 }
 
-// Room for the legend, in the one column that a telephone has, and for the names of bars.
+// Room for the names of bars, and for a legend in the one column that a telephone has: Chart.js gives it at most half.
 function leastHeight(chart) {
   const kPlot = 200;
   const kLine = 18;
-  return chart.kind === "bars" ? 90 + kLine * chart.categories.length : kPlot + kLine * chart.series.length;
+  const legend = kLine * chart.series.length;
+  return chart.kind === "bars" ? 90 + kLine * chart.categories.length : Math.max(kPlot + legend, 2.2 * legend);
 }
 
 function addChart(parent, chart) {
