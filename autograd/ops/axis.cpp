@@ -33,16 +33,22 @@ Shape with_axis(const Shape& shape, int axis, Index n) {
 }
 
 // y_oj = s Σ_i x_oij:  dx_oij = s dy_oj.
-struct SumAxisRule {
-  static constexpr std::string_view name = "sum";
+struct ScaledSum {
   kernels::AxisSizes sizes;
   double s;
 
   void backward(const Tensor& dy, InputGrads& dx) {
-    with_float_type(name, dy.dtype(), [&]<class T>() {
+    with_float_type("sum", dy.dtype(), [&]<class T>() {
       kernels::repeat_axis<T>(dx.grad<T>(0), dy.view<T>(), sizes, static_cast<T>(s));
     });
   }
+};
+
+struct SumAxisRule : ScaledSum {
+  static constexpr std::string_view name = "sum";
+};
+struct MeanAxisRule : ScaledSum {
+  static constexpr std::string_view name = "mean";
 };
 
 // y_oij = x_oj:  dx_oj = Σ_i dy_oij.
@@ -70,13 +76,14 @@ struct GatherRule {
   }
 };
 
+template <class AxisRule>
 Var scaled_sum(const OpScope& op, const Var& x, int axis, double s) {
   const kernels::AxisSizes sizes = sizes_along(x.shape(), axis);
   Tensor y = Tensor::empty(without(x.shape(), axis), x.dtype());
   op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::sum_axis<T>({y.mut<T>(), Write::overwrite}, x.value().view<T>(), sizes, s);
   });
-  return record(y, {x}, [&] { return SumAxisRule{sizes, s}; });
+  return record(y, {x}, [&] { return AxisRule{{sizes, s}}; });
 }
 
 // Fills an axis with each element's largest entry; x may be on a gradient path.
@@ -93,14 +100,14 @@ Tensor largest(const OpScope& op, const Tensor& x, int axis) {
 }  // namespace
 
 Var sum(const Var& x, int axis) {
-  return scaled_sum(OpScope(SumAxisRule::name), x, x.shape().axis(axis), 1.0);
+  return scaled_sum<SumAxisRule>(OpScope(SumAxisRule::name), x, x.shape().axis(axis), 1.0);
 }
 
 Var mean(const Var& x, int axis) {
-  const OpScope op("mean");
+  const OpScope op(MeanAxisRule::name);
   const int at = x.shape().axis(axis);
   op.check(x.dim(at) > 0, "axis {} of {} is empty", axis, x.shape());
-  return scaled_sum(op, x, at, 1.0 / static_cast<double>(x.dim(at)));
+  return scaled_sum<MeanAxisRule>(op, x, at, 1.0 / static_cast<double>(x.dim(at)));
 }
 
 Var broadcast(const Var& x, int axis, Index n) {

@@ -44,15 +44,15 @@ class ForwardTile {
     const Tag<T> d;
     const auto old0 = hn::Load(d, p.max), old1 = hn::Load(d, p.max + kLanes<T>);
     multiply_keys(p, tile, k, scores, s);
-    const auto [alpha0, alpha1] = exponentiate(p, tile.keys.size(), old0, old1, s);
+    const Rescale rescale = exponentiate(p, tile.keys.size(), old0, old1, s);
     if (problem_.options.dropout > 0) scores.drop(s, tile);
     if (meets_bad_values(tile, v)) {
       for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
-        return hn::Mul(x, lane == 0 ? alpha0 : alpha1);
+        return hn::Mul(x, lane == 0 ? rescale.alpha0 : rescale.alpha1);
       });
       add_visible_values(p, tile, s, v);
     } else {
-      add_values(p, tile, s, v, alpha0, alpha1);
+      add_values(p, tile, s, v, rescale.alpha0, rescale.alpha1);
     }
   }
 

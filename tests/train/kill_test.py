@@ -14,9 +14,9 @@ import tempfile
 import time
 
 KILLS = 30
-STEPS = 400
+STEPS = 3000
 SETTINGS = ["--task", "copy", "--layers", "1", "--width", "16", "--heads", "2", "--batch", "4", "--dropout", "0.1",
-            "--checkpoint", "block", "--eval-every", "100", "--save-every", "4", "--threads", "2", "--quiet"]
+            "--checkpoint", "block", "--eval-every", "500", "--save-every", "4", "--threads", "2", "--quiet"]
 
 
 def timeless(folder):
