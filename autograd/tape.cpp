@@ -41,7 +41,7 @@ struct Tape::State {
   State(Tape& tape, Options tape_options)
       : owner(&tape),
         options(tape_options),
-        mark(std::make_shared<TapeMark>(next_tape(), thread_number())),
+        mark(new TapeMark{.number = next_tape(), .thread = thread_number()}),
         outer(innermost()) {
     if (outer != nullptr) options.detect_anomaly |= outer->options.detect_anomaly;
   }

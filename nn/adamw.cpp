@@ -28,11 +28,12 @@ double AdamW::step(double lr) {
                                  .grad_scale = clip_factor(norm, config_.clip)};
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
-    auto& [name, m, v] = moments_[i];
+    Moments& moments = moments_[i];
     if (!p.grad().defined()) continue;
     settings.weight_decay = p.value().rank() >= 2 ? config_.weight_decay : 0.0;
     with_float_type("AdamW", p.value().dtype(), [&]<class T>() {
-      kernels::adamw<T>(p.value().mut<T>(), m.mut<T>(), v.mut<T>(), p.grad().view<T>(), settings);
+      kernels::adamw<T>(p.value().mut<T>(), moments.m.mut<T>(), moments.v.mut<T>(), p.grad().view<T>(),
+                        settings);
     });
   }
   return norm;

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "tests/train/run_program.h"
+#include "tilegrad/base/memory.h"
 #include "tilegrad/base/process.h"
 #include "tilegrad/train/run/metrics.h"
 #include "tilegrad/train/run/run_folder.h"
@@ -47,6 +48,28 @@ TEST_CASE("interrupt: Ctrl-C stops after the step, saves, prints the summary, an
   const std::string whole = folder / "whole";
   REQUIRE(run_program(tiny_training(whole, {"--steps", "1000000", "--stop-after", std::to_string(done + 5)}))
               .code == kSuccess);
+  CHECK(timeless_metrics(run) == timeless_metrics(whole));
+  CHECK(read_file(run + "/state.safetensors") == read_file(whole + "/state.safetensors"));
+}
+
+TEST_CASE("interrupt: a long step ends at its next op, as if it had not begun") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run", whole = folder / "whole";
+  const Index before = memory::usage().live;
+  std::thread user([&] {  // strikes when the step has got somewhere
+    while (memory::usage().live < before + (16 << 20)) std::this_thread::yield();
+    kill(getpid(), SIGINT);
+  });
+  const auto training = [](const std::string& out) {
+    return tiny_training(out, {"--steps", "2", "--batch", "4096", "--dropout", "0.1"});
+  };
+  const Output output = run_program(training(run));
+  user.join();
+  CHECK(output.code == kInterrupted);
+  CHECK(read_metrics(run + "/metrics.jsonl").steps.empty());
+
+  REQUIRE(run_program({"train", "--resume", run, "--quiet"}).code == kSuccess);
+  REQUIRE(run_program(training(whole)).code == kSuccess);
   CHECK(timeless_metrics(run) == timeless_metrics(whole));
   CHECK(read_file(run + "/state.safetensors") == read_file(whole + "/state.safetensors"));
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/lock.h"
@@ -70,7 +71,7 @@ class TrainingRun {
   StepReport step(Profiler* profiler);
   Profiler* next_profiler();
   void write_profile(Outcome& outcome) const;
-  void one_step(Outcome& outcome, Progress& progress);
+  bool one_step(Outcome& outcome, Progress& progress);
   bool evaluation_due();
   void evaluate(Outcome& outcome, Progress& progress);
   void save();
@@ -148,9 +149,31 @@ StepReport TrainingRun::step(Profiler* profiler) {
   }
 }
 
-void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
+// Ends a step at its next op once an interrupt has come: one of a large batch may take minutes.
+class StopAtNextOp final : public OpListener {
+ public:
+  struct Stopped {};
+
+ private:
+  void begin(std::string_view) override {
+    if (InterruptScope::requested()) throw Stopped();
+  }
+  void end() override {}
+  void recorded(std::string_view, Index) override {}
+};
+
+// False if an interrupt ended the step. Weights and moments change only after its last op, so nothing has happened then,
+// and it is taken anew when the run is resumed. A step that is profiled is never cut short.
+bool TrainingRun::one_step(Outcome& outcome, Progress& progress) {
   Profiler* const profiler = next_profiler();
-  outcome.last = step(profiler);
+  StopAtNextOp stop;
+  const ListenScope listening(stop);
+  try {
+    outcome.last = step(profiler);
+  } catch (const StopAtNextOp::Stopped&) {
+    nn::zero_grad(nn::parameters(trainer_.model()));
+    return false;
+  }
   ++done_;
   unsaved_ = true;
   if (profiler != nullptr) write_profile(outcome);
@@ -159,6 +182,7 @@ void TrainingRun::one_step(Outcome& outcome, Progress& progress) {
   metrics_.write(outcome.last);
   if (events_) events_->write(outcome.last, wall_time_now());
   progress.step(outcome.last);
+  return true;
 }
 
 // Also of a resumed run that was stopped before the evaluation of its last step.
@@ -221,7 +245,7 @@ Outcome TrainingRun::run(const Console& console) {
   save_best();  // which an earlier call of the program may not have come to
   outcome.stopped = stop_reason();
   for (Index step = first; step < end && outcome.stopped.empty() && !InterruptScope::requested(); ++step) {
-    one_step(outcome, progress);
+    if (!one_step(outcome, progress)) break;
     if (step + 1 == c.steps) save();  // the last evaluation may take long
     if (evaluation_due()) evaluate(outcome, progress);
     outcome.stopped = stop_reason();
