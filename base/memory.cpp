@@ -22,15 +22,6 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 
-// Sanitizers see a use after free only if freed memory is really freed.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kReuse = false;
-#elif defined(__has_feature)
-constexpr bool kReuse = !__has_feature(address_sanitizer);
-#else
-constexpr bool kReuse = true;
-#endif
-
 // In debug builds fresh memory is NaN in every floating-point type and -1 in i32, so that a test sees what is read
 // before anybody wrote it.
 #if defined(NDEBUG)

@@ -53,6 +53,16 @@ class ObserverScope {
   Observer outer_;
 };
 
+/// Whether freed blocks wait for requests of their size. Not under a sanitizer, which sees a use after free only if
+/// freed memory is really freed.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kReuse = false;
+#elif defined(__has_feature)
+inline constexpr bool kReuse = !__has_feature(address_sanitizer);
+#else
+inline constexpr bool kReuse = true;
+#endif
+
 /// Gives freed blocks that wait for reuse back to the system, for a program that is done with a large model and
 /// goes on with something else.
 void release_cached();

@@ -70,7 +70,10 @@ struct HeadsView {
         stride_h(stride_h_) {}
 
   /// One head as a (T, D) matrix.
-  Mat<T> head(Index b, Index h) const { return {data + b * stride_b + h * stride_h, time, dim, stride_t}; }
+  Mat<T> head(Index b, Index h) const {
+    const bool empty = time == 0 || dim == 0;  // whose data may be null, with strides that are not 0
+    return {empty ? data : data + b * stride_b + h * stride_h, time, dim, stride_t};
+  }
 
   operator HeadsView<const T>() const requires(!std::is_const_v<T>) {
     return {data, batch, time, heads, dim, stride_b, stride_t, stride_h};

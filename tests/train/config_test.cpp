@@ -174,8 +174,8 @@ TEST_CASE("config: a config.json of an earlier program means the same run, and k
   CHECK(config.checkpoint == CheckpointPolicy(Segments{2}));
   const auto written = to_json(config);
   const auto earlier = nlohmann::ordered_json::parse(text);
-  for (const auto& [key, value] : earlier.items()) {
-    CAPTURE(key);
-    CHECK(written.at(key) == value);
+  for (const auto& setting : earlier.items()) {
+    CAPTURE(setting.key());
+    CHECK(written.at(setting.key()) == setting.value());
   }
 }

@@ -42,11 +42,11 @@ std::string text_of(const Json& value) { return value.is_string() ? value.get<st
 void name_by_settings(std::vector<RunGroup>& groups, const std::vector<Json>& identities) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     std::vector<std::string> parts;
-    for (const auto& [key, value] : identities[i].items()) {
+    for (const auto& setting : identities[i].items()) {
       const bool differs = std::any_of(identities.begin(), identities.end(), [&](const Json& other) {
-        return !other.contains(key) || other.at(key) != value;
+        return !other.contains(setting.key()) || other.at(setting.key()) != setting.value();
       });
-      if (differs) parts.push_back(fmt::format("{}={}", key, text_of(value)));
+      if (differs) parts.push_back(fmt::format("{}={}", setting.key(), text_of(setting.value())));
     }
     groups[i].name = parts.empty() ? "all seeds" : fmt::format("{}", fmt::join(parts, ", "));
   }
