@@ -124,6 +124,27 @@ HWY_INLINE T sum(Index n, const T* x) {
       n, [](auto v) { return v; }, x);
 }
 
+// max(x, m), in which a NaN in m stays and one in x does not: x86's instruction. Highway's plain C++ has neither stay.
+template <class V>
+HWY_INLINE V larger(V x, V m) {
+  if constexpr (HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128) {
+    return hn::IfThenElse(hn::Gt(x, m), x, m);
+  } else {
+    return hn::Max(x, m);
+  }
+}
+
+// The largest lane. Highway's plain C++, as clang compiles it, begins at the lowest finite number, and so misses −inf.
+template <class D>
+HWY_INLINE hn::TFromD<D> max_of_lanes(D d, hn::Vec<D> v) {
+  using T = hn::TFromD<D>;
+  constexpr T kNothing = -std::numeric_limits<T>::infinity();
+  const T max = hn::GetLane(hn::MaxOfLanes(d, v));
+  const bool misses =
+      max == std::numeric_limits<T>::lowest() && hn::AllTrue(d, hn::Eq(v, hn::Set(d, kNothing)));
+  return misses ? kNothing : max;
+}
+
 // max_i x_i, −inf if n is 0.
 template <class T>
 HWY_INLINE T reduce_max(Index n, const T* x) {
@@ -137,7 +158,7 @@ HWY_INLINE T reduce_max(Index n, const T* x) {
     const auto inside = hn::FirstN(d, static_cast<std::size_t>(n - i));
     m = hn::Max(m, hn::IfThenElse(inside, load_tail(x + i, n - i), lowest));
   }
-  return hn::GetLane(hn::MaxOfLanes(d, m));
+  return max_of_lanes(d, m);
 }
 
 // e^x. Highway's Exp is defined up to a bound and turns NaN into 0; here large x give a large finite number,

@@ -192,10 +192,10 @@ class FlashDecode {
     };
     auto largest = hn::Set(d, state.max[row]), sum = hn::Zero(d);
     for_each([&](Vec<T> x) HWY_ATTR {
-      largest = hn::Max(x, largest);
+      largest = larger(x, largest);
       return x;
     });
-    const T max = hn::GetLane(hn::MaxOfLanes(d, largest));
+    const T max = max_of_lanes(d, largest);
     const Powers<T> powers(c_, hn::Set(d, max));
     for_each([&](Vec<T> x) HWY_ATTR {
       x = powers.of(powers.rebase(x));

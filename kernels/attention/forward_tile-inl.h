@@ -85,8 +85,8 @@ class ForwardTile {
     auto max0 = hn::Load(d, p.max), max1 = hn::Load(d, p.max + kLanes<T>);
     const auto store = [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
       store_row(s, j, x0, x1);
-      max0 = hn::Max(x0, max0);
-      max1 = hn::Max(x1, max1);
+      max0 = larger(x0, max0);
+      max1 = larger(x1, max1);
     };
     const auto multiply = [&](const auto& keys, auto&& finish) HWY_ATTR {
       multiply_in_parts<T>(keys, k.cols, score_part(problem_), RowMajor<T>{k.data, k.stride}, p.q, s, finish);

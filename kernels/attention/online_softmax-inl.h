@@ -65,7 +65,7 @@ struct MergeWeights {
 template <class T>
 HWY_INLINE MergeWeights<T> merge_statistics(T* max, T* sum, const T* other_max, const T* other_sum, T c) {
   const Tag<T> d;
-  const auto mine = hn::Load(d, max), other = hn::Load(d, other_max), both = hn::Max(mine, other);
+  const auto mine = hn::Load(d, max), other = hn::Load(d, other_max), both = larger(other, mine);
   const Powers<T> powers(c, both);
   const MergeWeights<T> weights = {powers.of(powers.rebase(mine)), powers.of(powers.rebase(other))};
   hn::Store(both, d, max);

@@ -95,7 +95,7 @@ class RowStatistics {
   HWY_ATTR void add_keys(Found& row, const T* s) const {
     const Tag<T> d;
     const auto x0 = hn::Load(d, s), x1 = hn::Load(d, s + kLanes<T>);
-    const T max = hn::GetLane(hn::MaxOfLanes(d, hn::Max(hn::Max(x0, x1), hn::Set(d, row.max))));
+    const T max = max_of_lanes(d, larger(hn::Max(x0, x1), hn::Set(d, row.max)));
     if (max == -std::numeric_limits<T>::infinity()) return;
     const auto c = hn::Set(d, c_), m = hn::Set(d, max);
     const auto power = [&](Vec<T> x) HWY_ATTR { return exp2<T>(hn::Mul(hn::Sub(x, m), c)); };

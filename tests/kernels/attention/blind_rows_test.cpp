@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "tests/kernels/attention/attention_case.h"
+#include "tests/kernels/simd_targets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::test;
@@ -132,10 +133,12 @@ TEST_CASE("attention: a window of 10 in 640 keys, with half of the queries beyon
   }
 }
 
-TEST_CASE("attention: a query whose whole row is masked sees nothing") { check_blindness(masked_case()); }
+TEST_CASE("attention: a query whose whole row is masked sees nothing") {
+  on_each_target([] { check_blindness(masked_case()); });
+}
 
 TEST_CASE("attention: a query with a bias of -inf for all keys sees nothing") {
-  check_blindness(biased_case());
+  on_each_target([] { check_blindness(biased_case()); });
 }
 
 TEST_CASE("attention: a NaN in the dlse of a query that sees nothing goes nowhere") {
