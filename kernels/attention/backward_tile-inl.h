@@ -13,15 +13,15 @@
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// A thread's memory: the panels of a task, those of one tile, and what a tile knows of its rows. The wide
-// pieces are for what is stored in fewer bits than T: a task's keys and values, a tile's queries and dO, and
-// rows on their way out.
+// A thread's memory: the panels of a task, those of one tile, and what a tile knows of its rows. The copied
+// pieces are for a tile's queries and dO if they do not lie well: see is_copied(). The wide pieces are for what
+// is stored in fewer bits than T: a task's keys and values, and rows on their way out.
 template <class T>
 struct BackwardPieces {
   T *kt, *vt, *dkt, *dvt, *k;
   T *ds, *p, *slope, *keep;
   T *max, *neg_lse, *neg_lse_rest, *delta;
-  T *wide_k, *wide_v, *wide_q, *wide_dout, *wide_rows;
+  T *copied_q, *copied_dout, *wide_k, *wide_v, *wide_rows;
 };
 
 // A tile of queries against the task's keys: what it reads, in layouts that are good to read.

@@ -43,59 +43,60 @@ HWY_INLINE Vec<T> exp2_fraction(Vec<T> f) {
   return hn::MulAdd(p, f, hn::Set(d, T{1}));
 }
 
-// The integer nearest to a number; on targets without an instruction that scales by 2^n also the same with
-// its bits in the lowest place.
+// The integer n that is nearest to x, and a way to multiply by 2^n.
 template <class T>
-struct Nearest {
+struct PowerOfTwo {
   Vec<T> n;
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  HWY_INLINE explicit Nearest(Vec<T> x) : n(hn::Round(x)) {}
+  // One instruction scales by a power of two and takes care of what underflows.
+  hn::Mask<Tag<T> > in_range;
+  HWY_INLINE explicit PowerOfTwo(Vec<T> x)
+      : n(hn::Round(x)), in_range(hn::Not(hn::Lt(x, hn::Set(Tag<T>(), T{-2000})))) {}
+  HWY_INLINE Vec<T> scale(Vec<T> y) const {
+    if constexpr (sizeof(T) == 4) {
+      return Vec<T>{_mm512_maskz_scalef_ps(in_range.raw, y.raw, n.raw)};
+    } else {
+      return Vec<T>{_mm512_maskz_scalef_pd(in_range.raw, y.raw, n.raw)};
+    }
+  }
 #else
+  // A sum as large as this is rounded to an integer, which stands in the lowest bits of its mantissa: n + bias, the
+  // exponent field of 2^n. Below the least exponent it is 0, and so is the number.
   static constexpr int kMantissaBits = std::numeric_limits<T>::digits - 1;
-  static constexpr T kMagic = T{1.5} * static_cast<T>(std::int64_t{1} << kMantissaBits);
-  Vec<T> shifted;
-  HWY_INLINE explicit Nearest(Vec<T> x)
-      : n(hn::Sub(hn::Add(x, hn::Set(Tag<T>(), kMagic)), hn::Set(Tag<T>(), kMagic))),
-        shifted(hn::Add(x, hn::Set(Tag<T>(), kMagic))) {}
+  static constexpr T kBias = std::numeric_limits<T>::max_exponent - 1;
+  static constexpr T kMagic = T{1.5} * static_cast<T>(std::int64_t{1} << kMantissaBits) + kBias;
+  Vec<T> power;
+  HWY_INLINE explicit PowerOfTwo(Vec<T> x) {
+    const Tag<T> d;
+    const hn::RebindToSigned<Tag<T> > di;
+    const auto magic = hn::Set(d, kMagic), sum = hn::Add(larger(hn::Set(d, -kBias), x), magic);
+    n = hn::Sub(sum, magic);
+    power = hn::BitCast(d, hn::ShiftLeft<kMantissaBits>(hn::BitCast(di, sum)));
+  }
+  HWY_INLINE Vec<T> scale(Vec<T> y) const { return hn::Mul(y, power); }
 #endif
 };
 
-// 2^x = 2^f 2^n for x = n + f below the overflow of T. 0 where 2^x is less than any number, so 2^−inf = 0,
-// whatever f is; and 0 where it is not a normal number, but for targets with an instruction that scales. NaN
-// stays NaN.
+// 2^(n + f) for f in [−½, ½]. Where 2^n is 0, f may be anything below, −∞ included: a polynomial of a large f would not
+// be a number. NaN stays NaN.
 template <class T>
-HWY_INLINE Vec<T> exp2_of_parts(Vec<T> x, const Nearest<T>& nearest, Vec<T> f) {
-  const Tag<T> d;
-  const auto p = exp2_fraction<T>(f);
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  // One instruction scales by a power of two and takes care of what underflows.
-  const auto in_range = hn::Not(hn::Lt(x, hn::Set(d, T{-2000})));
-  if constexpr (sizeof(T) == 4) {
-    return Vec<T>{_mm512_maskz_scalef_ps(in_range.raw, p.raw, nearest.n.raw)};
-  } else {
-    return Vec<T>{_mm512_maskz_scalef_pd(in_range.raw, p.raw, nearest.n.raw)};
-  }
-#else
-  const hn::RebindToSigned<Tag<T> > di;
-  const auto exponent = hn::ShiftLeft<Nearest<T>::kMantissaBits>(hn::BitCast(di, nearest.shifted));
-  const auto y = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-  const auto lowest = hn::Set(d, static_cast<T>(std::numeric_limits<T>::min_exponent - 1));
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenZeroElse(hn::Lt(x, lowest), y));
-#endif
+HWY_INLINE Vec<T> exp2_of_parts(const PowerOfTwo<T>& n, Vec<T> f) {
+  return n.scale(exp2_fraction<T>(larger(hn::Set(Tag<T>(), T{-1}), f)));
 }
+
+// 2^x for x below the largest exponent of T. 0 where 2^x is less than any number, so 2^−∞ = 0. NaN stays NaN.
 template <class T>
 HWY_INLINE Vec<T> exp2(Vec<T> x) {
-  const Nearest<T> nearest(x);
-  return exp2_of_parts<T>(x, nearest, hn::Sub(x, nearest.n));
+  const PowerOfTwo<T> power(x);
+  return exp2_of_parts<T>(power, hn::Sub(x, power.n));
 }
 
 // 2^(c x + a + b) for an a as large as c x and a b that is smaller than a's rounding. The sum is rounded
 // where it is small, after its integer was taken away: its rounding is a relative error of the power.
 template <class T>
 HWY_INLINE Vec<T> exp2_of_sum(Vec<T> x, Vec<T> c, Vec<T> a, Vec<T> b) {
-  const auto sum = hn::MulAdd(x, c, a);
-  const Nearest<T> nearest(sum);
-  return exp2_of_parts<T>(sum, nearest, hn::Add(hn::MulAdd(x, c, hn::Sub(a, nearest.n)), b));
+  const PowerOfTwo<T> power(hn::MulAdd(x, c, a));
+  return exp2_of_parts<T>(power, hn::Add(hn::MulAdd(x, c, hn::Sub(a, power.n)), b));
 }
 
 // Highway's Tanh turns inf and NaN into something else.

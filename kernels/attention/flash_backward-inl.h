@@ -57,7 +57,7 @@ class FlashBackward {
         statistics_(in, y.lse, problem),
         dq_adds_(schedule.dq_tiles()),
         dbias_adds_(schedule.dbias_tiles()),
-        workspace_(pieces(in, problem, schedule)),
+        workspace_(pieces(in, y, problem, schedule)),
         rows_block_(problem.batch * problem.heads * problem.tq * Index{sizeof(T)},
                     memory::Category::workspace),
         dq_block_(grads.dq.to.is_narrow()
@@ -92,30 +92,31 @@ class FlashBackward {
  private:
   using Pieces = BackwardPieces<T>;
 
-  static Workspace<T, Pieces> pieces(const FlashInputs<T>& in, const AttentionProblem<T>& problem,
-                                     const BackwardSchedule& schedule) {
+  static Workspace<T, Pieces> pieces(const FlashInputs<T>& in, const FlashOutputs<T>& y,
+                                     const AttentionProblem<T>& problem, const BackwardSchedule& schedule) {
     const Index panels = schedule.panels_per_tile(), keys = schedule.tile().keys,
                 queries = schedule.tile().queries, panel = queries * kPanel<T>;
-    const Index wide = in.q.is_narrow() ? std::max(problem.dim, problem.dim_v) : 0,
+    const Index dim = std::max(problem.dim, problem.dim_v), wide = in.q.is_narrow() ? dim : 0,
                 general = problem.no_score_mods() ? 0 : panel;
-    return Workspace<T, Pieces>({{&Pieces::kt, panels * problem.dim * kPanel<T>},
-                                 {&Pieces::vt, panels * problem.dim_v * kPanel<T>},
-                                 {&Pieces::dkt, panels * problem.dim * kPanel<T>},
-                                 {&Pieces::dvt, panels * problem.dim_v * kPanel<T>},
-                                 {&Pieces::k, ceil_div(problem.dim, kPanel<T>) * kPanel<T> * keys},
-                                 {&Pieces::ds, panels * panel},
-                                 {&Pieces::p, panel},
-                                 {&Pieces::slope, general},
-                                 {&Pieces::keep, general},
-                                 {&Pieces::max, queries},
-                                 {&Pieces::neg_lse, queries},
-                                 {&Pieces::neg_lse_rest, queries},
-                                 {&Pieces::delta, queries},
-                                 {&Pieces::wide_k, keys * wide},
-                                 {&Pieces::wide_v, keys * wide},
-                                 {&Pieces::wide_q, queries * wide},
-                                 {&Pieces::wide_dout, queries * wide},
-                                 {&Pieces::wide_rows, kPanel<T> * wide}});
+    return Workspace<T, Pieces>(
+        {{&Pieces::kt, panels * problem.dim * kPanel<T>},
+         {&Pieces::vt, panels * problem.dim_v * kPanel<T>},
+         {&Pieces::dkt, panels * problem.dim * kPanel<T>},
+         {&Pieces::dvt, panels * problem.dim_v * kPanel<T>},
+         {&Pieces::k, ceil_div(problem.dim, kPanel<T>) * kPanel<T> * keys},
+         {&Pieces::ds, panels * panel},
+         {&Pieces::p, panel},
+         {&Pieces::slope, general},
+         {&Pieces::keep, general},
+         {&Pieces::max, queries},
+         {&Pieces::neg_lse, queries},
+         {&Pieces::neg_lse_rest, queries},
+         {&Pieces::delta, queries},
+         {&Pieces::copied_q, is_copied(in.q) ? queries * copied_stride<T>(dim) : 0},
+         {&Pieces::copied_dout, is_copied(y.dout) ? queries * copied_stride<T>(dim) : 0},
+         {&Pieces::wide_k, keys * wide},
+         {&Pieces::wide_v, keys * wide},
+         {&Pieces::wide_rows, kPanel<T> * wide}});
   }
 
   // A task's keys and values.
@@ -134,8 +135,8 @@ class FlashBackward {
   // delta = rowsum(dO ⊙ O) − dLSE; 0 for rows that saw nothing.
   HWY_ATTR void compute_delta(const SequenceTile& tile, Index h, const Pieces& w) const {
     const Sequence& s = problem_.sequences[tile.sequence];
-    const auto dout = widened(StoredRows(y_.dout, s.b, h, tile.rows), w.wide_dout);
-    const auto out = widened(StoredRows(y_.out, s.b, h, tile.rows), w.wide_q);
+    const auto dout = widened(StoredRows(y_.dout, s.b, h, tile.rows), w.copied_dout);
+    const auto out = widened(StoredRows(y_.out, s.b, h, tile.rows), w.copied_q);
     for (Index i = 0; i < tile.rows.size(); ++i) {
       const Index row = problem_.row(s.b, h, tile.rows.begin + i);
       T sum = dot(out.cols, dout.row(i), out.row(i));
@@ -247,8 +248,8 @@ class FlashBackward {
   }
 
   HWY_ATTR QueryRows<T> rows_of(const Tile& tile, bool keys_finite, const Pieces& w) const {
-    const auto q = widened(StoredRows(in_.q, tile.b(), tile.h, tile.queries), w.wide_q);
-    const auto dout = widened(StoredRows(y_.dout, tile.b(), tile.h, tile.queries), w.wide_dout);
+    const auto q = near_rows(in_.q, tile.b(), tile.h, tile.queries, w.copied_q);
+    const auto dout = near_rows(y_.dout, tile.b(), tile.h, tile.queries, w.copied_dout);
     bool finite = true, any_large = false;
     const T factor = problem_.no_score_mods() ? static_cast<T>(problem_.scale) : T{1};
     for (Index i = 0; i < q.rows; ++i) {

@@ -17,7 +17,7 @@ void backward(const FlashGrads<float>& grads, const FlashInputs<float>& in, cons
   const BackwardSchedule::BiasGrad dbias = {.wanted = static_cast<bool>(grads.dbias),
                                             .over_batch = grads.dbias.to.stride_b == 0,
                                             .over_heads = grads.dbias.to.stride_h == 0};
-  const BackwardSchedule schedule(problem, kPanel<float>, dbias, threads());
+  const BackwardSchedule schedule(problem, kMicroKernel<float>, dbias, threads());
   FlashBackward<float>(grads, in, y, problem, schedule).run();
 }
 

@@ -17,7 +17,7 @@ void backward(const FlashGrads<double>& grads, const FlashInputs<double>& in, co
   const BackwardSchedule::BiasGrad dbias = {.wanted = static_cast<bool>(grads.dbias),
                                             .over_batch = grads.dbias.to.stride_b == 0,
                                             .over_heads = grads.dbias.to.stride_h == 0};
-  const BackwardSchedule schedule(problem, kPanel<double>, dbias, threads());
+  const BackwardSchedule schedule(problem, kMicroKernel<double>, dbias, threads());
   FlashBackward<double>(grads, in, y, problem, schedule).run();
 }
 

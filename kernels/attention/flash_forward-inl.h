@@ -19,7 +19,7 @@
 // The lanes of a vector are queries. A task has a block of queries, in panels of two vectors; Sᵀ, Pᵀ and Oᵀ
 // are panels, and so is Qᵀ, transposed once. Then m, l and α are vectors and nothing sums across lanes:
 //   Sᵀ = K Qᵀ,   Pᵀ = exp2(c Sᵀ − c m),   Oᵀ = α Oᵀ + Vᵀ Pᵀ.
-// K and V are read element by element from their natural layout. The result depends on shapes and options
+// K and V are read element by element, from where they lie or from copies of a tile's rows. The result depends on shapes and options
 // alone, not on threads: a task does all of its queries' work, in a fixed order.
 //
 // With fewer queries than lanes the query heads that share K and V lie side by side in the lanes of one panel
@@ -53,7 +53,7 @@ class FlashForward {
         problem_(problem),
         c_(to_log2(problem)),
         tiles_(problem),
-        schedule_(problem, kPanel<T>) {}
+        schedule_(problem, kMicroKernel<T>) {}
 
   void run() const {
     const Index splits = schedule_.splits(), tasks = schedule_.tasks();
@@ -87,15 +87,18 @@ class FlashForward {
 
   Workspace<T, Pieces> make_workspace() const {
     const Index keys = schedule_.tile().keys, dim = problem_.dim, dim_v = problem_.dim_v;
-    const auto wide = [&](const auto& x, Index size) { return x.is_narrow() ? size : 0; };
-    return Workspace<T, Pieces>({{&Pieces::q, schedule_.panels_per_tile() * dim * kPanel<T>},
-                                 {&Pieces::states, schedule_.splits() > 1 ? 0 : states_size()},
-                                 {&Pieces::scores, keys * kPanel<T>},
-                                 {&Pieces::aux, problem_.no_score_mods() ? 0 : keys * kPanel<T>},
-                                 {&Pieces::row, keys},
-                                 {&Pieces::wide_k, wide(in_.k, keys * dim)},
-                                 {&Pieces::wide_v, wide(in_.v, keys * dim_v)},
-                                 {&Pieces::wide_rows, wide(in_.q, kPanel<T> * std::max(dim, dim_v))}});
+    const auto copied = [&](const auto& x, Index cols) {
+      return is_copied(x) ? keys * copied_stride<T>(cols) : 0;
+    };
+    return Workspace<T, Pieces>(
+        {{&Pieces::q, schedule_.panels_per_tile() * dim * kPanel<T>},
+         {&Pieces::states, schedule_.splits() > 1 ? 0 : states_size()},
+         {&Pieces::scores, keys * kPanel<T>},
+         {&Pieces::aux, problem_.no_score_mods() ? 0 : keys * kPanel<T>},
+         {&Pieces::row, keys},
+         {&Pieces::copied_k, copied(in_.k, dim)},
+         {&Pieces::copied_v, copied(in_.v, dim_v)},
+         {&Pieces::wide_rows, in_.q.is_narrow() ? kPanel<T> * std::max(dim, dim_v) : 0}});
   }
   // m, l and O of one panel, and of all panels of a task.
   Index state_size() const { return (problem_.dim_v + 2) * kPanel<T>; }
@@ -108,8 +111,8 @@ class FlashForward {
     const Index b = task.sequence->b;
     for (Index j = all.begin; j < all.end; j += schedule_.tile().keys) {
       const Range tile_keys = {j, std::min(j + schedule_.tile().keys, all.end)};
-      const auto keys = widened(StoredRows(in_.k, b, task.hkv, tile_keys), w.wide_k);
-      const auto values = widened(StoredRows(in_.v, b, task.hkv, tile_keys), w.wide_v);
+      const auto keys = near_rows(in_.k, b, task.hkv, tile_keys, w.copied_k);
+      const auto values = near_rows(in_.v, b, task.hkv, tile_keys, w.copied_v);
       for_each_panel(task, states, w, [&](const QueryPanel& p) HWY_ATTR {
         Tile tile = p.tile;
         tile.keys = {std::max(tile_keys.begin, p.tile.keys.begin), std::min(tile_keys.end, p.tile.keys.end)};

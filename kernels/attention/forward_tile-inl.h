@@ -14,11 +14,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// A thread's memory. The wide pieces are for what is stored in fewer bits than T: keys, values, and the rows
-// of a panel.
+// A thread's memory. The copied pieces are for a tile's keys and values if they do not lie well: see is_copied(). The
+// wide one is for the rows of a panel that are stored in fewer bits than T.
 template <class T>
 struct ForwardPieces {
-  T *q, *states, *scores, *aux, *row, *wide_k, *wide_v, *wide_rows;
+  T *q, *states, *scores, *aux, *row, *copied_k, *copied_v, *wide_rows;
 };
 
 // One panel of rows (the queries of a head, or of several), with the state of the recurrence.

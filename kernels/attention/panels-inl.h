@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "tilegrad/kernels/attention/schedule.h"
 #include "tilegrad/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,10 +27,15 @@ inline constexpr Index kPanel = 2 * kLanes<T>;
 
 // Rows of a product that stay in registers: 2 accumulators each, of 32 registers or of 16.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-inline constexpr Index kMicroRows = 8;
+inline constexpr bool kFewRegisters = false;
 #else
-inline constexpr Index kMicroRows = 6;
+inline constexpr bool kFewRegisters = true;
 #endif
+inline constexpr Index kMicroRows = kFewRegisters ? 6 : 8;
+
+template <class T>
+inline constexpr MicroKernel kMicroKernel = {
+    .lanes = kPanel<T>, .element_bytes = sizeof(T), .few_registers = kFewRegisters};
 
 // The two vectors of row m of a panel.
 template <class T>
@@ -93,6 +99,7 @@ struct Accumulators {
   template <class Half = AllLanes, class A>
   HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, Index inner) {
     const Tag<T> d;
+    HWY_UNROLL(8)
     for (Index k = 0; k < inner; ++k) {
       const T* row = b + k * kPanel<T>;
       const auto b0 = hn::Load(d, Half::kLower ? row : row + kLanes<T>);

@@ -42,7 +42,7 @@ class RowStatistics {
       start_row(found[i].max, sum, problem_, c_, h, true);
       found[i].sum = static_cast<double>(sum);
     }
-    const auto q = widened(StoredRows(in_.q, s.b, h, queries.rows), w.wide_q);
+    const auto q = near_rows(in_.q, s.b, h, queries.rows, w.copied_q);
     const Range keys = s.keys_of(queries.rows);
     for (Index j = keys.begin; j < keys.end; j += kPanel<T>) {
       const Tile tile = {&s, h, queries.rows, {j, std::min(j + kPanel<T>, keys.end)}};

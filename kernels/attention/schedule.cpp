@@ -7,25 +7,51 @@ namespace tilegrad::kernels {
 
 namespace {
 
-// Larger head sizes need larger query tiles, so that a tile of K and V is reused often enough while it is in
-// cache. The tile is halved while there are fewer than 16 tasks.
-TileSizes forward_tile(const ProblemShape& shape) {
-  constexpr Index kTasks = 16;
-  const Index dim = std::max(shape.dim, shape.dim_v), longest = shape.longest_queries();
-  Index queries = dim > 256 ? 512 : dim > 128 ? 256 : 128;
-  while (queries > 64 && shape.batch * shape.heads * ceil_div(longest, queries) < kTasks) queries /= 2;
-  if (shape.tiles.queries > 0) queries = shape.tiles.queries;
-  const Index keys = shape.tiles.keys > 0 ? shape.tiles.keys : dim > 256 ? 64 : 128;
-  return {.queries = std::clamp<Index>(queries, 1, std::max<Index>(longest, 1)),
-          .keys = std::min(keys, std::max<Index>(shape.tk, 1))};
+// Tiles are halved while there are fewer tasks than this.
+constexpr Index kTasks = 16;
+
+Index halved_for_tasks(Index size, Index least, Index rows, Index heads) {
+  while (size > least && heads * ceil_div(rows, size) < kTasks) size /= 2;
+  return size;
 }
 
-TileSizes backward_tile(const ProblemShape& shape) {
+TileSizes chosen(const TileSizes& best, const ProblemShape& shape, Index queries) {
+  const Index q = shape.tiles.queries > 0 ? shape.tiles.queries : best.queries;
+  const Index k = shape.tiles.keys > 0 ? shape.tiles.keys : best.keys;
+  return {.queries = std::clamp<Index>(q, 1, std::max<Index>(queries, 1)),
+          .keys = std::min(k, std::max<Index>(shape.tk, 1))};
+}
+
+// A panel of queries and its scores stay in the first-level cache, and a tile of keys and values in the second-level
+// cache, while all panels of a task pass over it.
+//
+// With 32 registers and wide vectors a panel has many queries, and 128 of each serve all head sizes; larger ones need
+// more queries, so that a tile of keys is reused often enough. With 16 registers a panel has half as many queries, and
+// each of its passes over the keys costs more: so twice as many queries share a tile, and the more keys it has, the
+// rarer do O, m and l change. The scores of 192 keys, a multiple of the 6 rows of a product, are 12 KiB; for large heads
+// K and V are kept to 192 KiB, well below the 512 KiB that most processors with AVX2 have.
+//
+// These are constants, and not read from the machine, so that a result is the same wherever its SIMD target runs.
+TileSizes forward_tile(const ProblemShape& shape, const MicroKernel& kernel) {
+  const Index dim = std::max(shape.dim, shape.dim_v), longest = shape.longest_queries();
+  TileSizes best = {.queries = dim > 256 ? 512 : dim > 128 ? 256 : 128, .keys = dim > 256 ? 64 : 128};
+  if (kernel.few_registers) {
+    constexpr Index kKeyBytes = 192 * 1024, kStep = 48;
+    const Index keys = kKeyBytes / std::max<Index>(2 * dim * kernel.element_bytes, 1);
+    best = {.queries = dim > 256 ? 512 : 256, .keys = std::clamp<Index>(keys / kStep * kStep, kStep, 192)};
+  }
+  best.queries = halved_for_tasks(best.queries, 64, longest, shape.batch * shape.heads);
+  return chosen(best, shape, longest);
+}
+
+// The panels of a task's keys are read and added to for every tile of queries. With 16 registers few queries at a time,
+// whose Q and dO stay in the first-level cache for all panels, and many keys, so that dQ is seldom read and written.
+TileSizes backward_tile(const ProblemShape& shape, const MicroKernel& kernel) {
   const Index size = std::max(shape.dim, shape.dim_v) > 256 ? 256 : shape.tk <= 256 ? 64 : 128;
-  const Index keys = shape.tiles.keys > 0 ? shape.tiles.keys : size;
-  const Index queries = shape.tiles.queries > 0 ? shape.tiles.queries : size;
-  return {.queries = std::min(queries, std::max<Index>(shape.tq, 1)),
-          .keys = std::min(keys, std::max<Index>(shape.tk, 1))};
+  TileSizes best = {.queries = size, .keys = size};
+  if (kernel.few_registers)
+    best = {.queries = 48, .keys = halved_for_tasks(256, 64, shape.tk, shape.batch * shape.kv_heads)};
+  return chosen(best, shape, shape.tq);
 }
 
 }  // namespace
@@ -81,7 +107,7 @@ std::vector<SequenceTile> tiles_of(const std::vector<Sequence>& sequences, Range
 }
 
 Index num_splits(Index tasks, Index keys) {
-  constexpr Index kTasks = 16, kKeys = 128;
+  constexpr Index kKeys = 128;
   return std::clamp<Index>(std::min(kTasks / std::max<Index>(tasks, 1), keys / kKeys), 1, kTasks);
 }
 Range split_of(Range keys, Index split, Index splits) {
@@ -98,10 +124,10 @@ void OrderedAdds::wait(const Ticket& ticket) const {
 // Forward
 // ------------------------------------------------------------------------------------------------------
 
-ForwardSchedule::ForwardSchedule(const ProblemShape& shape, Index panel)
-    : shape_(shape), tile_(forward_tile(shape)) {
-  panels_ = ceil_div(tile_.queries, panel);
-  heads_per_panel_ = std::clamp<Index>(panel / tile_.queries, 1, shape.group_size());
+ForwardSchedule::ForwardSchedule(const ProblemShape& shape, const MicroKernel& kernel)
+    : shape_(shape), tile_(forward_tile(shape, kernel)) {
+  panels_ = ceil_div(tile_.queries, kernel.lanes);
+  heads_per_panel_ = std::clamp<Index>(kernel.lanes / tile_.queries, 1, shape.group_size());
   head_blocks_ = shape.kv_heads * ceil_div(shape.group_size(), heads_per_panel_);
   query_tiles_ = tiles_of(shape.sequences, &Sequence::queries, tile_.queries);
   splits_ = panels_ > 1 ? 1 : num_splits(tasks(), shape.tk);
@@ -127,9 +153,10 @@ ForwardSchedule::Task ForwardSchedule::task(Index n) const {
 // Backward
 // -----------------------------------------------------------------------------------------------------
 
-BackwardSchedule::BackwardSchedule(const ProblemShape& shape, Index panel, const BiasGrad& dbias, int threads)
-    : shape_(shape), dbias_(dbias), tile_(backward_tile(shape)) {
-  panels_ = ceil_div(tile_.keys, panel);
+BackwardSchedule::BackwardSchedule(const ProblemShape& shape, const MicroKernel& kernel,
+                                   const BiasGrad& dbias, int threads)
+    : shape_(shape), dbias_(dbias), tile_(backward_tile(shape, kernel)) {
+  panels_ = ceil_div(tile_.keys, kernel.lanes);
   query_tiles_ = tiles_of(shape.sequences, &Sequence::queries, tile_.queries);
   key_tiles_ = tiles_of(shape.sequences, &Sequence::keys, tile_.keys);
   first_query_tile_.resize(shape.sequences.size());

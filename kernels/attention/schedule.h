@@ -71,6 +71,13 @@ std::vector<Sequence> find_sequences(const ProblemShape& shape, const AttentionO
                                      std::span<const std::int32_t> k_lengths,
                                      std::span<const std::int32_t> cu_q, std::span<const std::int32_t> cu_k);
 
+/// What tiles depend on besides the shapes: the products of one SIMD target.
+struct MicroKernel {
+  Index lanes;                 ///< of a panel: rows of queries, or of keys, that are computed at once
+  Index element_bytes = 4;     ///< of the computing type
+  bool few_registers = false;  ///< 16 instead of 32, as with AVX2
+};
+
 /// A tile of the queries or of the keys of one sequence.
 struct SequenceTile {
   Index sequence;
@@ -120,8 +127,7 @@ class ForwardSchedule {
     Index h, hkv, heads;
   };
 
-  /// `panel` is how many rows of queries one panel holds.
-  ForwardSchedule(const ProblemShape& shape, Index panel);
+  ForwardSchedule(const ProblemShape& shape, const MicroKernel& kernel);
 
   const TileSizes& tile() const { return tile_; }
   Index panels_per_tile() const { return panels_; }
@@ -152,7 +158,7 @@ class BackwardSchedule {
     bool wanted = false, over_batch = false, over_heads = false;
   };
 
-  BackwardSchedule(const ProblemShape& shape, Index panel, const BiasGrad& dbias, int threads);
+  BackwardSchedule(const ProblemShape& shape, const MicroKernel& kernel, const BiasGrad& dbias, int threads);
 
   const TileSizes& tile() const { return tile_; }
   Index panels_per_tile() const { return panels_; }

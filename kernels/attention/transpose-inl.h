@@ -8,6 +8,7 @@
 #endif
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #include "tilegrad/kernels/attention/flash.h"
@@ -16,18 +17,53 @@
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
-// x as the products read it: where it lies, or in `memory` if it is stored in fewer bits.
+// Copies rows into memory whose rows lie `stride` apart.
 template <class T>
-HWY_INLINE Mat<const T> widened(const StoredRows<const T>& x, T* memory) {
+HWY_INLINE HWY_ATTR Mat<const T> copied(const StoredRows<const T>& x, Index stride, T* memory) {
   if constexpr (std::is_same_v<T, float>) {
     if (x.is_narrow) {
       for (Index r = 0; r < x.narrow.rows; ++r) {
-        for (Index c = 0; c < x.narrow.cols; ++c) memory[r * x.narrow.cols + c] = widen(x.narrow(r, c));
+        for (Index c = 0; c < x.narrow.cols; ++c) memory[r * stride + c] = widen(x.narrow(r, c));
       }
-      return {memory, x.narrow.rows, x.narrow.cols};
+      return {memory, x.narrow.rows, x.narrow.cols, stride};
     }
   }
-  return x.wide;
+  for (Index r = 0; r < x.wide.rows; ++r)
+    map(
+        memory + r * stride, x.wide.cols, [](auto v) HWY_ATTR { return v; }, x.wide.row(r));
+  return {memory, x.wide.rows, x.wide.cols, stride};
+}
+
+// x in T: where it lies, or in `memory` if it is stored in fewer bits.
+template <class T>
+HWY_INLINE Mat<const T> widened(const StoredRows<const T>& x, T* memory) {
+  return x.is_narrow ? copied(x, x.narrow.cols, memory) : x.wide;
+}
+
+// From how many bytes between two rows on a copy of a tile is read faster, element by element, than its rows where
+// they lie: rows a large power of two apart contend for the same few sets of the first-level cache. With 32 registers a
+// panel has more lanes for each of these reads, and the copies cost more than they bring.
+inline constexpr Index kFarRows = kFewRegisters ? 2048 : std::numeric_limits<Index>::max();
+
+// Whether near_rows() copies: what is stored in fewer bits than T, or has rows far apart.
+template <class T>
+HWY_INLINE bool is_copied(const StoredHeads<const T>& x) {
+  return x.is_narrow() || x.wide.stride_t * Index{sizeof(T)} >= kFarRows;
+}
+// The distance between rows of a copied tile: an odd number of cache lines, so that a column of it does not contend for
+// few sets either.
+template <class T>
+HWY_INLINE Index copied_stride(Index cols) {
+  constexpr Index kLine = 64 / sizeof(T);
+  return (ceil_div(cols, kLine) | 1) * kLine;
+}
+// A tile as products read it again and again: where it lies, or in `memory` (rows, copied_stride).
+template <class T>
+HWY_INLINE HWY_ATTR Mat<const T> near_rows(const StoredHeads<const T>& x, Index b, Index h, Range range,
+                                           T* memory) {
+  const StoredRows<const T> rows(x, b, h, range);
+  if (!is_copied(x)) return rows.wide;
+  return copied(rows, copied_stride<T>(x.is_narrow() ? rows.narrow.cols : rows.wide.cols), memory);
 }
 
 // y = or += x, rounded.

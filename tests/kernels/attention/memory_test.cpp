@@ -59,7 +59,7 @@ TEST_CASE("attention: the memory of flash is that of a tile for each thread, and
 
 TEST_CASE("attention: with twice the length flash needs one more number for each new row") {
   for (const Index t : {512, 1024}) {
-    const AttentionOptions options = {.causal = true, .window = {.left = 30}};
+    const AttentionOptions options = {.causal = true, .window = {.left = 30}, .tiles = {64, 64}};
     const AttentionCase once = random_case({1, t, t, 2, 1, 16, 16}, options),
                         twice = random_case({1, 2 * t, 2 * t, 2, 1, 16, 16}, options);
     const Index grown = workspace(twice) - workspace(once);

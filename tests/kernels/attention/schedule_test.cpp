@@ -97,7 +97,7 @@ TEST_CASE("attention schedule: forward visits every visible pair of query and ke
     for (const Index panel : {2, 16, 32}) {
       CAPTURE(p.name);
       CAPTURE(panel);
-      const ForwardSchedule schedule(p.shape, panel);
+      const ForwardSchedule schedule(p.shape, {.lanes = panel, .few_registers = panel == 16});
       PairCounts counts(p.shape);
       for (Index n = 0; n < schedule.tasks(); ++n) {
         const auto task = schedule.task(n);
@@ -124,7 +124,8 @@ TEST_CASE("attention schedule: backward visits every visible pair of query and k
         CAPTURE(p.name);
         CAPTURE(threads);
         CAPTURE(dbias);
-        const BackwardSchedule schedule(p.shape, 16, {.wanted = dbias}, threads);
+        const BackwardSchedule schedule(p.shape, {.lanes = 16, .few_registers = dbias}, {.wanted = dbias},
+                                        threads);
         PairCounts counts(p.shape);
         for (const auto& task : schedule.tasks()) {
           const SequenceTile& keys = schedule.key_tiles()[task.key_tile];
@@ -147,7 +148,7 @@ TEST_CASE("attention schedule: the tickets of a tile of dQ are 0, 1, 2, ... in t
     for (const int threads : {1, 2, 3, 8}) {
       CAPTURE(p.name);
       CAPTURE(threads);
-      const BackwardSchedule schedule(p.shape, 16, {}, threads);
+      const BackwardSchedule schedule(p.shape, {.lanes = 16}, {}, threads);
       std::vector<Index> next(schedule.dq_tiles());  // in the order of tasks, so nobody waits for a later one
       bool in_order = true;
       for (const auto& task : schedule.tasks()) {
@@ -178,7 +179,7 @@ TEST_CASE("attention schedule: the tickets of a tile of dbias are 0, 1, 2, ... i
         CAPTURE(over_batch);
         CAPTURE(over_heads);
         const BackwardSchedule schedule(
-            p.shape, 16, {.wanted = true, .over_batch = over_batch, .over_heads = over_heads}, 4);
+            p.shape, {.lanes = 16}, {.wanted = true, .over_batch = over_batch, .over_heads = over_heads}, 4);
         std::vector<Index> next(schedule.dbias_tiles());
         bool in_order = true;
         for (const auto& task : schedule.tasks()) {
