@@ -59,9 +59,11 @@ struct PowerOfTwo {
       return Vec<T>{_mm512_maskz_scalef_pd(in_range.raw, y.raw, n.raw)};
     }
   }
+  HWY_INLINE static Vec<T> bounded(Vec<T> x) { return x; }
+  HWY_INLINE static Vec<T> bounded_fraction(Vec<T> f) { return f; }
 #else
   // A sum as large as this is rounded to an integer, which stands in the lowest bits of its mantissa: n + bias, the
-  // exponent field of 2^n. Below the least exponent it is 0, and so is the number.
+  // exponent field of 2^n. For the least exponent that is 0, and so is the number.
   static constexpr int kMantissaBits = std::numeric_limits<T>::digits - 1;
   static constexpr T kBias = std::numeric_limits<T>::max_exponent - 1;
   static constexpr T kMagic = T{1.5} * static_cast<T>(std::int64_t{1} << kMantissaBits) + kBias;
@@ -69,34 +71,34 @@ struct PowerOfTwo {
   HWY_INLINE explicit PowerOfTwo(Vec<T> x) {
     const Tag<T> d;
     const hn::RebindToSigned<Tag<T> > di;
-    const auto magic = hn::Set(d, kMagic), sum = hn::Add(larger(hn::Set(d, -kBias), x), magic);
+    const auto magic = hn::Set(d, kMagic), sum = hn::Add(x, magic);
     n = hn::Sub(sum, magic);
     power = hn::BitCast(d, hn::ShiftLeft<kMantissaBits>(hn::BitCast(di, sum)));
   }
   HWY_INLINE Vec<T> scale(Vec<T> y) const { return hn::Mul(y, power); }
+
+  // x as the constructor needs it: an exponent that exists, or NaN.
+  HWY_INLINE static Vec<T> bounded(Vec<T> x) { return larger(hn::Set(Tag<T>(), -kBias), x); }
+  // x − n of an x that was bounded: its polynomial must be a number, which 2^n = 0 can make 0.
+  HWY_INLINE static Vec<T> bounded_fraction(Vec<T> f) { return larger(hn::Set(Tag<T>(), T{-1}), f); }
 #endif
 };
-
-// 2^(n + f) for f in [−½, ½]. Where 2^n is 0, f may be anything below, −∞ included: a polynomial of a large f would not
-// be a number. NaN stays NaN.
-template <class T>
-HWY_INLINE Vec<T> exp2_of_parts(const PowerOfTwo<T>& n, Vec<T> f) {
-  return n.scale(exp2_fraction<T>(larger(hn::Set(Tag<T>(), T{-1}), f)));
-}
 
 // 2^x for x below the largest exponent of T. 0 where 2^x is less than any number, so 2^−∞ = 0. NaN stays NaN.
 template <class T>
 HWY_INLINE Vec<T> exp2(Vec<T> x) {
+  x = PowerOfTwo<T>::bounded(x);
   const PowerOfTwo<T> power(x);
-  return exp2_of_parts<T>(power, hn::Sub(x, power.n));
+  return power.scale(exp2_fraction<T>(hn::Sub(x, power.n)));
 }
 
 // 2^(c x + a + b) for an a as large as c x and a b that is smaller than a's rounding. The sum is rounded
 // where it is small, after its integer was taken away: its rounding is a relative error of the power.
 template <class T>
 HWY_INLINE Vec<T> exp2_of_sum(Vec<T> x, Vec<T> c, Vec<T> a, Vec<T> b) {
-  const PowerOfTwo<T> power(hn::MulAdd(x, c, a));
-  return exp2_of_parts<T>(power, hn::Add(hn::MulAdd(x, c, hn::Sub(a, power.n)), b));
+  const PowerOfTwo<T> power(PowerOfTwo<T>::bounded(hn::MulAdd(x, c, a)));
+  const auto f = hn::Add(hn::MulAdd(x, c, hn::Sub(a, power.n)), b);
+  return power.scale(exp2_fraction<T>(PowerOfTwo<T>::bounded_fraction(f)));
 }
 
 // Highway's Tanh turns inf and NaN into something else.

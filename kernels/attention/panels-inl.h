@@ -123,15 +123,14 @@ struct Accumulators {
 };
 
 // Calls f(m, size) for blocks of rows of [0, rows), where size is a compile-time constant: as many blocks of
-// kMicroRows as there are, then smaller ones.
+// kMicroRows as there are, then smaller ones. Blocks of 4 still keep the multipliers busy, one of 2 does not: it waits
+// for its own sums. So 6 + 2 rows are two blocks of 4.
 template <class F>
 HWY_INLINE void for_row_blocks(Index rows, F&& f) {
   Index m = 0;
-  for (; m + kMicroRows <= rows; m += kMicroRows) f(m, std::integral_constant<Index, kMicroRows>());
-  if (m + 4 <= rows) {
-    f(m, std::integral_constant<Index, 4>());
-    m += 4;
-  }
+  const Index pairs = kMicroRows == 6 && rows % 6 == 2 && rows > 2 ? 8 : 0;
+  for (; m + kMicroRows <= rows - pairs; m += kMicroRows) f(m, std::integral_constant<Index, kMicroRows>());
+  for (; m + 4 <= rows; m += 4) f(m, std::integral_constant<Index, 4>());
   if (m + 2 <= rows) {
     f(m, std::integral_constant<Index, 2>());
     m += 2;
