@@ -82,7 +82,7 @@ Recomputation::~Recomputation() {
 }
 
 const Tensor& Recomputation::value(std::string_view op) {
-  std::vector<Recomputation*> pending = {this};  // each is made of those after it
+  std::vector<Recomputation*> pending = {this};  // each depends on those after it
   while (!pending.empty()) {
     Recomputation* const next = pending.back();
     const std::size_t before = pending.size();
@@ -101,7 +101,7 @@ void Recomputation::compute(std::string_view op) {
   std::vector<Var> xs;
   for (const Saved& x : xs_) xs.emplace_back(x.get(op, "x"));
   // A tape of its own marks the pass as a recomputation. Nothing is recorded on it: the ops of the first run
-  // are still on the tape that walks back.
+  // are still on the tape that is being walked.
   const Tape inner;
   const Tape::Pause pause;
   value_ = fn_(xs).value();

@@ -15,7 +15,7 @@ namespace tilegrad {
 /// when it is called a second time; random numbers must come from a key that fn holds.
 ///
 /// Parameters, and values of the surrounding tape, that fn captures receive their gradients in their own
-/// cells, so nobody passes them in. Checkpoints nest. Inputs whose storage is modified before backward are an
+/// cells, so they need not be passed in. Checkpoints nest. Inputs whose storage is modified before backward are an
 /// Error.
 using CheckpointFunction = std::function<Var(std::span<const Var> xs)>;
 Var checkpoint(CheckpointFunction fn, std::span<const Var> xs);
@@ -25,8 +25,8 @@ Var checkpoint(std::function<Var(const Var& x)> fn, const Var& x);
 
 /// fn(xs), recorded like any other op; but an op that would save the result for its backward saves xs
 /// instead, and computes fn(xs) again when it needs it. So fn should be cheap compared with the ops that take
-/// its result, as norms and activations are compared with products. It runs once more for all of these ops
-/// together. Loss and gradients keep every bit; fn depends on xs and parameters alone.
+/// its result, as norms and activations are next to matrix products. It runs only once more, for all of these
+/// ops together. Loss and gradients keep every bit; fn depends on xs and parameters alone.
 Var recomputed(CheckpointFunction fn, std::span<const Var> xs);
 
 /// The usual case of one input.

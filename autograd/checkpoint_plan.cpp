@@ -11,9 +11,9 @@ namespace tilegrad {
 
 namespace {
 
-// The chain as stages 0 ... n − 1, of which 1 ... n − 2 are the blocks. What is needed at a moment is counted
-// on top of the input of the stages in question. Two allocations outlive a stage:
-//  - While a segment that ends with stage t goes backward, t's output and its gradient. At the end of the
+// The chain as stages 0 ... n − 1, of which 1 ... n − 2 are the blocks. The memory needed at any moment is
+// counted on top of the input of the stages in question. Two allocations outlive a stage: - While a segment
+// that ends with stage t goes backward, t's output and its gradient. At the end of the
 //    whole chain both are scalars, so this needs no special case.
 //  - The parameter gradients of the stages that are already done.
 class Stages {
@@ -32,7 +32,7 @@ class Stages {
   const StageCost& operator[](Index i) const { return stages_[i]; }
   Index gradients_after(Index i) const { return gradients_[i]; }
 
-  // Stage s of [s, t] is recorded and goes back; `rest` is what stages [s + 1, t] need.
+  // Stage s of [s, t] is recorded and walked back; `rest` is what stages [s + 1, t] need.
   Index recorded(Index s, Index t, Index rest) const {
     const StageCost& stage = (*this)[s];
     const Index forward = (*this)[t].output + stage.recorded_peak + gradients_after(t);
@@ -100,14 +100,14 @@ ScheduleCost cost_of_chain(const Stages& stages, Index s, Index t, std::span<con
   return cost;
 }
 
-// A point of a staircase: with `peak` bytes, stages [s, t] need `nanoseconds`, when they begin like this.
+// A step of a staircase: with `peak` bytes, stages [s, t] take `nanoseconds` if they begin like this.
 struct Step {
   Index peak = 0;
   Index nanoseconds = 0;
   Index next = 0;             // the rest begins there
   bool checkpointed = false;  // whether [s, next) is a segment
 };
-// From the least peak on; the time falls with each step.
+// In order of rising peaks; the time falls with each step.
 using Staircase = std::vector<Step>;
 
 const Step* step_within(const Staircase& stairs, Index peak) {
@@ -152,8 +152,8 @@ class Planner {
       for (const Step& rest : stairs(s + 1, t)) {
         steps.push_back({stages_.recorded(s, t, rest.peak), rest.nanoseconds, s + 1, false});
       }
-      // The prologue is no part of a segment. Nor is a segment the end of a chain: to run
-      // its blocks again at once would cost time and save nothing.
+      // The prologue is never part of a segment. Nor does a chain end with a segment: running its blocks
+      // again at once would cost time and save nothing.
       for (Index k = s; s > 0 && k < t; ++k) add_segments(s, k, t, steps);
     }
     stairs_[s][t] = lower_hull(std::move(steps));

@@ -7,8 +7,8 @@
 namespace tilegrad {
 
 /// Blocks [begin, end) run without keeping anything but the input of the first one, and run again when
-/// backward arrives; `inside` are the segments that this second run checkpoints in turn. Blocks that no
-/// segment holds keep their activations.
+/// backward arrives; `inside` are the segments that this second run checkpoints in turn. Blocks outside all
+/// segments keep their activations.
 struct Segment {
   Index begin = 0, end = 0;
   std::vector<Segment> inside = {};
@@ -18,7 +18,7 @@ struct Segment {
 /// Disjoint, in order.
 using Schedule = std::vector<Segment>;
 
-/// `layers` blocks in `segments` parts of nearly equal length; none if there are no segments.
+/// `layers` blocks in `segments` segments of nearly equal length; no schedule at all for 0 segments.
 Schedule even_segments(Index layers, Index segments);
 
 /// What one stage of a model costs, in bytes on top of its input. Backward includes the gradients of output
@@ -52,19 +52,20 @@ struct ScheduleCost {
 /// What a step costs under a schedule.
 ScheduleCost cost_of(const ChainCost& chain, const Schedule& schedule);
 
-/// The least peak that a schedule can have.
+/// The lowest peak that a schedule can have.
 Index least_budget(const ChainCost& chain);
 
 /// The schedule that spends the least time on running blocks again, among all whose peak is at most `budget`
-/// bytes; of several, the one with the lowest peak. Throws if there is none, and names the least budget.
+/// bytes; of several, the one with the lowest peak. Throws if there is none, and names the smallest possible
+/// budget.
 ///
-/// Dynamic programming over stages [s, t] and what memory they may have, as in Beaumont et al., "Optimal
+/// Dynamic programming over stages [s, t] and the memory they may use, as in Beaumont et al., "Optimal
 /// checkpointing for heterogeneous chains" (2019): the first stage is recorded, or stages [s, k] become a
 /// segment, and the rest is a shorter chain with less memory. Instead of a grid of budgets, each [s, t] has
 /// the whole staircase of (peak, time): its steps are few, because the blocks of a model have equal sizes.
 Schedule plan_checkpoints(const ChainCost& chain, Index budget);
 
-/// The peak and the time of every schedule that is best for some budget, from the least budget on.
+/// The peak and the time of every schedule that is best for some budget, beginning with the smallest budget.
 std::vector<ScheduleCost> best_schedules(const ChainCost& chain);
 
 }  // namespace tilegrad

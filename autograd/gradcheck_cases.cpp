@@ -32,7 +32,7 @@ class Cases {
   std::vector<GradcheckCase> cases_;
 };
 
-// Away from 0, where some functions have a pole or an edge.
+// Away from 0, where some functions have a pole or a kink.
 Var positive(const Var& x) { return shift(mul(x, x), 0.5); }
 
 void add_arithmetic(Cases& cases) {
@@ -157,7 +157,7 @@ void add_attention_grid(Cases& cases) {
   constexpr Mask kMasks[] = {{"full", false, Align::bottom_right},
                              {"causal", true, Align::bottom_right},
                              {"causal top-left", true, Align::top_left}};
-  // Lengths that tiles of 2 do not divide: as many queries as keys, fewer, and more.
+  // Lengths that are no multiple of a tile's 2: as many queries as keys, fewer, and more.
   constexpr std::array<Index, 2> kLengths[] = {{3, 3}, {2, 5}, {5, 2}};
   for (const AttentionKernel kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     for (const Index kv_heads : {4, 2, 1}) {

@@ -39,7 +39,7 @@ GradCell& InputGrads::claim(Index i) {
   leaves_.push_back(cell);
   std::uint64_t writer = 0;
   if (cell->writer.compare_exchange_strong(writer, thread_number(), std::memory_order_acquire)) return *cell;
-  leaves_.pop_back();  // claimed earlier, by this walk or one around it
+  leaves_.pop_back();  // claimed earlier, by this walk or an enclosing one
   check(writer == thread_number(),
         "{}: the gradient of input {} {} is being written by another thread's backward", op_, i, cell->shape);
   return *cell;
@@ -48,7 +48,7 @@ GradCell& InputGrads::claim(Index i) {
 InputGrads::Slot InputGrads::slot(Index i) {
   GradCell& cell = claim(i);
   // The rule may hold several gradients at once. If two inputs are the same value, as in mul(x, x), one place
-  // would be written twice; so the second one gets memory of its own.
+  // would be written twice; so the second input gets memory of its own.
   const bool taken = std::find(taken_.begin(), taken_.end(), &cell) != taken_.end();
   if (taken || !cell.grad.defined()) {
     written_.emplace_back(&cell, make_grad(cell));

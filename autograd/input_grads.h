@@ -25,7 +25,7 @@ class InputGrads {
   bool needs(Index i) const { return cells_[i] != nullptr; }
 
   /// Where to write the gradient of input i, every element of it: as a span, as a matrix whose columns are
-  /// the last axis, or as (B, T, H, D). Empty if nobody needs it. To be asked for once.
+  /// the last axis, or as (B, T, H, D). Empty if nobody needs it. Ask for it only once.
   template <class T>
   Grad<std::span<T>> grad(Index i) {
     return take<std::span<T>>(i, [](Tensor& grad) { return grad.mut<T>(); });
@@ -42,8 +42,8 @@ class InputGrads {
   /// Hands over a finished gradient: shared, not copied, if it is the first contribution.
   void add(Index i, const Tensor& grad);
 
-  /// Called when the rule is done: lets the cells have what was written. An error before that leaves no cell
-  /// with memory that nobody wrote.
+  /// Called when the rule is done: hands over to the cells what was written. If an error comes first, no cell
+  /// is left with memory that was never written.
   void publish();
 
  private:
@@ -68,7 +68,7 @@ class InputGrads {
   std::vector<std::pair<GradCell*, Tensor>> written_;  // to publish
 };
 
-/// Gives a gradient memory that it shares with nobody.
+/// Gives a gradient memory that nothing else shares.
 void make_unique(Tensor& grad);
 
 }  // namespace tilegrad

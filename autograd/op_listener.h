@@ -10,21 +10,21 @@
 /// Profilers register here. Without one, an op costs one extra null check.
 namespace tilegrad {
 
-/// Sees the ops of one thread at work. Names live as long as the program.
+/// Observes the ops that one thread runs. Their names live as long as the program.
 class OpListener {
  public:
   virtual ~OpListener() = default;
-  /// An op begins to go forward or backward; Tape::pass() tells which. Ops that begin before it ends are
-  /// parts of it, such as those that a checkpoint runs again.
+  /// An op starts, forward or backward; Tape::pass() says which. Ops that start before it ends are part of
+  /// it, such as those that a checkpoint runs again.
   virtual void begin(std::string_view op) = 0;
-  /// The op that began last and has not ended yet is done. In backward it has also released what it saved.
+  /// The op that started last and has not ended yet is done. In backward it has also released what it saved.
   virtual void end() = 0;
   /// The tape took an op whose rule saves `saved_bytes`, counted as Saved::total_bytes() does.
   virtual void recorded(std::string_view op, Index saved_bytes) = 0;
 };
 
-/// `listener` hears the ops of this thread while the scope lives. Of nested scopes only the innermost one
-/// hears them.
+/// While the scope lives, `listener` observes the ops of this thread. Of nested scopes, only the innermost
+/// one does.
 class ListenScope {
  public:
   explicit ListenScope(OpListener& listener) : outer_(std::exchange(listening_, &listener)) {}
@@ -40,7 +40,7 @@ class ListenScope {
   OpListener* outer_;
 };
 
-/// The first statement of an op: it lasts as long as the scope, which carries its name.
+/// The first statement of an op. The op lasts as long as the scope, which carries its name.
 class OpScope {
  public:
   explicit OpScope(std::string_view name) : name_(name), listener_(ListenScope::listening()) {

@@ -56,14 +56,14 @@ Var clamp(const Var& x, double low, double high);
 
 // --- Along one axis ---
 
-/// Σ x, Σ x / n, max x over an axis, which goes: x (..., n, ...) -> (..., ...). The gradient of max goes to
+/// Σ x, Σ x / n, max x over an axis, which is removed: x (..., n, ...) -> (..., ...). The gradient of max goes to
 /// the first of several largest elements; NaN counts as largest.
 Var sum(const Var& x, int axis);
 Var mean(const Var& x, int axis);
 Var max(const Var& x, int axis);
 /// x repeated along a new axis of n entries: a row (C) at axis 0 -> (n, C), a column (N) at axis 1 -> (N, n).
 Var broadcast(const Var& x, int axis, Index n);
-/// The entry of the axis that ids names, at each of the other positions. x (..., n, ...), ids i32 of x's
+/// At each position of the other axes, the entry that ids names. x (..., n, ...), ids i32 of x's
 /// shape without the axis, values in [0, n) -> the shape of ids. Log-probabilities of targets, for example.
 Var gather(const Var& x, const Tensor& ids, int axis = -1);
 
@@ -114,18 +114,18 @@ Var slice(const Var& x, int axis, Index begin, Index end);
 Var concat(std::span<const Var> xs, int axis);
 /// Joins n values of one shape along a new axis: (...) -> (..., n, ...).
 Var stack(std::span<const Var> xs, int axis);
-/// Entry i of an axis, which goes; a negative i counts from the end. A copy.
+/// Entry i of an axis, which is removed; a negative i counts from the end. A copy.
 Var select(const Var& x, int axis, Index i);
-/// Exchanges the last two axes. x (..., M, N) -> (..., N, M); a copy.
+/// Swaps the last two axes. x (..., M, N) -> (..., N, M); a copy.
 Var transpose(const Var& x);
-/// Exchanges axes 1 and 2. x (A, B, C, D) -> (A, C, B, D); a copy.
+/// Swaps axes 1 and 2. x (A, B, C, D) -> (A, C, B, D); a copy.
 Var swap_axes(const Var& x);
 /// Converts between f32 and f64; backward converts back.
 Var cast(const Var& x, Dtype dtype);
 
 // --- Losses ---
 
-/// Target of a position that does not count.
+/// The target of a position that does not count.
 inline constexpr std::int32_t kIgnored = -1;
 /// Mean of −log softmax(logits)[target] over the positions that count, without forming the softmax.
 /// logits (..., V), targets i32 (...) with values in [0, V) or kIgnored -> scalar (). At least one must
@@ -139,11 +139,11 @@ using kernels::AttentionOptions;
 using kernels::Window;
 
 /// naive forms the whole score matrix and keeps its softmax P (B, Hq, Tq, Tk) for backward; flash works tile
-/// by tile and keeps one number a row. They compute the same function.
+/// by tile and keeps one number per row. They compute the same function.
 enum class AttentionKernel { naive, flash };
 
-/// What attention may take besides q, k and v; what is not given stays undefined. kernels/attention.h has the
-/// formulas.
+/// What attention can take besides q, k and v; what is not given stays undefined.
+/// kernels/attention/attention.h has the formulas.
 struct AttentionExtras {
   Var bias = {};          ///< (B or 1, Hq or 1, Tq, Tk), added to the scores; differentiable
   Var sinks = {};         ///< (Hq), one more logit in the denominator of each row; differentiable

@@ -15,7 +15,7 @@ class Printer {
     for_each_shown(0, 0, [this](Index i) { width_ = std::max(width_, number(i).size()); });
   }
 
-  // The elements from `first` on, along `axis` and all behind it.
+  // The elements from `first` on, along `axis` and all after it.
   std::string text(int axis, Index first) const {
     if (axis == tensor_.rank()) return fmt::format("{:>{}}", number(first), width_);
     const std::string between =
@@ -38,7 +38,7 @@ class Printer {
 
   std::string number(Index i) const { return fmt::format("{:.4g}", tensor_.at(i)); }
 
-  // Elements from one entry of the axis to the next.
+  // How many elements lie between one entry of the axis and the next.
   Index step(int axis) const {
     Index size = 1;
     for (int i = axis + 1; i < tensor_.rank(); ++i) size *= tensor_.dim(i);

@@ -8,12 +8,12 @@
 namespace tilegrad {
 
 /// A value that a rule keeps from forward to backward: the only road between the two, so it is the one place
-/// that counts the bytes kept and checks that they were not modified since. Of a value that can be computed
-/// again (see recomputed()) it keeps the way to do so, and no bytes.
+/// that counts the bytes kept and checks that they were not modified since. For a value that can be computed
+/// again (see recomputed()) it keeps how to do so, and no bytes.
 class Saved {
  public:
   Saved() = default;
-  /// Of an undefined value: nothing.
+  /// An undefined value saves nothing.
   explicit Saved(const Var& value);
   Saved(Saved&& other) noexcept;
   Saved& operator=(Saved&& other) noexcept;

@@ -35,8 +35,8 @@ bool is_finite(const Tensor& t) {
 
 }  // namespace
 
-// What a tape is. The tape and the chain of its thread both own it, because the tape may be destroyed on another
-// thread while its own is at work.
+// The state of a tape. The tape and the chain of its thread both own it, because the tape may be destroyed on another
+// thread while its own is still working.
 struct Tape::State {
   State(Tape& tape, Options tape_options)
       : owner(&tape),
@@ -174,7 +174,7 @@ void Tape::State::walk() {
   if (const std::exception_ptr error = settle_leaves()) std::rethrow_exception(error);
 }
 
-// After an error nothing is left but what had arrived at the leaves.
+// After an error, only what had already arrived at the leaves is left.
 void Tape::State::abandon() {
   for (const auto& node : nodes) {
     for (const auto& cell : node->outputs) cell->grad = Tensor();
@@ -183,9 +183,9 @@ void Tape::State::abandon() {
   settle_leaves();
 }
 
-// Rules hand gradients on without a copy. Where one ended in a leaf it may be that of another leaf as well, or the
-// caller's cotangent, and whoever changes one in place would change all. A leaf whose gradient cannot be copied
-// loses it; the error is returned.
+// Rules pass gradients on without copying. So a gradient that ended in a leaf may also be that of another leaf, or the
+// caller's cotangent, and changing one in place would change them all. A leaf whose gradient cannot be copied loses it;
+// the error is returned.
 std::exception_ptr Tape::State::settle_leaves() {
   std::exception_ptr error;
   for (const auto& cell : leaves) {

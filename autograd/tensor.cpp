@@ -89,7 +89,7 @@ Tensor Tensor::clone() const {
 
 namespace {
 
-// Goes through float for bf16, whose only neighbours are the two conversions of kernels/bf16.h.
+// bf16 goes through float, to and from which kernels/bf16.h converts it.
 template <class From, class To>
 void convert(std::span<To> y, std::span<const From> x) {
   std::transform(x.begin(), x.end(), y.begin(), [](From value) { return static_cast<To>(value); });
@@ -144,11 +144,11 @@ double Tensor::at(Index i) const {
 
 double Tensor::at(std::initializer_list<Index> position) const {
   const std::span<const Index> asked(position.begin(), position.size());
-  check(std::ssize(asked) == rank(), "tensor: ({}) is no position in {}", fmt::join(asked, ", "), shape_);
+  check(std::ssize(asked) == rank(), "tensor: ({}) is not a position in {}", fmt::join(asked, ", "), shape_);
   Index element = 0;
   for (int axis = 0; axis < rank(); ++axis) {
     const Index n = dim(axis), i = asked[static_cast<std::size_t>(axis)];
-    check(-n <= i && i < n, "tensor: ({}) is no position in {}", fmt::join(asked, ", "), shape_);
+    check(-n <= i && i < n, "tensor: ({}) is not a position in {}", fmt::join(asked, ", "), shape_);
     element = element * n + (i < 0 ? i + n : i);
   }
   return at(element);

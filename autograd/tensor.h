@@ -88,7 +88,7 @@ class Tensor {
 
   /// Element at a row-major position, as double, whatever the dtype.
   double at(Index i) const;
-  /// Element at a position, one number an axis; negative ones count from the end.
+  /// Element at a position, one index per axis; negative ones count from the end.
   double at(std::initializer_list<Index> position) const;
   /// The only element. Throws if there are more.
   double item() const;

@@ -8,12 +8,12 @@
 
 namespace tilegrad {
 
-/// A number of the calling thread. Unlike std::thread::id, it is never that of a thread which has ended.
+/// A number that identifies the calling thread. Unlike std::thread::id, it is never reused after a thread has ended.
 std::uint64_t thread_number();
 
-/// The tape that recorded a value, as the value knows it. It outlives the tape.
+/// What a value knows of the tape that recorded it. It outlives the tape.
 struct TapeMark {
-  std::uint64_t number;                ///< of all tapes ever made
+  std::uint64_t number;                ///< unique among all tapes ever made
   std::uint64_t thread;                ///< thread_number() of the thread that made the tape
   std::atomic<bool> recording = true;  ///< until backward, or the tape's end
 };
@@ -73,12 +73,12 @@ class Var {
 };
 
 /// A leaf that belongs to a model: its cell outlives every tape, so gradients accumulate until zero_grad().
-/// Movable, not copyable: a parameter is one thing. Whoever has to refer to it wherever it moves, as an
-/// optimizer does, holds a share().
+/// Movable, not copyable: each parameter exists once. Code that has to refer to it wherever it moves, such as
+/// an optimizer, holds a share().
 ///
-/// Any number of threads may compute with a parameter. Backward walks of two threads that reach it at the same
-/// time are an Error of one of them; one after the other, they add up. To write its value while another thread
-/// reads it is a race.
+/// Any number of threads may compute with a parameter. If the backward walks of two threads reach it at the same time,
+/// one of them throws an Error; one after the other, they add up. Writing its value while another thread reads it is a
+/// race.
 class Parameter {
  public:
   Parameter() = default;
@@ -86,7 +86,7 @@ class Parameter {
   Parameter(Parameter&&) = default;
   Parameter& operator=(Parameter&&) = default;
 
-  /// The same parameter: value and gradient are those of this one, and stay valid when this one moves or ends.
+  /// A handle to the same parameter: it shares value and gradient, and stays valid when this one is moved or destroyed.
   Parameter share() const;
 
   operator Var() const { return defined() ? Var(state_->value, state_->cell) : Var(); }

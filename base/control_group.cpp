@@ -26,7 +26,7 @@ void read_v2(const fs::path& group, ControlGroupLimits& limits) {
   if (std::ifstream(group / "memory.max") >> memory) bound(limits.memory, memory);
 }
 
-// Version 1: a quota of -1 is none, and no limit of memory is a number beyond all memory.
+// Version 1: a quota of -1 means none, and a memory limit beyond all memory means none.
 void read_v1_cpu(const fs::path& group, ControlGroupLimits& limits) {
   double quota = 0, period = 0;
   if (std::ifstream(group / "cpu.cfs_quota_us") >> quota &&
@@ -61,8 +61,8 @@ std::vector<Membership> memberships(const fs::path& root) {
   return all;
 }
 
-// Calls read() with the group below `mount` and with all around it. Inside a container the first ones may not be
-// visible; then `mount` itself is the container's group.
+// Calls read() with the group below `mount` and with all groups that contain it. Inside a container the innermost ones
+// may not be visible; then `mount` itself is the container's group.
 template <class F>
 void for_each_around(const fs::path& mount, fs::path group, F&& read) {
   for (; !group.empty(); group = group.parent_path()) read(mount / group);
@@ -80,7 +80,7 @@ ControlGroupLimits control_group_limits(const fs::path& root) {
       for_each_around(mount / "unified", m.group, [&](const fs::path& group) { read_v2(group, limits); });
     }
     if (m.has("cpu")) {
-      // Mounted under the name of one or of all of its controllers.
+      // The mount is named after one of its controllers, or after all of them.
       for (const std::string& name : {std::string("cpu"), m.controllers}) {
         for_each_around(mount / name, m.group, [&](const fs::path& group) { read_v1_cpu(group, limits); });
       }

@@ -7,14 +7,15 @@
 
 namespace tilegrad {
 
-/// What a container may use of the machine. Empty: all of it.
+/// How much of the machine a container may use. Empty: all of it.
 struct ControlGroupLimits {
-  std::optional<double> processors;  ///< a quota of time, in processors: 1.5 is three halves
+  std::optional<double> processors;  ///< a quota of processor time: 1.5 is that of one and a half processors
   std::optional<Index> memory;       ///< bytes
 };
 
-/// The limits of Linux control groups, of versions 1 and 2, for this process: the least of its own group's and of
-/// those around it. `root` stands for /, for tests. A file that is missing or that makes no sense limits nothing.
+/// The limits of Linux control groups, of versions 1 and 2, for this process: the smallest among those of its own group
+/// and of the groups that contain it. `root` stands for /, for tests. A file that is missing or malformed limits
+/// nothing.
 ControlGroupLimits control_group_limits(const std::filesystem::path& root = "/");
 
 }  // namespace tilegrad

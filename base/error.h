@@ -8,7 +8,7 @@
 
 namespace tilegrad {
 
-/// What every public function of tilegrad throws when it is misused or when the machine lets it down. The
+/// What every public function of tilegrad throws when it is misused or when the system fails. The
 /// message is one line: the operation first, in lower case, then what is wrong with the values themselves.
 class Error : public std::runtime_error {
  public:

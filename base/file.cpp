@@ -43,7 +43,7 @@ Descriptor create_temporary(const std::filesystem::path& folder, std::filesystem
   }
 }
 
-// `old` is what the new file takes the place of; nullptr if there is none.
+// `old` is the file to be replaced; nullptr if there is none.
 bool replace(const std::filesystem::path& path, std::string_view content, const struct stat* old) {
   std::filesystem::path temporary;
   Descriptor file = create_temporary(path.parent_path(), temporary);
@@ -60,7 +60,7 @@ bool replace(const std::filesystem::path& path, std::string_view content, const 
 }
 
 // The file that a name stands for: what a link points to, even if that is missing. Empty, with errno set, if
-// links lead in a circle.
+// links form a cycle.
 std::filesystem::path target_of(std::filesystem::path path) {
   constexpr int kMaxLinks = 40;
   for (int i = 0; i < kMaxLinks; ++i) {
@@ -107,7 +107,7 @@ void write_file(const std::filesystem::path& path, std::string_view content) {
 void make_folder(const std::filesystem::path& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  check(!error, "{}: cannot be made: {}", folder.string(), error.message());
+  check(!error, "{}: cannot be created: {}", folder.string(), error.message());
   check(::access(folder.c_str(), W_OK) == 0, "{}: cannot be written to: {}", folder.string(),
         std::strerror(errno));
 }

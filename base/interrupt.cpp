@@ -9,10 +9,10 @@ namespace tilegrad {
 
 namespace {
 
-// Milliseconds of the first request, 0 before it.
+// When the first request came, in milliseconds; 0 before it.
 std::atomic<std::int64_t> first_request = 0;
 static_assert(std::atomic<std::int64_t>::is_always_lock_free,
-              "a signal handler may only touch what has no lock");
+              "a signal handler may only touch what is lock-free");
 
 std::int64_t milliseconds() {
   timespec now = {};
@@ -24,10 +24,10 @@ void on_signal(int signal) {
   const std::int64_t now = milliseconds();
   std::int64_t first = 0;
   if (first_request.compare_exchange_strong(first, now)) return;
-  // One wish can arrive twice: from the terminal, and passed on by a parent process.
-  constexpr std::int64_t kSameWish = 1000;
+  // One request can arrive twice: from the terminal, and passed on by a parent process.
+  constexpr std::int64_t kSameRequest = 1000;
   const bool every_write_repeats_it = signal == SIGPIPE;
-  if (every_write_repeats_it || now - first < kSameWish) return;
+  if (every_write_repeats_it || now - first < kSameRequest) return;
   std::signal(signal, SIG_DFL);
   std::raise(signal);
 }

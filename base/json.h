@@ -29,8 +29,8 @@ struct JsonLine {
 /// was written only in part.
 bool for_each_json_line(const std::filesystem::path& file, const std::function<void(const JsonLine&)>& f);
 
-/// Gives every line to `take`, which returns whether it is as expected; otherwise the line is left out, as is
-/// a line that was written only in part. If there is any, one sentence about the file is added to `warnings`.
+/// Passes every line to `take`, which returns whether it accepts it. Other lines are left out, as is one that
+/// was written only in part; if there are any, one sentence about the file is added to `warnings`.
 void read_json_lines(const std::filesystem::path& file,
                      const std::function<bool(const nlohmann::ordered_json&)>& take,
                      std::vector<std::string>& warnings);

@@ -6,14 +6,14 @@
 
 namespace tilegrad {
 
-/// Makes a folder this process's alone: two runs that write into one folder would leave a mixture. The lock
-/// ends with the process at the latest, however it ends.
+/// Reserves a folder for this process: two runs that write into one folder would leave a mixture. The lock
+/// ends with the process at the latest, however that ends.
 class FolderLock {
  public:
-  /// Makes the folder if it is missing. Throws Error with the number of the process that holds it, or if the
-  /// folder is not writable.
+  /// Creates the folder if it is missing. Throws Error with the number of the process that holds it, or if
+  /// the folder is not writable.
   explicit FolderLock(const std::filesystem::path& folder);
-  /// Removes the folder again if it was made here and nothing was put into it.
+  /// Removes the folder again if it was created here and nothing was put into it.
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;

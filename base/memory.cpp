@@ -22,8 +22,8 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 
-// In debug builds fresh memory is NaN in every floating-point type and -1 in i32, so that a test sees what is read
-// before anybody wrote it.
+// In debug builds fresh memory is NaN in every floating-point type and -1 in i32, so that a test notices what is read
+// before it was written.
 #if defined(NDEBUG)
 constexpr bool kPoison = false;
 #else
@@ -49,7 +49,7 @@ class Allocator {
     if (bytes > limit_ - usage_.live) refuse(bytes, "limit " + format_bytes(limit_));
     std::byte* data = take_cached(rounded(bytes));
     if (data == nullptr) data = from_system(rounded(bytes));
-    if (data == nullptr) refuse(bytes, "the system has no more");
+    if (data == nullptr) refuse(bytes, "the system has none left");
     count(bytes, category);
     return data;
   }
@@ -125,7 +125,7 @@ class Allocator {
     return data;
   }
 
-  // What the cache holds must not make the process much larger than the live blocks ever did.
+  // The cache must not make the process much larger than the live blocks ever made it.
   std::byte* from_system(Index size) {
     constexpr Index kSlack = Index{64} << 20;
     const Index allowed = std::min(limit_, highest_ + highest_ / 4 + kSlack);
@@ -160,8 +160,8 @@ class Allocator {
   std::map<Index, std::vector<std::byte*>> cache_;
 };
 
-// Never destroyed, because tensors with static lifetime may be released after it would be. Nobody is in the middle of
-// an allocation while the process forks, so that the child can allocate.
+// Never destroyed, because tensors with static lifetime may be released after it would be. No thread is in the middle
+// of an allocation while the process forks, so that the child can allocate.
 Allocator& allocator() {
   static auto* instance = new Allocator;
   [[maybe_unused]] static const int watching =

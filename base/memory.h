@@ -10,7 +10,7 @@
 
 /// The one allocator of tilegrad: tensors and the kernels' scratch come from here, so that memory can be
 /// counted by what it is used for, limited, and reused from step to step. Thread-safe, also in a process that was
-/// forked while other threads were at work.
+/// forked while other threads were running.
 namespace tilegrad::memory {
 
 enum class Category { parameters, gradients, optimizer, activations, workspace };
@@ -64,7 +64,7 @@ inline constexpr bool kReuse = true;
 #endif
 
 /// Gives freed blocks that wait for reuse back to the system, for a program that is done with a large model and
-/// goes on with something else.
+/// continues with something else.
 void release_cached();
 
 /// Thrown when an allocation would exceed the limit. A caller that has a fallback can catch it.

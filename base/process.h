@@ -10,11 +10,11 @@ namespace tilegrad {
 
 struct ChildResult {
   int exit_code = 0;   ///< 128 + the signal's number if a signal ended it
-  Index peak_rss = 0;  ///< bytes of physical memory that it took at most
+  Index peak_rss = 0;  ///< the most physical memory that it held, in bytes
 };
 
 /// Runs a program to its end. Its output goes where ours goes; an interrupt (base/interrupt.h) is passed on
-/// to it as SIGTERM, and it is waited for all the same. Throws if it cannot be started.
+/// to it as SIGTERM, and we still wait for it to end. Throws if it cannot be started.
 ChildResult run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
 /// Opens /dev/null as each of standard input, output and error that the caller left closed. Otherwise the next

@@ -93,7 +93,7 @@ Counter rate(double amount) { return {amount, Counter::kIsIterationInvariantRate
 bool reads_only(const AttentionProblem& problem) { return problem.tq == 1; }
 
 // The most that the machine has done in a second so far, on as many threads: GFLOP, or GB of these keys and
-// values. What a neighbour took from one measurement, it did not take from all.
+// values. Another program may have slowed down one measurement, but hardly all of them.
 template <class T>
 double measure_peak(const Workload<T>& workload, bool reads) {
   constexpr int kTimes = 20;

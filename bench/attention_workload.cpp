@@ -79,7 +79,7 @@ Workload<T>::Workload(const AttentionProblem& p, Layout layout) : problem_(p), l
   run(Phase::forward);
 }
 
-// A tensor of the problem, as it lies in memory.
+// A tensor of the problem, in its layout in memory.
 template <class T>
 template <class E>
 HeadsView<E> Workload<T>::heads_of(E* data, Index time, Index heads) const {

@@ -4,8 +4,8 @@
 
 namespace tilegrad::bench {
 
-/// Wall time, and over the repetitions "min" and "max" of everything: neighbours only take from a machine, so
-/// the shortest time and the highest speed are what repeats from run to run.
+/// Wall time, and over the repetitions "min" and "max" of everything: other programs can only slow a machine
+/// down, so the shortest time and the highest speed are what repeats from run to run.
 void report_best(benchmark::internal::Benchmark* family);
 
 /// Runs the chosen benchmarks and shows what --benchmark_format asks for; of the repetitions' statistics only

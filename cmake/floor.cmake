@@ -5,7 +5,7 @@ target_compile_features(tilegrad_options INTERFACE cxx_std_20)
 target_compile_options(tilegrad_options INTERFACE
   -fno-math-errno  # but no reordering of floating-point sums: NaN and -inf keep their meaning
   -fno-semantic-interposition  # position-independent code calls and inlines its own functions directly
-  $<$<CONFIG:>:-O3>)  # a parent project that names no build type does not mean slow kernels
+  $<$<CONFIG:>:-O3>)  # a parent project that names no build type does not want slow kernels
 # An index beyond a span or a vector ends a debug build.
 target_compile_definitions(tilegrad_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 

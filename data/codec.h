@@ -14,7 +14,7 @@ class Codec {
   virtual ~Codec() = default;
 
   virtual Index vocabulary() const = 0;  // V: tokens lie in [0, V)
-  /// Throws, naming it, if part of the text is no token.
+  /// Throws, naming it, if part of the text is not a token.
   virtual std::vector<std::int32_t> encode(const std::string& text) const = 0;
   /// Throws if the token is not in [0, V).
   virtual std::string decode(std::int32_t token) const = 0;

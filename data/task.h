@@ -21,7 +21,7 @@ namespace tilegrad::data {
 /// known as multi-query associative recall.
 enum class TaskKind { copy, reverse, sort, add, recall, induction };
 
-/// All of them, with their names.
+/// All tasks, with their names.
 struct TaskName {
   TaskKind kind;
   std::string_view name;
@@ -41,7 +41,7 @@ struct TaskOptions {
 
   /// The published or customary sizes of a task.
   static TaskOptions defaults(TaskKind kind);
-  /// Throws if the sizes make no sense together.
+  /// Throws if the sizes do not fit together.
   void validate() const;
   /// Tokens of one example. Throws as validate() does.
   Index context() const;

@@ -26,8 +26,7 @@ class ByteVocabulary : public Codec {
 };
 
 /// Byte-level language modelling: predict every next byte. The first 90 % of the bytes are trained on, in
-/// windows at random places; the rest is cut into all its windows of T bytes that do not overlap, for
-/// validation.
+/// windows at random places; the rest, for validation, is cut into windows of T bytes that do not overlap.
 class Text : public Dataset {
  public:
   /// Throws if the text is too short for one window in each part.

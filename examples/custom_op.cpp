@@ -6,7 +6,7 @@
 
 using namespace tilegrad;
 
-// dx = dy ⊙ σ(x). Whether to overwrite or to add is said by the tape.
+// dx = dy ⊙ σ(x). The tape says whether to overwrite or to add.
 struct SoftplusRule {
   static constexpr std::string_view name = "softplus";
   Saved x;

@@ -151,7 +151,7 @@ namespace {
 
 TILEGRAD_BEST_TABLE(ActivationTable)
 
-constexpr Index kGrain = 8192;  // an exponential an element: worth a thread's wake-up
+constexpr Index kGrain = 8192;  // at one exponential per element, worth waking a thread
 
 template <class T>
 void forward(typename ActivationTable<T>::Map map, std::span<T> y, std::span<const T> x) {

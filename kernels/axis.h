@@ -6,13 +6,13 @@
 #include "tilegrad/kernels/views.h"
 
 /// Work along one axis of a tensor, for float and double. The tensor is x (outer, n, inner), and what is left
-/// when the axis is gone is y (outer, inner).
+/// without the axis is y (outer, inner).
 namespace tilegrad::kernels {
 
 struct AxisSizes {
   Index outer = 1;  ///< all axes before, multiplied
   Index n = 1;      ///< the axis
-  Index inner = 1;  ///< all axes behind
+  Index inner = 1;  ///< all axes after, multiplied
 };
 
 /// y_oj (+)= s Σ_i x_oij, each summed in double, in the order of i.

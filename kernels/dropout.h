@@ -7,7 +7,7 @@
 #include "tilegrad/kernels/views.h"
 
 /// Dropout, for float and double, 0 ≤ p < 1. Which elements are dropped is a function of the key and of their
-/// place alone, so nothing is stored: forward, backward and every attention kernel draw the same factors.
+/// position alone, so nothing is stored: forward, backward and every attention kernel draw the same factors.
 namespace tilegrad::kernels {
 
 /// The factors of elements [j0, j0 + n) of row number `row`: 1/(1 − p) if word j % 4 of the key's words at

@@ -12,7 +12,7 @@ namespace tilegrad::kernels {
 
 namespace {
 
-constexpr Index kGrain = 32768;  // a piece that is worth a thread's wake-up
+constexpr Index kGrain = 32768;  // a piece that is worth waking a thread
 
 // f(i) for every element, in parallel pieces. The loop body is simple enough for the compiler to vectorise.
 template <class F>
@@ -22,7 +22,7 @@ void for_each(Index n, F&& f) {
   });
 }
 
-// Σ f(i) over [begin, end) in eight interleaved sums, which is an order that vectorises.
+// Σ f(i) over [begin, end) in eight interleaved sums, an order that the compiler can vectorise.
 template <class S, class F>
 S block_sum(Index begin, Index end, F&& f) {
   std::array<S, 8> lanes{};
@@ -45,7 +45,7 @@ double partial_sum(Index begin, Index end, F&& f) {
   return total;
 }
 
-// Σ f(i) over [0, n): one partial sum a piece, then the pieces in order.
+// Σ f(i) over [0, n): one partial sum per piece, added in order.
 template <class S, class F>
 S ordered_sum(Index n, F&& f) {
   std::vector<double> partial(static_cast<std::size_t>((n + kGrain - 1) / kGrain));

@@ -6,7 +6,7 @@ namespace tilegrad::kernels {
 
 namespace {
 
-constexpr Index kGrain = 8192;  // an exponential an element: worth a thread's wake-up
+constexpr Index kGrain = 8192;  // at one exponential per element, worth waking a thread
 
 // y_i = f(i).
 template <class T, class F>

@@ -7,72 +7,45 @@
 
 #include "tilegrad/kernels/views.h"
 
-/// Functions of one number or two, each beside its derivative, and the loops over them, for float and double.
-/// They are those of <cmath>: what is infinite or NaN there is so here.
+/// Functions of one number or two, each next to its derivative, and the loops over them, for float and double.
+/// They follow <cmath>: what is infinite or NaN there is infinite or NaN here.
 namespace tilegrad::kernels {
 
 /// y = f(x). `slope` is dy/dx, computed from y if `from_y`, else from x: what the op keeps for backward.
 struct Exp {
   static constexpr std::string_view name = "exp";
   static constexpr bool from_y = true;
-  template <class T>
-  T value(T x) const {
-    return std::exp(x);
-  }
-  template <class T>
-  T slope(T y) const {
-    return y;
-  }
+  auto value(auto x) const { return std::exp(x); }
+  auto slope(auto y) const { return y; }
 };
 
 struct Log {
   static constexpr std::string_view name = "log";
   static constexpr bool from_y = false;
-  template <class T>
-  T value(T x) const {
-    return std::log(x);
-  }
-  template <class T>
-  T slope(T x) const {
-    return 1 / x;
-  }
+  auto value(auto x) const { return std::log(x); }
+  auto slope(auto x) const { return 1 / x; }
 };
 
 struct Tanh {
   static constexpr std::string_view name = "tanh";
   static constexpr bool from_y = true;
-  template <class T>
-  T value(T x) const {
-    return std::tanh(x);
-  }
-  template <class T>
-  T slope(T y) const {
-    return 1 - y * y;
-  }
+  auto value(auto x) const { return std::tanh(x); }
+  auto slope(auto y) const { return 1 - y * y; }
 };
 
 /// 1 / (1 + e^−x).
 struct Sigmoid {
   static constexpr std::string_view name = "sigmoid";
   static constexpr bool from_y = true;
-  template <class T>
-  T value(T x) const {
-    return 1 / (1 + std::exp(-x));
-  }
-  template <class T>
-  T slope(T y) const {
-    return y * (1 - y);
-  }
+  auto value(auto x) const { return 1 / (1 + std::exp(-x)); }
+  auto slope(auto y) const { return y * (1 - y); }
 };
 
 /// |x|; at 0 the derivative is taken as 0.
 struct Abs {
   static constexpr std::string_view name = "abs";
   static constexpr bool from_y = false;
-  template <class T>
-  T value(T x) const {
-    return std::abs(x);
-  }
+  auto value(auto x) const { return std::abs(x); }
   template <class T>
   T slope(T x) const {
     return x == 0 ? T{0} : std::copysign(T{1}, x);
@@ -82,14 +55,8 @@ struct Abs {
 struct Sqrt {
   static constexpr std::string_view name = "sqrt";
   static constexpr bool from_y = true;
-  template <class T>
-  T value(T x) const {
-    return std::sqrt(x);
-  }
-  template <class T>
-  T slope(T y) const {
-    return 1 / (2 * y);
-  }
+  auto value(auto x) const { return std::sqrt(x); }
+  auto slope(auto y) const { return 1 / (2 * y); }
 };
 
 /// x^p.
@@ -142,52 +109,29 @@ struct Quotient {
 /// y = f(a, b), with dy/da and dy/db.
 struct Div {
   static constexpr std::string_view name = "div";
-  template <class T>
-  T value(T a, T b) const {
-    return a / b;
-  }
-  template <class T>
-  T slope_a(T, T b) const {
-    return 1 / b;
-  }
-  template <class T>
-  T slope_b(T a, T b) const {
-    return -a / b / b;
-  }
+  auto value(auto a, auto b) const { return a / b; }
+  auto slope_a(auto, auto b) const { return 1 / b; }
+  auto slope_b(auto a, auto b) const { return -a / b / b; }
 };
 
-/// The larger one; NaN if one is. Of equals, each has half of the derivative.
+/// The larger of the two, or NaN if one of them is NaN. Equal arguments share the derivative by halves.
 struct Maximum {
   static constexpr std::string_view name = "maximum";
-  template <class T>
-  T value(T a, T b) const {
-    return a > b || a != a ? a : b;
-  }
+  bool takes_a(auto a, auto b) const { return a > b || std::isnan(a); }
+  auto value(auto a, auto b) const { return takes_a(a, b) ? a : b; }
   template <class T>
   T slope_a(T a, T b) const {
-    return a == b ? T(0.5) : a > b || a != a ? T{1} : T{0};
+    return a == b ? T(0.5) : static_cast<T>(takes_a(a, b));
   }
-  template <class T>
-  T slope_b(T a, T b) const {
-    return 1 - slope_a(a, b);
-  }
+  auto slope_b(auto a, auto b) const { return 1 - slope_a(a, b); }
 };
 
-/// The smaller one; NaN if one is. Of equals, each has half of the derivative.
+/// The smaller of the two, or NaN if one of them is NaN. Equal arguments share the derivative by halves.
 struct Minimum {
   static constexpr std::string_view name = "minimum";
-  template <class T>
-  T value(T a, T b) const {
-    return a < b || a != a ? a : b;
-  }
-  template <class T>
-  T slope_a(T a, T b) const {
-    return a == b ? T(0.5) : a < b || a != a ? T{1} : T{0};
-  }
-  template <class T>
-  T slope_b(T a, T b) const {
-    return 1 - slope_a(a, b);
-  }
+  auto value(auto a, auto b) const { return -Maximum{}.value(-a, -b); }
+  auto slope_a(auto a, auto b) const { return Maximum{}.slope_a(-a, -b); }
+  auto slope_b(auto a, auto b) const { return Maximum{}.slope_b(-a, -b); }
 };
 
 /// y = f(x);  dx (+)= dy ⊙ slope, from `kept`: y if F::from_y, else x.

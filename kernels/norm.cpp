@@ -159,7 +159,7 @@ TILEGRAD_BEST_TABLE(NormTable)
 
 constexpr Index kMaxPieces = 16;
 
-// Rows in one piece: at least enough work for a thread's wake-up, and few enough pieces that the sums over
+// Rows in one piece: at least enough work to be worth waking a thread, and few enough pieces that the sums over
 // rows, one for each piece, stay small. Depends on the shape alone.
 Index rows_per_piece(Index rows, Index cols) {
   constexpr Index kGrain = 16384;

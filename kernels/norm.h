@@ -4,7 +4,7 @@
 
 #include "tilegrad/kernels/views.h"
 
-/// Normalisation over rows of x (N, C), for float and double. Statistics are one number a row.
+/// Normalisation over rows of x (N, C), for float and double. Statistics are one number per row.
 /// Sums over rows run in a fixed order.
 namespace tilegrad::kernels {
 

@@ -23,10 +23,10 @@ namespace tilegrad::kernels {
 namespace {
 
 // Idle threads look for the next job this long before they sleep: the jobs of a training step follow each
-// other within microseconds, and waking a sleeper takes longer than many of them.
+// other within microseconds, and waking a sleeping thread takes longer than many of them.
 constexpr auto kPatience = std::chrono::microseconds(50);
 
-/// Waits until done() holds, at first by looking again and again, then by sleeping in block().
+/// Waits until done() holds, at first by polling, then by sleeping in block().
 template <class Done, class Block>
 void wait_until(Done&& done, Block&& block) {
   const auto start = std::chrono::steady_clock::now();
@@ -42,7 +42,7 @@ void wait_until(Done&& done, Block&& block) {
 /// Threads that help the caller with its tasks.
 ///
 /// The caller never waits for a helper to begin, only for those that have begun: if the system is busy and a
-/// helper wakes up late, its share has been done. (OpenMP's teams meet at a barrier at the end of each
+/// helper wakes up late, others have done its share. (OpenMP's teams meet at a barrier at the end of each
 /// region, which costs a time slice whenever another process holds a processor.)
 class Pool {
  public:
@@ -81,7 +81,7 @@ class Pool {
       try {
         helpers_.emplace_back([this, number] { help(number); });
       } catch (const std::system_error&) {
-        return;  // the system has no more threads: those that there are do the work
+        return;  // the system gives us no more threads: those that we have do the work
       }
     }
   }
@@ -146,7 +146,7 @@ std::atomic<int> thread_count = 0;  // 0: not yet asked for
 
 std::atomic<const Runner*> other_runner = nullptr;
 
-// The same hand-out of tasks as in the pool, on the threads of another.
+// Hands out tasks as the pool does, on threads that belong to somebody else.
 void run_on(const Runner& runner, int team, Index tasks, detail::TaskFunction function, void* context) {
   struct Job {
     Index tasks;
@@ -198,7 +198,7 @@ SingleThreaded::~SingleThreaded() { omp_set_num_threads(outer_); }
 
 void detail::run_tasks(Index tasks, int team, TaskFunction function, void* context) {
   team = static_cast<int>(std::min<Index>(team, tasks));
-  // A second caller, on a thread of its own, does without helpers.
+  // A second caller, on another thread, works without helpers.
   std::unique_lock busy(pool().caller(), std::defer_lock);
   if (team <= 1 || inside_task || !busy.try_lock()) {
     for (Index task = 0; task < tasks; ++task) function(context, task, 0);

@@ -9,7 +9,7 @@
 namespace tilegrad::kernels {
 
 /// Number of threads that kernels use; at first OMP_NUM_THREADS or, without it, the number of processors that this
-/// process may use: its affinity mask and the quota of its container bound it.
+/// process may use, as bounded by its affinity mask and the quota of its container.
 int threads();
 /// May be called while other threads compute: what has begun goes on with as many threads as before.
 void set_threads(int count);
@@ -38,17 +38,17 @@ class SingleThreaded {
   int outer_;
 };
 
-/// Threads of somebody else, for a process that has a team already: two teams on the same processors are in each
-/// other's way, most of all if the other's idle threads look for work instead of sleeping.
+/// Threads that belong to somebody else, for a process that already has a team: two teams on the same processors get in
+/// each other's way, most of all if idle threads of the other one poll for work instead of sleeping.
 struct Runner {
   /// How many threads run() would use, at most, if the calling thread called it.
   int (*threads)();
   /// Calls share(context, thread) on up to `team` threads, each with a number of its own in [0, team), and returns
-  /// when all calls have returned. One of them is enough: they take tasks until there are none.
+  /// when all calls have returned. A single call would be enough: each takes tasks until there are none left.
   void (*run)(int team, void (*share)(void* context, int thread), void* context);
 };
 /// From now on tasks run on the runner's threads, if it is not null, else on the project's own. It must live as long
-/// as the process. A child process made by fork, into which no threads come along, has none.
+/// as the process. A child process made by fork, which inherits no threads, has no runner.
 void set_runner(const Runner* runner);
 
 namespace detail {
@@ -59,8 +59,8 @@ void run_tasks(Index tasks, int team, TaskFunction function, void* context);
 /// Calls f(task, thread) once for every task in [0, tasks), on up to `team` threads; thread is in [0, team).
 /// Tasks are handed out in order, one at a time, to whichever thread is free. What a task computes must not
 /// depend on its thread (which only picks scratch memory): then the result has the same bits for every number
-/// of threads. Scratch memory is made for a team that is then handed over, since threads() may have another
-/// answer by now (Workspace does so). Nested calls, and those of a second caller while a first one is at work,
+/// of threads. Whoever allocates scratch memory for a team passes the size of that team, since threads() may have
+/// changed in the meantime (see Workspace). Nested calls, and those of a second caller while a first one is at work,
 /// run on the calling thread alone. `f` must not throw.
 template <class F>
 void parallel_tasks(Index tasks, F&& f, int team = threads()) {
@@ -70,7 +70,7 @@ void parallel_tasks(Index tasks, F&& f, int team = threads()) {
       const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
-/// Calls f(begin, end) on consecutive pieces of [0, n), each of `grain` elements but for the last. The pieces
+/// Calls f(begin, end) on consecutive pieces of [0, n), each of `grain` elements except the last. The pieces
 /// depend on n and grain alone, never on the number of threads.
 template <class F>
 void parallel_for(Index n, Index grain, F&& f) {

@@ -124,7 +124,7 @@ HWY_INLINE T sum(Index n, const T* x) {
       n, [](auto v) { return v; }, x);
 }
 
-// max(x, m), in which a NaN in m stays and one in x does not: x86's instruction. Highway's plain C++ has neither stay.
+// max(x, m) as x86 defines it: a NaN in m stays, one in x does not. In Highway's plain C++ neither stays.
 template <class V>
 HWY_INLINE V larger(V x, V m) {
   if constexpr (HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128) {

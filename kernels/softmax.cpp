@@ -10,8 +10,8 @@
 #define TILEGRAD_KERNELS_SOFTMAX_TABLE
 namespace tilegrad::kernels {
 
-// log Σ_j exp(x_j) of a row as the sum of two numbers, which one number of that size could not tell apart: a
-// logit of 1e8 has no room for a log_sum in float.
+// log Σ_j exp(x_j) of a row, kept as two numbers whose sum it is: next to a logit of 1e8, a float has no
+// digits left for log_sum.
 template <class T>
 struct LogSumExp {
   T max;

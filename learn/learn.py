@@ -13,7 +13,7 @@ import exercises
 import workshop
 from workshop import NOT_WRITTEN, RIGHT, WRONG, LearnError
 
-LAST_COURSE = workshop.TREE / "build" / "learn" / "last"  # where the last course lies
+LAST_COURSE = workshop.TREE / "build" / "learn" / "last"  # where the last course is
 
 
 def digest(text):
@@ -21,7 +21,7 @@ def digest(text):
 
 
 class Course:
-    """The folder of a learner. `.learn/state.json` remembers what was laid into it, what is solved, and the hints."""
+    """The folder of a learner. `.learn/state.json` remembers what was put into it, what is solved, and the hints."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -59,7 +59,7 @@ class Course:
         try:
             return self.file(exercise).read_text(errors="replace")
         except OSError:
-            raise LearnError(f"{self.file(exercise)} is missing; `learn start` lays a new one") from None
+            raise LearnError(f"{self.file(exercise)} is missing; `learn start` brings it back") from None
 
 
 # --- start ----------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def wanted_files(folder):
 
 
 def lay(course):
-    """Lays what is missing, and renews what the learner has not touched. Says what it did, file by file."""
+    """Adds what is missing, and updates what the learner has not touched. Says what it did, file by file."""
     said = []
     for name, text in wanted_files(course.folder).items():
         path, laid = course.folder / name, course.state["laid"].get(name)
@@ -105,11 +105,11 @@ def lay(course):
 def start(folder):
     folder = folder.resolve()
     if folder == workshop.TREE or workshop.TREE in folder.parents:
-        raise LearnError(f"{folder} lies inside the tree, where updates would meet your work; take another folder")
+        raise LearnError(f"{folder} lies inside the tree, where updates would meet your work; choose another folder")
     if folder.exists() and not folder.is_dir():
         raise LearnError(f"{folder} is not a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ".learn").is_dir():
-        raise LearnError(f"{folder} holds other files and no course; take an empty or a new folder")
+        raise LearnError(f"{folder} holds other files and no course; choose an empty or a new folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         course = Course(folder)
@@ -120,7 +120,7 @@ def start(folder):
         LAST_COURSE.write_text(str(folder))
     except OSError as error:
         raise LearnError(f"{error.filename}: {error.strerror}") from None
-    print("\n".join([f"the course lies in {folder}", *said] if said else [f"{folder} is complete, nothing changed"]))
+    print("\n".join([f"the course is in {folder}", *said] if said else [f"{folder} is complete, nothing changed"]))
     workshop.prepare()
     exercise = course.next()
     if exercise:
@@ -213,10 +213,10 @@ def watch(course):
 def chosen_course(folder):
     if folder is None:
         if not LAST_COURSE.exists():
-            raise LearnError("there is no course yet; ./dev learn start DIR lays one, and takes up one that is there")
+            raise LearnError("there is no course yet; ./dev learn start DIR sets one up, or finds one that is there")
         folder = pathlib.Path(LAST_COURSE.read_text())
     if not (folder / ".learn").is_dir():
-        raise LearnError(f"{folder} holds no course; ./dev learn start DIR lays one")
+        raise LearnError(f"{folder} holds no course; ./dev learn start DIR sets one up")
     return Course(folder)
 
 
@@ -224,17 +224,17 @@ def parse(arguments):
     parser = argparse.ArgumentParser(prog="learn", description="Exercises to fill in: attention, step by step.")
     parser.add_argument("--dir", type=pathlib.Path, help="the folder of the course; the last one unless given")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("start", help="lay the course into a folder outside the tree").add_argument(
+    commands.add_parser("start", help="set up the course in a folder outside the tree").add_argument(
         "folder", metavar="DIR", type=pathlib.Path)  # fmt: skip
-    commands.add_parser("status", help="what is solved, and what is next; so does no command at all")
-    commands.add_parser("watch", help="check at every save")
-    commands.add_parser("build", help="compile exercises 5 to 8 for tilegrad --mine, which calls it by itself")
+    commands.add_parser("status", help="what is solved, and what is next (the default)")
+    commands.add_parser("watch", help="check after every save")
+    commands.add_parser("build", help="compile exercises 5 to 8 for tilegrad --mine, which does so itself")
     for name, text in (("check", "compile and test one exercise, the next one unless N is given"),
-                       ("hint", "one more of three hints"), ("show", "the solution, once it is solved")):  # fmt: skip
+                       ("hint", "the next of three hints"), ("show", "the solution, once it is solved")):  # fmt: skip
         command = commands.add_parser(name, help=text)
         command.add_argument("number", metavar="N", type=int, nargs="?")
         if name == "show":
-            command.add_argument("--give-up", action="store_true", help="show it although it is not solved")
+            command.add_argument("--give-up", action="store_true", help="show it even if it is not solved")
     return parser.parse_args(arguments)
 
 

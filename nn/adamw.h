@@ -19,7 +19,7 @@ class AdamW {
     double clip = 1.0;  ///< largest global norm of the gradient; 0: no clipping
   };
 
-  /// The parameters may move afterwards, as they do with their model, or end.
+  /// The parameters may be moved afterwards, as they are with their model, or destroyed.
   AdamW(const std::vector<NamedParameter>& parameters, const Config& config);
 
   /// Updates all parameters that have a gradient. Returns the global norm of the gradient before clipping,

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "tilegrad/autograd/tape.h"
 
@@ -36,7 +37,7 @@ Tensor filled(const Tensor& cache, Index length) {
 
 Tensor alibi_slopes(Index heads, Dtype dtype) {
   const auto power = static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(heads)));
-  // The number h + 1 of a head among all that would have one, and how many these are.
+  // The slope of head h = number − 1 of `of` heads, `of` being a power of two.
   const auto slope = [](Index number, Index of) {
     return std::exp2(-8.0 * static_cast<double>(number) / static_cast<double>(of));
   };
@@ -67,6 +68,14 @@ void AttentionConfig::validate(Index width) const {
   check(left <= kLargestWindow, "attention: window is {}, must be at most {}", left, kLargestWindow);
   const double cap = softcap.value_or(1);
   check(std::isfinite(cap) && cap > 0, "attention: softcap is {}, must be positive", cap);
+}
+
+std::string AttentionConfig::options() const {
+  std::vector<std::string> set;
+  if (window) set.push_back(fmt::format("window {}", *window));
+  if (softcap) set.push_back(fmt::format("softcap {}", *softcap));
+  if (sinks) set.emplace_back("sinks");
+  return fmt::format("{}", fmt::join(set, ", "));
 }
 
 Attention::Attention(const AttentionConfig& c, Index width, bool bias, double dropout_probability, double std,
@@ -118,7 +127,7 @@ Var Attention::operator()(const Var& x, KvCache& cache) const {
   check(cache.length + t <= context, "attention: the cache holds {} of {} positions, {} more do not fit",
         cache.length, context, t);
   const auto [q, k, v] = project(x, cache.length);
-  // The cache holds values, so what went into it would have no gradient.
+  // The cache holds plain values, so no gradient could pass through it.
   check_no_gradient_path("attention with a cache", k);
   append(cache.keys, cache.length, k.value());
   append(cache.values, cache.length, v.value());

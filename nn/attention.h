@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/nn/layers.h"
@@ -25,19 +26,21 @@ enum class PositionEncoding { learned, rope, alibi };
 /// The last query sees the last key.
 using AttentionFunction = std::function<Var(const Var& q, const Var& k, const Var& v)>;
 
-/// The settings of attention, for one layer and for a model, whose layers all have the same.
+/// The settings of attention, for one layer or for a model, whose layers share them.
 struct AttentionConfig {
   Index heads = 0;     // Hq, divides C
   Index kv_heads = 0;  // Hkv, divides Hq: Hq is MHA, 1 is MQA, anything between GQA
   AttentionKernel kernel = AttentionKernel::flash;
   PositionEncoding positions = PositionEncoding::learned;
-  std::optional<Index> window = {};  ///< how many positions a query looks back; to the first one unless given
+  std::optional<Index> window = {};    ///< how many positions a query looks back; all of them unless given
   std::optional<double> softcap = {};  ///< bounds the scores smoothly
-  bool sinks = false;                  ///< a learnable logit for each query head, which no value belongs to
+  bool sinks = false;                  ///< a learnable logit without a value for each query head
   AttentionFunction custom = {};  ///< in place of the kernel; it knows no window, softcap, sinks or ALiBi
 
   /// Throws Error with one line on the first setting that makes no sense in a model of this width.
   void validate(Index width) const;
+  /// What is set beyond plain causal attention, in words: "window 16, softcap 30, sinks"; empty if nothing is.
+  std::string options() const;
 };
 
 /// The slopes of ALiBi for query heads h = 0, 1, ..., by which scores fall with the distance: (Hq). If Hq is a

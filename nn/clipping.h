@@ -6,10 +6,11 @@
 
 #include "tilegrad/nn/module.h"
 
-/// What optimisers have in common: whom they step, and what they do with all gradients together before that.
+/// What optimisers have in common: the parameters they update, and what they do with all gradients together
+/// before that.
 namespace tilegrad::nn {
 
-/// The same parameters, by handles that stay good when their model moves or ends.
+/// Handles to the same parameters, which stay valid when their model is moved or destroyed.
 std::vector<Parameter> share(const std::vector<NamedParameter>& parameters);
 
 /// √ Σ g² over the gradients of all parameters, summed in double. Throws in the name of `optimizer` if it is

@@ -65,7 +65,7 @@ std::vector<std::int32_t> generate(const Transformer& model, std::span<const std
   std::vector<std::int32_t> generated;
   while (std::ssize(generated) < count) {
     if (caches[0].length + std::ssize(tokens) - cached > context) {
-      // The context is full: go on with its last half.
+      // The context is full: continue with its last half.
       caches = model.make_caches();
       cached = std::ssize(tokens) - std::max<Index>(1, context / 2);
     }

@@ -20,7 +20,8 @@ struct SamplingOptions {
 ///
 /// Of a prompt longer than the context, the last `context` tokens are seen. When the context is full, the
 /// cache is rebuilt from the newest context / 2 tokens, which then stand at positions 0, 1, ...; so each
-/// token is chosen from between context / 2 and context tokens, and one pass in context / 2 is a long one.
+/// token is chosen after between context / 2 and context tokens, and one pass in every context / 2 is a long
+/// one.
 std::vector<std::int32_t> generate(const Transformer& model, std::span<const std::int32_t> prompt,
                                    Index count, const SamplingOptions& options,
                                    const std::function<bool(std::int32_t)>& on_token = {});

@@ -46,8 +46,8 @@ struct Collector {
 
 }  // namespace detail
 
-/// All parameters that are in use, in the order of the visits. Pointers stay valid while the module is not
-/// moved.
+/// All parameters that are in use, in the order of the visits. Pointers stay valid as long as the module is
+/// not moved.
 template <class M>
 std::vector<NamedParameter> parameters(M& module) {
   std::vector<NamedParameter> out;
@@ -58,7 +58,7 @@ std::vector<NamedParameter> parameters(M& module) {
 /// Number of elements in all of them.
 Index count(const std::vector<NamedParameter>& parameters);
 
-/// Forgets all gradients and gives their memory back.
+/// Drops all gradients and frees their memory.
 void zero_grad(const std::vector<NamedParameter>& parameters);
 
 }  // namespace tilegrad::nn

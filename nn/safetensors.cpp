@@ -84,7 +84,7 @@ struct Entry {
   Index begin, end;
 };
 
-// A number that a size or an offset may be. The check is on the value as it stands in the file, since a JSON
+// A number that can be a size or an offset. The check is on the value as it stands in the file, since a JSON
 // library would convert what does not fit.
 Index natural(const json& value, const std::string& where, std::string_view what) {
   check(value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t{1} << 62,
@@ -107,7 +107,7 @@ Entry parse_entry(const std::string& name, const json& value, const std::string&
   const std::string where = fmt::format("{}: tensor `{}`", file, name);
   check(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
             value.contains("data_offsets"),
-        "{}: has not exactly dtype, shape and data_offsets", where);
+        "{}: must have exactly dtype, shape and data_offsets", where);
   const json& dtype = value["dtype"];
   const auto known = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeName& d) {
     return dtype.is_string() && dtype.get_ref<const std::string&>() == d.name;
@@ -124,12 +124,12 @@ Entry parse_entry(const std::string& name, const json& value, const std::string&
   Index size = 0;
   check(!__builtin_mul_overflow(entry.shape.size(), bytes_of(entry.dtype), &size) &&
             entry.begin <= entry.end && entry.end - entry.begin == size,
-        "{}: {} {} does not take the bytes from {} to {}", where, file_name(entry.dtype), entry.shape,
+        "{}: {} {} does not fill the bytes from {} to {}", where, file_name(entry.dtype), entry.shape,
         entry.begin, entry.end);
   return entry;
 }
 
-// The header as JSON. Two entries of one name are an error, which a JSON library would let pass.
+// The header as JSON. Two entries with the same name are an error, which a JSON library would let pass.
 json parse_header(std::string_view text, const std::string& file) {
   check(text.starts_with('{'), "{}: the header is not a JSON object", file);
   constexpr std::size_t kDeepest = 3;                     // the numbers of a shape

@@ -17,7 +17,7 @@ class Sgd {
     double clip = 0;          ///< largest global norm of the gradient; 0: no clipping
   };
 
-  /// The parameters may move afterwards, as they do with their model, or end.
+  /// The parameters may be moved afterwards, as they are with their model, or destroyed.
   Sgd(const std::vector<NamedParameter>& parameters, const Config& config);
 
   /// Updates all parameters that have a gradient. Returns the global norm of the gradient before clipping,

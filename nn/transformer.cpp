@@ -120,7 +120,7 @@ Var Block::mlp_half(const Var& h, const ForwardOptions& forward) const {
   return add(h, maybe_dropout(mlp(norm_mlp(h, save), save), dropout, forward.fold(kAfterMlp)));
 }
 
-// A half is checkpointed with its residual sum, so that the gradients of both ways add up in the usual order.
+// A half is checkpointed with its residual sum, so that the gradients of both paths add up in the usual order.
 Var Block::operator()(const Var& x, const ForwardOptions& forward) const {
   const auto first = [this, forward](const Var& in) { return attention_half(in, forward); };
   const auto second = [this, forward](const Var& in) { return mlp_half(in, forward); };

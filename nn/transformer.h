@@ -16,7 +16,7 @@ enum class Recompute { nothing, attention, mlp, elementwise };
 
 /// A part of the model, whose dropout the key decides: (B, T, C) -> (B, T, C).
 using KeyedFunction = std::function<Var(const Var& x, RandomKey key)>;
-/// A checkpoint by code from outside the library: fn(x, key), keeping little of it.
+/// A checkpoint by code from outside the library: computes fn(x, key) and keeps little of it.
 using CheckpointOp = std::function<Var(KeyedFunction fn, const Var& x, RandomKey key)>;
 
 struct TransformerConfig {
@@ -75,7 +75,7 @@ struct Block {
 };
 
 /// A decoder-only transformer. Weights depend on config and key alone; every parameter has a key of its own,
-/// folded from its place, so that MHA, GQA and MQA models of one key agree in all they share.
+/// folded from its place, so that MHA, GQA and MQA models with the same key agree in everything they share.
 struct Transformer {
   TransformerConfig config;
   Embedding token_embedding;     // (V, C)
@@ -94,7 +94,7 @@ struct Transformer {
   Var run_block(const Var& x, Index layer, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
   Var logits(const Var& x) const;                                                 // (B, T, C) -> (B, T, V)
 
-  /// One cache a layer, for decoding one sequence of at most `context` tokens.
+  /// One cache per layer, for decoding one sequence of at most `context` tokens.
   std::vector<KvCache> make_caches() const;
   /// The next T tokens (1, T) of one sequence -> logits (1, T, V); fills the caches.
   Var operator()(const Tensor& tokens, std::vector<KvCache>& caches) const;

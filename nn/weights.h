@@ -30,7 +30,7 @@ void save(const std::filesystem::path& path, M& module) {
   save_safetensors(path, content);
 }
 
-/// And back, into a module of the same parameters. Throws "<path>: what is wrong", leaving the module as it
+/// And back, into a module with the same parameters. Throws "<path>: what is wrong", leaving the module as it
 /// was, unless names, shapes and dtypes match exactly.
 template <class M>
 void load(const std::filesystem::path& path, M& module) {

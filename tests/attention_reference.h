@@ -29,7 +29,7 @@ struct PairTensor {
   std::vector<T> data = {};
 };
 
-/// One problem: contiguous tensors as in kernels/attention.h. Those that are not given are empty.
+/// One problem: contiguous tensors as in kernels/attention/attention.h. Those that are not given are empty.
 struct AttentionCase {
   AttentionSizes n = {};
   kernels::AttentionOptions options = {};

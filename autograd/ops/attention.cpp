@@ -19,7 +19,7 @@ using Inputs = std::array<Var, kOperands>;
 using Operands = std::array<Tensor, kOperands>;
 using SavedOperands = std::array<Saved, kOperands>;
 
-// What the checks see of it; the values only of the vectors of integers.
+// What the checks see of an operand; the values only of vectors of integers.
 OperandInfo info(const Tensor& t) {
   if (!t.defined()) return {};
   const bool integers = t.rank() == 1 && t.dtype() == Dtype::i32;
@@ -141,7 +141,7 @@ struct NaiveAttentionRule {
   }
 };
 
-// Keeps the output and one number a row; the probabilities are computed again, tile by tile.
+// Keeps the output and one number per row; the probabilities are computed again, tile by tile.
 struct FlashAttentionRule {
   static constexpr std::string_view name = "attention (flash)";
   static constexpr std::size_t checked_outputs = 1;

@@ -9,8 +9,8 @@
 #include "tilegrad/autograd/shape.h"
 #include "tilegrad/kernels/attention/attention.h"
 
-/// What attention checks at its door, for whoever calls its kernels: the op on tensors, and the Python module on
-/// arrays that belong to others. Both say the same of the same mistake.
+/// The checks of attention's arguments, for whoever calls its kernels: the op, on tensors, and the Python module, on
+/// arrays that belong to others. Both report the same mistake in the same words.
 namespace tilegrad {
 
 /// What attention reads. The first kTracked may be on a gradient path; all but q, k and v may be left out.
@@ -42,7 +42,7 @@ struct OperandInfo {
 /// Throws Error unless sizes, dtypes and options fit together. kernels/attention/attention.h has the rules.
 void check_attention(const std::array<OperandInfo, kOperands>& operands,
                      const kernels::AttentionOptions& options);
-/// Naive attention multiplies by a BLAS, whose sizes and strides end at 2³¹ − 1; throws Error beyond.
+/// Naive attention multiplies with a BLAS, whose sizes and strides end at 2³¹ − 1; throws Error beyond.
 void check_blas_sizes(const std::array<OperandInfo, kOperands>& operands);
 
 }  // namespace tilegrad

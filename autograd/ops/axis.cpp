@@ -125,8 +125,8 @@ Var broadcast(const Var& x, int axis, Index n) {
 Var gather(const Var& x, const Tensor& ids, int axis) {
   const OpScope op(GatherRule::name);
   const int at = x.shape().axis(axis);
-  op.check(ids.shape() == without(x.shape(), at), "ids are {}, x is {} and axis {} is to go", ids.shape(),
-           x.shape(), axis);
+  op.check(ids.shape() == without(x.shape(), at), "ids are {}, not of the shape of x, {}, without axis {}",
+           ids.shape(), x.shape(), axis);
   const auto id = ids.view<std::int32_t>();
   check_ids(op, "id", id, x.dim(at));
   const kernels::AxisSizes sizes = sizes_along(x.shape(), at);

@@ -129,7 +129,7 @@ Var concat(std::span<const Var> xs, int axis) {
   for (const Var& x : xs) {
     check_same_dtype(op, xs[0], x);
     op.check(x.rank() == xs[0].rank() && x.shape().with(at, 0) == xs[0].shape().with(at, 0),
-             "{} and {} differ in another axis than {}", xs[0].shape(), x.shape(), axis);
+             "{} and {} differ in an axis other than {}", xs[0].shape(), x.shape(), axis);
     entries += x.dim(at);
     shapes.push_back(x.shape());
   }

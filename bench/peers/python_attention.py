@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times tilegrad.torch beside PyTorch's fused and eager attention, all three called from Python in one process.
+"""Times tilegrad.torch next to PyTorch's fused and eager attention, all three called from Python in one process.
 
     pip install '.[torch]'
     ./dev bench python                          # or: bench/peers/python_attention.py --help
@@ -39,7 +39,7 @@ def parse_options():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3, help="of the three (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=10, help="in each turn (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.005, help="the least time of a repetition")
+    parser.add_argument("--seconds", type=float, default=0.005, help="the minimum time of a repetition")
     parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "build/bench/python_attention.csv")
     return parser.parse_args()
 

@@ -49,7 +49,7 @@ def parse_options():
     parser.add_argument("--turns", type=int, default=2, help="of tilegrad and PyTorch (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=20, help="in each turn (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.005,
-                        help="the least time of a repetition (default: %(default)s)")
+                        help="the minimum time of a repetition (default: %(default)s)")
     parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "build/bench/torch_attention.csv",
                         help="where the figures go, unrounded (default: %(default)s)")
     return parser.parse_args()
@@ -193,7 +193,7 @@ def print_summary(lines):
 
 
 def write_csv(path, lines):
-    """Replaces the file at once, so that nobody finds a half."""
+    """Replaces the file atomically, so that nobody reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", newline="") as file:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times a training step of a small transformers model with "eager" attention and with "tilegrad", and takes their memory.
+"""Times a training step of a small transformers model with "eager" and with "tilegrad" attention; measures their memory.
 
     pip install '.[transformers]'
     bench/peers/training_step.py --model gemma2
 
 Each implementation runs in a process of its own, and so does the model without attention ("none": the queries are
-passed on). The memory of attention is what a step's peak has above the peak of that one.
+passed on). The memory of attention is how far a step's peak exceeds the peak of that one.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def main():
           f"{options.threads} threads")
     rest = results["none"]["bytes"]
     for name, result in results.items():
-        print(f"{name:<9} {result['seconds']:8.3f} s a step   peak {result['bytes'] / 2**20:8.0f} MiB   "
+        print(f"{name:<9} {result['seconds']:8.3f} s per step   peak {result['bytes'] / 2**20:8.0f} MiB   "
               f"of attention {(result['bytes'] - rest) / 2**20:8.0f} MiB")
     eager, ours = results["eager"], results["tilegrad"]
     print(f"eager / tilegrad: time {eager['seconds'] / ours['seconds']:.1f}, memory of attention "

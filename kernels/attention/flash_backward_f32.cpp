@@ -1,39 +1,5 @@
-// flash_backward-inl.h, compiled for float: a file for each type, which are built side by side.
-#include "tilegrad/kernels/attention/flash.h"
-
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "tilegrad/kernels/attention/flash_backward_f32.cpp"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-
-#include "tilegrad/kernels/attention/flash_backward-inl.h"
-
-HWY_BEFORE_NAMESPACE();
-namespace tilegrad::kernels::HWY_NAMESPACE {
-namespace {
-
-void backward(const FlashGrads<float>& grads, const FlashInputs<float>& in, const FlashOutputs<float>& y,
-              const AttentionProblem<float>& problem) {
-  const BackwardSchedule::BiasGrad dbias = {.wanted = static_cast<bool>(grads.dbias),
-                                            .over_batch = grads.dbias.to.stride_b == 0,
-                                            .over_heads = grads.dbias.to.stride_h == 0};
-  const BackwardSchedule schedule(problem, kMicroKernel<float>, dbias, threads());
-  FlashBackward<float>(grads, in, y, problem, schedule).run();
-}
-
-}  // namespace
-}  // namespace tilegrad::kernels::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
+// The backward pass in float. Each type has a source of its own, so that the two compile in parallel.
 namespace tilegrad::kernels {
-
-HWY_EXPORT(backward);
-
-void flash_backward(const FlashGrads<float>& grads, const FlashInputs<float>& in,
-                    const FlashOutputs<float>& y, const AttentionProblem<float>& problem) {
-  HWY_DYNAMIC_DISPATCH(backward)(grads, in, y, problem);
-}
-
+using Real = float;
 }  // namespace tilegrad::kernels
-#endif
+#include "tilegrad/kernels/attention/flash_backward_entry-inl.h"

@@ -1,35 +1,5 @@
-// flash_forward-inl.h, compiled for float: a file for each type, which are built side by side.
-#include "tilegrad/kernels/attention/flash.h"
-
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "tilegrad/kernels/attention/flash_forward_f32.cpp"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-
-#include "tilegrad/kernels/attention/flash_forward-inl.h"
-
-HWY_BEFORE_NAMESPACE();
-namespace tilegrad::kernels::HWY_NAMESPACE {
-namespace {
-
-void forward(const StoredHeads<float>& out, std::span<float> lse, const FlashInputs<float>& in,
-             const AttentionProblem<float>& problem) {
-  FlashForward<float>(out, lse, in, problem).run();
-}
-
-}  // namespace
-}  // namespace tilegrad::kernels::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
+// The forward pass in float. Each type has a source of its own, so that the two compile in parallel.
 namespace tilegrad::kernels {
-
-HWY_EXPORT(forward);
-
-void flash_forward(const StoredHeads<float>& out, std::span<float> lse, const FlashInputs<float>& in,
-                   const AttentionProblem<float>& problem) {
-  HWY_DYNAMIC_DISPATCH(forward)(out, lse, in, problem);
-}
-
+using Real = float;
 }  // namespace tilegrad::kernels
-#endif
+#include "tilegrad/kernels/attention/flash_forward_entry-inl.h"

@@ -131,7 +131,7 @@ Tensor reads_of_keys(const Case& c, std::int64_t reads) {
     const int tiles = (seen + c.tile_k - 1) / c.tile_k;
     allowed += static_cast<std::int64_t>(q1 - q0) * std::min(tiles * c.tile_k, c.tk) * c.d;
   }
-  Tensor beyond("the number of looks at K beyond the tiles that are seen", 1);
+  Tensor beyond("the number of reads of K beyond the visible tiles", 1);
   beyond.data = {static_cast<double>(std::max<std::int64_t>(0, reads - allowed))};
   return beyond;
 }

@@ -46,7 +46,7 @@ struct Tensor {
   course::ConstVector vector() const { return const_cast<Tensor*>(this)->vector(); }
   course::ConstMatrix matrix() const { return const_cast<Tensor*>(this)->matrix(); }
   course::ConstHeads heads_view() const { return const_cast<Tensor*>(this)->heads_view(); }
-  /// The matrix, with every look at an element counted.
+  /// The matrix, with every read of an element counted.
   course::ConstMatrix counted(std::int64_t* reads) const {
     return {data.data(), rows, cols, cols, name.c_str(), reads};
   }
@@ -98,7 +98,7 @@ struct Forward {
   bool causal_;
 };
 
-/// How often elements of K were looked at beyond what the tiles that are seen need: 0 if it is done right.
+/// How often elements of K were read beyond what the visible tiles need: 0 if it is done right.
 Tensor reads_of_keys(const Case& c, std::int64_t reads);
 
 /// How much the functions may allocate while it lives, if the case is large enough for that to mean something.

@@ -86,7 +86,7 @@ TEST_CASE("gather, select, stack, transpose: a wrong argument is an error that s
   const Tensor x = kX, row = Tensor::zeros({3}, Dtype::f64);
   CHECK(message_of([&] {
           gather(x, Tensor::from<std::int32_t>({3}, {0, 0, 0}));
-        }) == "gather: ids are (3), x is (2, 3) and axis -1 is to go");
+        }) == "gather: ids are (3), not of the shape of x, (2, 3), without axis -1");
   CHECK(message_of([&] {
           gather(x, Tensor::from<std::int32_t>({2}, {0, 3}));
         }) == "gather: id 3 is not in [0, 3)");

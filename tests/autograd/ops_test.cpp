@@ -115,7 +115,7 @@ TEST_CASE("ops: a wrong shape or dtype is an error that names the op and both va
   CHECK_THROWS_WITH_AS(reshape(a, {5}), "reshape: (2, 3) has 6 elements, (5) has 5", Error);
   CHECK_THROWS_WITH_AS(slice(a, 1, 2, 4), "slice: [2, 4) of axis 1 of (2, 3)", Error);
   CHECK_THROWS_WITH_AS(concat(std::vector<Var>{a, b}, 1),
-                       "concat: (2, 3) and (4, 3) differ in another axis than 1", Error);
+                       "concat: (2, 3) and (4, 3) differ in an axis other than 1", Error);
   CHECK_THROWS_WITH_AS(rope(random({1, 2, 1, 3}, 6)), "rope: head size 3 is odd", Error);
   CHECK_THROWS_WITH_AS(cross_entropy(a, ids), "cross_entropy: target 7 is not in [0, 3)", Error);
   CHECK_THROWS_WITH_AS(cross_entropy(b, ids), "cross_entropy: targets are (2), logits (4, 3)", Error);

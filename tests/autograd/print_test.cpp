@@ -47,7 +47,7 @@ TEST_CASE("tensor: an element is found by its position, from either end") {
   CHECK(x.at({1, 0}) == 4);
   CHECK(x.at({-1, -2}) == 5);
   CHECK(Tensor::full({}, Dtype::f64, 7).at({}) == 7);
-  CHECK(test::message_of([&] { x.at({1, 3}); }) == "tensor: (1, 3) is no position in (2, 3)");
-  CHECK(test::message_of([&] { x.at({-3, 0}); }) == "tensor: (-3, 0) is no position in (2, 3)");
-  CHECK(test::message_of([&] { x.at({1, 1, 1}); }) == "tensor: (1, 1, 1) is no position in (2, 3)");
+  CHECK(test::message_of([&] { x.at({1, 3}); }) == "tensor: (1, 3) is not a position in (2, 3)");
+  CHECK(test::message_of([&] { x.at({-3, 0}); }) == "tensor: (-3, 0) is not a position in (2, 3)");
+  CHECK(test::message_of([&] { x.at({1, 1, 1}); }) == "tensor: (1, 1, 1) is not a position in (2, 3)");
 }

@@ -120,10 +120,10 @@ TEST_CASE("memory: a size that no machine has is refused") {
   CHECK(usage().live == 0);
 }
 
-TEST_CASE("memory: when the system has no more, that is an error too") {
+TEST_CASE("memory: when the system has none left, that is an error too") {
   const test::MemoryLimit limit_scope(Index{1} << 60);
   CHECK_THROWS_WITH_AS(Block(Index{1} << 59, Category::activations),
-                       "out of memory: 512.0 PiB requested, 0 B live, the system has no more", Error);
+                       "out of memory: 512.0 PiB requested, 0 B live, the system has none left", Error);
   CHECK(usage().live == 0);
 }
 

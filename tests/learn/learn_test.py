@@ -215,7 +215,7 @@ class TheFolder(unittest.TestCase):
         mine, page, gone = (self.folder / n for n in ("01_softmax.cpp", "02_naive_forward.md", "03_naive_backward.cpp"))
         mine.write_text("// mine\n")
         gone.unlink()
-        # An update of the course: what was laid is not what would be laid now.
+        # An update of the course: what was put there is not what would be put there now.
         page.write_text("an old page")
         course = learn.Course(self.folder)
         course.state["laid"]["02_naive_forward.md"] = learn.digest("an old page")

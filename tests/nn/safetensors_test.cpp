@@ -117,7 +117,7 @@ TEST_CASE("safetensors: a header that is none is refused") {
   CHECK(complaint(bytes("{\"\xff\": 1}", 0)) == "the header is not JSON");
   CHECK(complaint(bytes("{\"a\":" + std::string(100'000, '['), 0)) == "the header is nested too deeply");
   CHECK(complaint(bytes(R"({"a":{"b":{"c":{"d":1}}}})", 0)) == "the header is nested too deeply");
-  CHECK(complaint(bytes(R"({"a": 1})", 0)) == "tensor `a`: has not exactly dtype, shape and data_offsets");
+  CHECK(complaint(bytes(R"({"a": 1})", 0)) == "tensor `a`: must have exactly dtype, shape and data_offsets");
   CHECK(complaint(bytes(R"({"__metadata__": 1})", 0)) == "__metadata__ is not an object");
   CHECK(complaint(bytes(R"({"__metadata__": {"k": 1}})", 0)) == "metadata `k` is not a string");
 }
@@ -150,9 +150,9 @@ TEST_CASE("safetensors: a tensor that contradicts itself is refused") {
   CHECK(with(R"("F32")", "[4611686018427387904]", "[0, 24]").starts_with("tensor `a`: "));
   CHECK(with(R"("F32")", "[1, 1, 1, 1, 1, 1, 6]", "[0, 24]").starts_with("tensor `a`: "));
   CHECK(with(R"("F32")", "[2, 4]", "[0, 24]") ==
-        "tensor `a`: F32 (2, 4) does not take the bytes from 0 to 24");
+        "tensor `a`: F32 (2, 4) does not fill the bytes from 0 to 24");
   CHECK(with(R"("F32")", "[2, 3]", "[24, 0]") ==
-        "tensor `a`: F32 (2, 3) does not take the bytes from 24 to 0");
+        "tensor `a`: F32 (2, 3) does not fill the bytes from 24 to 0");
   CHECK(with(R"("F32")", "[2, 3]", "[0]") == "tensor `a`: data_offsets is not a pair");
   CHECK(with(R"("F32")", "[2, 3]", "[-1, 23]") == "tensor `a`: a data offset is not a natural number");
 }

@@ -81,7 +81,7 @@ TEST_CASE(
     CHECK_THROWS_WITH_AS(config_from_json(changed, "config.json"), doctest::Contains(line.c_str()), Error);
   };
   config_from_json(text, "config.json");
-  fails("{\"layers\":7," + text.substr(1), "config.json: `layers` stands there twice");
+  fails("{\"layers\":7," + text.substr(1), "config.json: `layers` appears twice");
   fails(text + std::string(1, '\0') + "garbage", "config.json: is not a JSON object");
   fails(text + "}", "config.json: is not a JSON object");
   auto json = to_json(task_preset(data::TaskKind::sort));

@@ -100,10 +100,10 @@ TEST_CASE("errors: a text that cannot be learned from") {
 TEST_CASE("errors: a folder that cannot be written to") {
   const TemporaryFolder folder;
   write_file(folder / "file", "in the way");
-  check_error(tiny_training(folder / "file"), kFailure, "cannot be made");
-  check_error(tiny_training(folder / "file/run"), kFailure, "cannot be made");
-  check_error(tiny_training("/proc/tilegrad"), kFailure, "cannot be made");
-  check_error({"compare", "--task", "copy", "--out", folder / "file"}, kFailure, "cannot be made");
+  check_error(tiny_training(folder / "file"), kFailure, "cannot be created");
+  check_error(tiny_training(folder / "file/run"), kFailure, "cannot be created");
+  check_error(tiny_training("/proc/tilegrad"), kFailure, "cannot be created");
+  check_error({"compare", "--task", "copy", "--out", folder / "file"}, kFailure, "cannot be created");
   if (geteuid() != 0) {  // root may write everywhere
     std::filesystem::create_directory(folder / "locked");
     std::filesystem::permissions(folder / "locked",
@@ -197,7 +197,7 @@ TEST_CASE("resume: fewer steps than were done are an error, and config.json stay
   REQUIRE(run_program(tiny_training(folder / "run")).code == kSuccess);
   const std::string config = read_file(folder / "run/config.json");
   check_error({"train", "--resume", folder / "run", "--steps", "3", "--log-level", "off"}, kFailure,
-              "is at step 12, the run is to end after 3");
+              "is at step 12, but the run ends after 3");
   CHECK(read_file(folder / "run/config.json") == config);
 }
 

@@ -77,7 +77,7 @@ TEST_CASE("numbers: digits as many as are meaningful, and one way to write a per
   CHECK(format_spread(spread_of(std::vector<double>{1.00001, 1.00002})) == "1.0000 ± 0.0000");
   CHECK(format_spread(spread_of(std::vector<double>{150, 250})) == "200 ± 71");
   CHECK(format_spread(spread_of(std::vector<double>{1.5})) == "1.5000");
-  CHECK(describe_loss(std::log(2.0), true) == "0.6931 nats (1.000 bits a byte)");
+  CHECK(describe_loss(std::log(2.0), true) == "0.6931 nats (1.000 bits per byte)");
   CHECK(describe_loss(1, false) == "1.0000");
 }
 
@@ -108,7 +108,7 @@ TEST_CASE("grid: settings and values that are none are errors of one line") {
   refused("lr=high", "lr=high: ");
   refused("lr=-1", "lr: is -1, must be positive");
   refused("lr=1,1", "the variant lr=1 is named twice");
-  check_error({"compare", "--vary", "lr=1", "--vary", "lr=2"}, kFailure, "vary: lr stands there twice");
+  check_error({"compare", "--vary", "lr=1", "--vary", "lr=2"}, kFailure, "vary: lr is given twice");
   check_error({"compare", "--seeds", "1,2", "--seed", "3"}, kFailure,
               "compare: --seed has no effect with --seeds");
 }

@@ -105,7 +105,7 @@ TEST_CASE("lab checkpoint: misuse is reported in one line") {
   check_error({"lab", "frobnicate"}, kWrongCommandLine, "`frobnicate` is not a command (tilegrad lab --help");
   check_error({"lab"}, kWrongCommandLine, "A subcommand is required");
   write_file(folder / "file", "in the way");
-  check_error({"lab", "checkpoint", "--out", folder / "file"}, kFailure, "cannot be made");
+  check_error({"lab", "checkpoint", "--out", folder / "file"}, kFailure, "cannot be created");
   std::ostringstream out_stream, err;
   const CheckpointLab tight = {.layers = 2, .seq = 16, .width = 16, .heads = 2, .batch = 1, .budget = 1000};
   CHECK_THROWS_WITH_AS(run_checkpoint_lab(tight, options_in(out), {.out = out_stream, .err = err}),

@@ -71,7 +71,7 @@ TEST_CASE("progress: elsewhere lines are whole, and the last one is always shown
       last.starts_with("mqa  step 100/100  loss 0.5000  val 0.2500  acc 87.5 %  12.3k tok/s  3.0 MiB  done"));
 }
 
-TEST_CASE("progress: JSON is an object a line, also on a terminal") {
+TEST_CASE("progress: JSON is one object per line, also on a terminal") {
   std::istringstream lines(shown({.label = "mqa", .json = true}, true, 20, true));
   nlohmann::json last;
   for (std::string line; std::getline(lines, line);) last = nlohmann::json::parse(line);

@@ -137,8 +137,8 @@ def check_numbers(page, folder, variants):
         head, *rows = page.tables["Peak of tracked memory"]
         row = next(row for row in rows if row[0] == name)
         check_cells(name, dict(zip(head[1:], row[1:])), {c: b / 2**20 for c, b in highest["at_peak"].items()})
-        time = page.column("Time of a step", "ms a step")[name]
-        check(same(time, statistics.median_high(l["ms"] for l in steps)), f"{name}: {time} ms a step")
+        time = page.column("Time of a step", "ms per step")[name]
+        check(same(time, statistics.median_high(l["ms"] for l in steps)), f"{name}: {time} ms per step")
         loss = page.column("Results", "val loss")[name]
         check(loss == f"{evaluations[-1]['val_loss']:.4f}", f"{name}: the validation loss is {loss}")
     return differing

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plays a researcher: a grid of two settings and several seeds, interrupted and taken up again, then a report, its
+"""Plays a researcher: a grid of two settings and several seeds, interrupted and resumed, then a report, its
 CSV read by Python's csv, and its event files read by a parser of their framing.
 
 usage: researcher_test.py TILEGRAD [--full]

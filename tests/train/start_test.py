@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""With too little address space the program says so, in one line, instead of waiting for ever.
+"""With too little address space the program says so, in one line, instead of hanging.
 
     python3 tests/train/start_test.py build/release/tilegrad
 """

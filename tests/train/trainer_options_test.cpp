@@ -137,7 +137,7 @@ TEST_CASE("train: --best keeps the weights of the lowest validation loss, for sa
               "best.safetensors: is missing; train --best keeps it");
 }
 
-TEST_CASE("evaluate: a text has bits a byte, and another one is taken as a whole") {
+TEST_CASE("evaluate: a text has bits per byte, and another one is taken as a whole") {
   const TemporaryFolder folder;
   const std::string text = write_text(folder / "text", "so it goes\n", "it goes so\n");
   const std::string run = folder / "run";
@@ -145,7 +145,7 @@ TEST_CASE("evaluate: a text has bits a byte, and another one is taken as a whole
                              "--context", "8", "--steps", "5", "--quiet", "--out", run}));
   const Output own = run_program({"evaluate", run});
   check_success(own);
-  CHECK(own.out.find("bits a byte)") != std::string::npos);
+  CHECK(own.out.find("bits per byte)") != std::string::npos);
   CHECK(own.out.find("% of the bytes\n") != std::string::npos);
   CHECK(own.out.find("sequences") == std::string::npos);
 

@@ -1,6 +1,6 @@
-// OpenBLAS allocates memory while it is loaded, and waits for ever if there is too little address space
-// (`ulimit -v`). So this looks before any library is initialised: functions of .preinit_array run first of all. For the
-// same reason it calls nothing but the system.
+// OpenBLAS allocates memory while it is loaded, and hangs if there is too little address space (`ulimit -v`). So this
+// checks before any library is initialised: functions in .preinit_array run before everything else. For the same reason
+// it makes nothing but system calls.
 #include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -17,7 +17,7 @@ constexpr rlim_t kMiB = 1 << 20;
 constexpr rlim_t kForOneThread = 128 * kMiB;  // OpenBLAS's BUFFER_SIZE on x86-64
 constexpr rlim_t kForTheRest = 96 * kMiB;     // measured: program and libraries
 
-// A message in memory of its own.
+// A message in a buffer of its own.
 class Line {
  public:
   Line& operator<<(std::string_view text) {

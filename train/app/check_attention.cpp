@@ -17,8 +17,8 @@ namespace {
 using Operands = std::array<Tensor, 3>;  // q, k, v, or their gradients
 
 constexpr std::array kNames = {"dq", "dk", "dv"};
-// Of the largest element of a gradient. Two kernels in f64 differ by rounding; fourth-order differences with a step of
-// 1e-3 are off by its fourth power, and by rounding divided by the step.
+// The errors allowed, as fractions of the largest element of a gradient. Two kernels in f64 differ by rounding;
+// fourth-order differences with a step of 1e-3 are off by its fourth power, and by rounding divided by the step.
 constexpr double kKernelsDiffer = 1e-11, kDifferencesDiffer = 1e-8;
 constexpr double kStep = 1e-3;
 constexpr Index kMostDifferences = 200;

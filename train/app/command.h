@@ -7,7 +7,7 @@
 
 namespace tilegrad::train {
 
-/// A subcommand of the program: its options, and what it does once they were parsed. Each has a file of its
+/// A subcommand of the program: its options, and what it does once they are parsed. Each has a file of its
 /// own, with one function that adds it.
 struct Command {
   CLI::App* app;

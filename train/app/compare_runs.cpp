@@ -35,7 +35,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What the variants decide is theirs, and shared heads start pooled unless it is said.
+// Settings that the variants decide are left to them, and shared heads start pooled unless stated otherwise.
 std::string comparison_command(const RunConfig& base, const ComparisonOptions& options) {
   if (options.variants.empty()) return "tilegrad compare" + options_of(base) + options.grid_options;
   std::string command = "tilegrad compare" + options_of(base, {"attention", "kv-heads", "kv-init"});
@@ -60,7 +60,7 @@ std::vector<Variant> checked_variants(const RunConfig& base, const ComparisonOpt
   return variants;
 }
 
-// The peaks that an earlier call measured, of the runs that are kept.
+// The peaks that an earlier call measured for the runs that are kept.
 std::map<std::string, Index> known_peaks(const fs::path& folder) {
   std::map<std::string, Index> peaks;
   std::error_code unknown;
@@ -83,7 +83,7 @@ class Crew {
     for (const Variant& variant : variants) longest_ = std::max(longest_, variant.name.size());
   }
 
-  // In the order of the variants; after an interrupt without those that were not begun.
+  // In the order of the variants; after an interrupt, without those that were never started.
   std::vector<LoadedRun> run(const std::map<std::string, Index>& known_peaks) {
     const auto work = [&] {
       for (std::size_t i; !InterruptScope::requested() && (i = next_++) < variants_.size();) {
@@ -113,7 +113,7 @@ class Crew {
     return fs::path(variant.config.out).parent_path() / (variant.name + ".json");
   }
 
-  // Those of one of several processes, so that together they have as many as one would have.
+  // The threads of one of several processes: together they have as many as a single one would.
   Index threads_of(const Variant& variant) const {
     if (alone() || variant.config.threads > 0) return variant.config.threads;
     return std::max<Index>(1, Index{std::thread::hardware_concurrency()} / options_.jobs);
@@ -129,7 +129,7 @@ class Crew {
   std::size_t reported_ = 0;
 };
 
-// Lines of progress begin with the name, and stand below each other.
+// Lines of progress begin with the name, padded so that they line up.
 std::vector<std::string> Crew::arguments_of(const Variant& variant, Standing standing) const {
   std::vector<std::string> arguments = {"train"};
   const auto add = [&](std::initializer_list<std::string> words) {
@@ -174,7 +174,7 @@ LoadedRun Crew::train(const Variant& variant, const std::map<std::string, Index>
   return run;
 }
 
-// A line for each run that has ended, where their own lines would be too many.
+// One line for each run that has ended, where the lines of all steps would be too many.
 void Crew::report(const LoadedRun& run) {
   const std::lock_guard lock(reporting_);
   ++reported_;
@@ -229,7 +229,7 @@ int run_comparison(const RunConfig& base, const ComparisonOptions& options, cons
   if (!options.overwrite) check_usable(folder, variants);
   const FolderLock lock(folder);
   const auto peaks = known_peaks(folder);
-  if (options.overwrite) fs::remove(folder / "compare.json");  // whose variants are no longer meant
+  if (options.overwrite) fs::remove(folder / "compare.json");  // its variants are about to be replaced
   const Environment environment = current_environment(comparison_command(base, options));
   write_environment(RunFolder(folder).environment_file(), environment);
   const InterruptScope interrupt;

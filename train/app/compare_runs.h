@@ -10,19 +10,19 @@
 
 namespace tilegrad::train {
 
-/// A run of a comparison, by name. One way of computing attention is mha, gqa or mqa; naive, flash or mine (flash
-/// unless it is said); and with `-ckpt` with every block checkpointed, with `-ckpt-mine` by a learner: "mha-naive",
-/// "mha-flash-ckpt", "gqa". In a grid follows what was varied: "mqa,lr=0.001,seed=2".
+/// A run of a comparison, by name. A variant is mha, gqa or mqa, then naive, flash or mine (flash if not given), then
+/// optionally `ckpt` (every block is checkpointed) or `ckpt-mine` (by a learner's code): "mha-naive", "mha-flash-ckpt",
+/// "gqa". In a grid, what was varied comes after it: "mqa,lr=0.001,seed=2".
 struct Variant {
   std::string name;
   RunConfig config;
 };
 
 struct ComparisonOptions {
-  /// None: the attention that each config of the grid says.
+  /// Empty: the attention that each config of the grid names.
   std::vector<std::string> variants = {"mha-naive", "mha-flash", "mha-flash-ckpt", "gqa", "mqa"};
   Index gqa_heads = 0;             ///< key/value heads of gqa; 0: half of the heads, or what comes closest
-  bool keep_all = false;           ///< a variant that makes no sense for the model is an error, not left out
+  bool keep_all = false;           ///< an impossible variant is an error; otherwise it is left out
   bool overwrite = false;          ///< replace the results in base.out
   bool quiet = false;              ///< show no progress
   Index jobs = 1;                  ///< runs at the same time
@@ -34,7 +34,7 @@ struct ComparisonOptions {
 };
 
 /// The runs to compare: every config of the grid with what every variant says.
-/// Throws on a name that is not a variant, and if two runs have one name.
+/// Throws on a name that is not a variant, and if two runs have the same name.
 std::vector<Variant> make_variants(const RunConfig& base, const ComparisonOptions& options);
 
 /// Trains every variant in a process of its own, in a folder of its own inside base.out, prints the table, and

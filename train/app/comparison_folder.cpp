@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Threads and places change no bit of a run.
+// Neither threads nor folders change a bit of a run.
 bool same_run(const RunConfig& a, const RunConfig& b) {
   const auto identity = [](const RunConfig& config) {
     nlohmann::ordered_json json = to_json(config);

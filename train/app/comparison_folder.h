@@ -16,7 +16,7 @@ enum class Standing {
   finished,
 };
 
-/// How far the run in variant.config.out is.
+/// How far the run in variant.config.out has come.
 Standing standing_of(const Variant& variant);
 
 /// Throws, naming a free folder, if the folder holds results that are not of these runs.

@@ -7,8 +7,8 @@
 
 namespace tilegrad::train {
 
-/// Accepts a decimal number that T can hold, and nothing else. CLI11 by itself takes 010 for an octal number, and
-/// what T cannot hold for another number.
+/// Accepts a decimal number that T can hold, and nothing else. CLI11 by itself reads 010 as octal, and turns a number
+/// that T cannot hold into another one.
 template <class T>
 CLI::Validator decimal() {
   const auto normalise = [](std::string& text) -> std::string {

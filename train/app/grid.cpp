@@ -52,7 +52,7 @@ std::vector<GridAxis> axes_of(const GridOptions& options, const std::set<std::st
     GridAxis axis = parse_axis(text, settings);
     const bool twice =
         std::any_of(axes.begin(), axes.end(), [&](auto& other) { return other.setting == axis.setting; });
-    check(!twice, "vary: {} stands there twice", axis.setting);
+    check(!twice, "vary: {} is given twice", axis.setting);
     axes.push_back(std::move(axis));
   }
   if (options.seeds.empty()) return axes;
@@ -61,7 +61,7 @@ std::vector<GridAxis> axes_of(const GridOptions& options, const std::set<std::st
   return axes;
 }
 
-// The settings of a run that the command was given, but for those on the axes.
+// The settings of a run that the command was given, except those on the axes.
 std::vector<std::string> given_settings(const CLI::App& command, const std::vector<GridAxis>& axes,
                                         std::set<std::string> settings) {
   settings.insert("config");

@@ -19,10 +19,10 @@ struct GridOptions {
   bool empty() const { return seeds.empty() && vary.empty(); }
 };
 
-/// Every combination of the values, the seeds last, with a name such as "lr=0.001,seed=2". Each is what the command
-/// line would stand for if it had these values, so that what follows from them does. `command` is the parsed one
-/// with the settings of a run (run_options.h); `resolve` makes the config of one. Throws if a setting or a value is
-/// not one.
+/// Every combination of the values, the seeds last, with a name such as "lr=0.001,seed=2". Each is the config that the
+/// command line would give if it had these values, so settings that follow from them do so here. `command` is the
+/// parsed one with the settings of a run (run_options.h); `resolve` makes the config of one. Throws if a setting or a
+/// value is not one.
 std::vector<Variant> make_grid(const CLI::App& command, const GridOptions& options,
                                const std::function<RunConfig(RunOptions&)>& resolve);
 

@@ -21,7 +21,7 @@ void check_free(const std::filesystem::path& folder);
 class PreviousRun {
  public:
   explicit PreviousRun(const RunFolder& folder);
-  /// Puts the files back, unless drop() was called: the new run has come to nothing.
+  /// Puts the files back, unless drop() was called: the new run has failed.
   ~PreviousRun();
   PreviousRun(const PreviousRun&) = delete;
   PreviousRun& operator=(const PreviousRun&) = delete;

@@ -25,7 +25,7 @@ namespace tilegrad::train {
 
 namespace {
 
-// Log lines go to console.err, so that results can be piped, and only as long as it is sure to be there.
+// Log lines go to console.err, so that results can be piped, and only as long as console.err is sure to exist.
 class LogScope {
  public:
   LogScope(const Console& console, const std::string& level) : outer_(spdlog::default_logger()) {
@@ -107,7 +107,7 @@ int wrong_command_line(const CLI::App& program, const CLI::ParseError& error, co
                 kWrongCommandLine);
 }
 
-// The help of CLI11, without the range of a number that is only bounded so that products do not overflow.
+// CLI11's help, without ranges that exist only so that products do not overflow.
 class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_option_opts(const CLI::Option* option) const override {

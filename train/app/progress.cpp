@@ -46,8 +46,8 @@ std::string Progress::line(bool with_evaluation) const {
                       : fmt::format("  {} left", format_duration(seconds_left())));
 }
 
-// The bar takes what the numbers leave of the line; where they leave nothing, the evaluation gives way. What
-// still does not fit is cut off: a line that breaks could not be written over.
+// The bar takes the room that the numbers leave; where they leave none, the evaluation is dropped. What still
+// does not fit is cut off: a line that wraps could not be overwritten.
 std::string Progress::line_with_bar() const {
   constexpr std::size_t kLongest = 24, kShortest = 4, kFrame = 3;
   const std::string label = options_.label.empty() ? "" : options_.label + "  ";

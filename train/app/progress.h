@@ -11,12 +11,12 @@ namespace tilegrad::train {
 
 struct ProgressOptions {
   Index steps = 0;         ///< of the whole run
-  std::string label = {};  ///< stands before each line, so that several runs can be told apart
+  std::string label = {};  ///< in front of each line, to distinguish several runs
   bool quiet = false;      ///< show nothing
   bool json = false;       ///< lines are JSON objects, as if there were no terminal
 };
 
-/// Shows how a run is getting on: on a terminal one line with a bar that is written over, ten times a second
+/// Shows how a run is getting on: on a terminal one line with a bar that is overwritten, ten times a second
 /// at most; elsewhere a line for each evaluation, once a second at most, and one every ten seconds in
 /// between. The last step is always shown.
 class Progress {

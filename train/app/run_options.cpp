@@ -28,7 +28,7 @@ struct ValueOf<std::optional<T>> {
   using type = T;
 };
 
-// A text that is no policy is a wrong command line.
+// Text that is not a policy is a wrong command line.
 CheckpointPolicy policy_of_option(const std::string& text) {
   try {
     return parse_checkpoint_policy(text);
@@ -116,7 +116,7 @@ void RunOptions::read_source() {
       given_, source);
 }
 
-// What was asked for by name and would change nothing is a misunderstanding.
+// An option that was given but would change nothing is a misunderstanding.
 void RunOptions::check_effects(const RunConfig& c) const {
   const auto check_effect = [&](std::string_view setting, bool has_effect, const std::string& with) {
     check(has_effect || !on_command_line(setting), "{}: has no effect with {}", setting, with);

@@ -10,9 +10,9 @@
 
 namespace tilegrad::train {
 
-/// The settings of a run as options of a command, in groups. A setting is decided in layers, of which a later
-/// one wins: program defaults, the preset of the task or text, data and model of the run of --from, the file of
-/// --config, the command line.
+/// The settings of a run as options of a command, in groups. A setting is decided in layers, where later ones win:
+/// program defaults, the preset of the task or text, data and model of the run of --from, the file of --config, the
+/// command line.
 class RunOptions {
  public:
   /// Adds an option for every setting, and --config.
@@ -20,7 +20,7 @@ class RunOptions {
   RunOptions(const RunOptions&) = delete;
   RunOptions& operator=(const RunOptions&) = delete;
 
-  /// Reads the file of --config, if given, and applies every layer. Call it after the command line was
+  /// Reads the file of --config, if given, and applies every layer. Call it after the command line has been
   /// parsed.
   RunConfig resolve();
 
@@ -31,7 +31,7 @@ class RunOptions {
   /// setting was given, because a repeated run is the same one.
   RunConfig resolve_repeated(const RunConfig& saved, std::string_view file);
 
-  /// Whether the command line, the file of --config or the run of --from says something about it.
+  /// Whether the command line, the file of --config or the run of --from decides it.
   bool given(std::string_view setting) const;
   bool on_command_line(std::string_view setting) const;
 
@@ -48,7 +48,7 @@ class RunOptions {
   std::string config_file_;
 };
 
-/// The options that a command was given, each with a space before it, but for those in `without`.
+/// The options that a command was given, each with a space before it, except those in `without`.
 std::string given_options(const CLI::App& command, const std::set<std::string_view>& without = {});
 
 }  // namespace tilegrad::train

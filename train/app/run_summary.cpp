@@ -27,14 +27,10 @@ std::string describe_peak(const StepReport& report) {
   return text;
 }
 
-// The kernel and what makes this attention another function than the plain one.
 std::string describe_attention(const nn::AttentionConfig& a) {
-  std::string text =
-      fmt::format("{}, {} positions", a.custom ? "mine" : name_of(a.kernel), name_of(a.positions));
-  if (a.window) text += fmt::format(", window {}", *a.window);
-  if (a.softcap) text += fmt::format(", softcap {}", *a.softcap);
-  if (a.sinks) text += ", sinks";
-  return text;
+  const std::string options = a.options();
+  return fmt::format("{}, {} positions{}{}", a.custom ? "mine" : name_of(a.kernel), name_of(a.positions),
+                     options.empty() ? "" : ", ", options);
 }
 
 }  // namespace
@@ -64,7 +60,7 @@ void print_summary(std::ostream& out, Trainer& trainer, const Outcome& outcome) 
   }
   if (!outcome.ms.empty()) {
     const double ms = median(outcome.ms);
-    line("speed", fmt::format("{:.2f} ms a step (median), {} tokens/s", ms,
+    line("speed", fmt::format("{:.2f} ms per step (median), {} tokens/s", ms,
                               format_count(outcome.last.tokens_per_s * outcome.last.ms / ms)));
     line("peak memory", describe_peak(outcome.highest));
   }

@@ -94,8 +94,8 @@ class TrainingRun {
 
 constexpr Index kLastProfiled = 4;
 
-// The profiler of the next step; nullptr if it is none of those to be profiled. What the first step found is
-// forgotten as soon as there is a second one, because the first one makes what later ones find.
+// The profiler of the next step; nullptr if that step is not to be profiled. The first step's profile is
+// dropped as soon as there is a second one, because the first step allocates what later ones reuse.
 Profiler* TrainingRun::next_profiler() {
   if (!control_.profile || done_ >= kLastProfiled) return nullptr;
   if (done_ < 2) profiler_.emplace();
@@ -116,7 +116,7 @@ void TrainingRun::save() {
   previous_.reset();
 }
 
-// The state first, so that a best.safetensors is never of a step that the run may not come to again.
+// The state first, so that best.safetensors is never from a step that the run may not reach again.
 void TrainingRun::save_best() {
   const TrainState& state = trainer_.state();
   if (!trainer_.config().best || state.step == 0 || state.evaluations.best_step != state.step) return;
@@ -131,7 +131,7 @@ std::string TrainingRun::stop_reason() const {
              : "";
 }
 
-// Of the second step, because the first one makes what later ones find: gradients and optimiser state.
+// Of the second step, because the first one allocates what later ones reuse: gradients and optimiser state.
 StepReport TrainingRun::step(Profiler* profiler) {
   const Index number = trainer_.state().step + 1;
   try {
@@ -142,14 +142,14 @@ StepReport TrainingRun::step(Profiler* profiler) {
     write_memory_timeline(folder_.memory_file(), recorder.memory(number));
     return report;
   } catch (const Error& error) {
-    // The optimiser comes last, so the weights are still those of the step before. They are not worth an
-    // older run.
+    // The optimiser comes last, so the weights are still those of the step before. They are not worth losing
+    // an older run.
     if (unsaved_ && !previous_ && nn::all_finite(nn::parameters(trainer_.model()))) save();
     fail("step {}: {}", number, error.what());
   }
 }
 
-// Ends a step at its next op once an interrupt has come: one of a large batch may take minutes.
+// Once an interrupt has come, ends the step at its next op: a step with a large batch may take minutes.
 class StopAtNextOp final : public OpListener {
  public:
   struct Stopped {};
@@ -163,7 +163,7 @@ class StopAtNextOp final : public OpListener {
 };
 
 // False if an interrupt ended the step. Weights and moments change only after its last op, so nothing has happened then,
-// and it is taken anew when the run is resumed. A step that is profiled is never cut short.
+// and the step is taken again when the run is resumed. A step that is profiled is never cut short.
 bool TrainingRun::one_step(Outcome& outcome, Progress& progress) {
   Profiler* const profiler = next_profiler();
   StopAtNextOp stop;
@@ -192,8 +192,8 @@ bool TrainingRun::evaluation_due() {
   return state.loss_count > 0 && (state.step % c.eval_every == 0 || state.step == c.steps);
 }
 
-// Every evaluation takes the same part of the held-out data, to cost little, so that the best of them can be told;
-// the last one then takes all of it. An interrupt ends the evaluation, which takes place when the run is resumed.
+// Every evaluation uses the same part of the held-out data, which costs little and makes evaluations comparable; the
+// last one then uses all of it. An interrupt ends the evaluation, which is done over when the run is resumed.
 void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
   constexpr Index kExamplesOnTheWay = 512;
   const Index step = trainer_.state().step;
@@ -217,7 +217,7 @@ void TrainingRun::evaluate(Outcome& outcome, Progress& progress) {
   save_best();
 }
 
-// Whether the run ends with an evaluation that comes to this.
+// Whether the run ends with an evaluation that has this result.
 bool TrainingRun::is_last(const Evaluation& evaluation) const {
   const RunConfig& c = trainer_.config();
   const Index step = trainer_.state().step;
@@ -227,7 +227,7 @@ bool TrainingRun::is_last(const Evaluation& evaluation) const {
 }
 
 void TrainingRun::write_curves() const {
-  std::vector<std::string> damage;  // which loading the run for a report tells
+  std::vector<std::string> damage;  // loading the run for a report names it
   LoadedRun run = {.name = "loss"};
   run.metrics = read_metrics(folder_.metrics_file(), damage);
   write_file(folder_.curves_file(), curves_csv({std::move(run)}));
@@ -242,7 +242,7 @@ Outcome TrainingRun::run(const Console& console) {
   Progress progress(
       console, {.steps = c.steps, .label = control_.label, .quiet = control_.quiet, .json = control_.json});
   if (evaluation_due()) evaluate(outcome, progress);
-  save_best();  // which an earlier call of the program may not have come to
+  save_best();  // an earlier call of the program may not have got that far
   outcome.stopped = stop_reason();
   for (Index step = first; step < end && outcome.stopped.empty() && !InterruptScope::requested(); ++step) {
     if (!one_step(outcome, progress)) break;

@@ -60,7 +60,7 @@ Variant make_variant(const RunConfig& base, const std::string& name, Index gqa_h
   return variant;
 }
 
-// A config of the grid with one kind of attention after the other; as it is if there is none.
+// A config of the grid with each kind of attention in turn; unchanged if none is named.
 std::vector<Variant> variants_of(const Variant& point, const ComparisonOptions& options) {
   if (options.variants.empty()) return {point};
   const Index heads = point.config.model.attention.heads;

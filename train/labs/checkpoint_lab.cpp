@@ -104,7 +104,7 @@ std::vector<Column<Variant>> columns() {
       {"peak tracked", "peak_bytes", [](const Variant& v) { return v.measured.peak; }, bytes},
       {"off by, %", "", &Variant::misprediction, number("{:+.2f}")},
       {"peak RSS", "peak_rss_bytes", [](const Variant& v) { return v.measured.peak_rss; }, bytes},
-      {"ms a step", "step_ms", [](const Variant& v) { return v.step.ms; }, one},
+      {"ms per step", "step_ms", [](const Variant& v) { return v.step.ms; }, one},
       {"spread, ms", "step_spread_ms", [](const Variant& v) { return v.step.spread_ms; }, one},
       {"extra time, %", "extra_time_percent", &Variant::extra_time, number("{:+.1f}")},
       {"ops recomputed", "recomputed_ops", [](const Variant& v) { return v.predicted.ops; }},

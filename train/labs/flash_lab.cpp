@@ -97,7 +97,7 @@ std::vector<Column<Row>> columns_of(const Machine& machine) {
           {"peak RSS", "peak_rss_bytes", &Row::peak_rss, bytes},
           {"bytes moved", "moved_bytes", &Row::moved, bytes},
           {"", "operations", &Row::operations},
-          {"flop a byte", "operations_per_byte", [](const Row& r) { return r.operations / r.moved; },
+          {"flop per byte", "operations_per_byte", [](const Row& r) { return r.operations / r.moved; },
            number("{:.1f}")},
           {"GFLOP/s", "gflops", &Row::gflops, number("{:.1f}")},
           {"of FMA peak", "fma_peak_percent", [peak](const Row& r) { return 100 * r.gflops() / peak; },

@@ -86,8 +86,8 @@ std::vector<Column<Row>> size_columns() {
   return {{"kind", "kind", &Row::kind},
           {"K/V heads", "kv_heads", &Row::kv_heads},
           {"parameters", "parameters", &Row::parameters},
-          {"K/V a token", "kv_bytes_per_token", &Row::kv_bytes_per_token, bytes},
-          {"ms a step", "step_ms", [](const Row& r) { return r.step.ms; }, number("{:.1f}")},
+          {"K/V per token", "kv_bytes_per_token", &Row::kv_bytes_per_token, bytes},
+          {"ms per step", "step_ms", [](const Row& r) { return r.step.ms; }, number("{:.1f}")},
           {"spread, ms", "step_spread_ms", [](const Row& r) { return r.step.spread_ms; }, number("{:.1f}")},
           {"peak tracked", "peak_bytes", [](const Row& r) { return r.training.peak; }, bytes},
           {"peak RSS", "peak_rss_bytes", [](const Row& r) { return r.training.peak_rss; }, bytes},
@@ -152,7 +152,8 @@ std::string finding_of(const HeadsLab& lab, const std::vector<Row>& rows) {
         fmt::format("{}{} {:.1f} %", accuracies.empty() ? "" : ", ", r.kind, 100 * r.learning.accuracy);
   }
   return fmt::format(
-      "mqa keeps {:.0f}x less K/V a token than mha; decoding: {}; accuracy after {} steps: {}; shared heads "
+      "mqa keeps {:.0f}x less K/V per token than mha; decoding: {}; accuracy after {} steps: {}; shared "
+      "heads "
       "compute {} repeated ones",
       static_cast<double>(mha.kv_bytes_per_token) / static_cast<double>(mqa.kv_bytes_per_token),
       speed_finding("mqa", "mha", mqa.token.all_ms, mha.token.all_ms), lab.steps, accuracies,
@@ -207,7 +208,7 @@ int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console&
                  table_of(
                      fmt::format("What they compute, and what they learn of sorting in {} steps", lab.steps),
                      quality_columns(), rows)},
-      .charts = {bars("K/V a token", "bytes", rows,
+      .charts = {bars("K/V per token", "bytes", rows,
                       [](const Row& r) { return static_cast<double>(r.kv_bytes_per_token); }),
                  bars("Decoding", "tokens/s", rows, [](const Row& r) { return r.tokens_per_s(); })}};
   if (lab.convert) {

@@ -19,7 +19,7 @@ struct AttentionProblem {
 /// "q (1, 40, 2, 8), k and v (1, 40, 2, 8), f32, causal".
 std::string describe(const AttentionProblem& problem);
 
-/// Pairs of query and key that causal and window leave in one head, counted row by row.
+/// Pairs of query and key that the causal mask and the window leave in one head, counted row by row.
 Index visible_pairs(Index tq, Index tk, const AttentionOptions& options);
 
 /// Floating-point operations of the matrix products: forward 4 · B · Hq · pairs · D (two products), backward

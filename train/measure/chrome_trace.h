@@ -11,7 +11,7 @@ namespace tilegrad::train {
 /// moment that the caller chose; events may come in any order.
 class ChromeTrace {
  public:
-  /// Something that took its time on a thread. Events of one thread nest or follow each other.
+  /// Something that took some time on a thread. Events of one thread nest or follow each other.
   struct Event {
     std::string_view name, category;
     double begin_us = 0, duration_us = 0;

@@ -7,7 +7,7 @@
 #include "tilegrad/base/index.h"
 #include "tilegrad/train/measure/phase.h"
 
-/// memory.jsonl: how the live bytes rise and fall through one training step. One change a line, in order of
+/// memory.jsonl: how the live bytes rise and fall through one training step. One change per line, in order of
 /// time: ms since the step began, phase, live_bytes. The Profiler records it.
 namespace tilegrad::train {
 

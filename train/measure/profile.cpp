@@ -10,7 +10,7 @@ using nlohmann::json;
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PhaseCost, calls, self_ms, saved_bytes)
 
-// By hand, because each phase stands under its name.
+// By hand, because each phase is stored under its name.
 static void to_json(json& j, const OpCost& cost) {
   j = {{"op", cost.op},
        {"calls", cost.calls()},

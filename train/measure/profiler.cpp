@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kUpdate = "update";
 constexpr int kThread = 1;
 
-// The entry of that op, which is made if there is none. Programs have few ops.
+// The entry of that op, created if there is none. Programs have few ops.
 template <class Entry, class Name>
 Entry& entry_of(std::vector<Entry>& entries, const Name& op) {
   const auto found =

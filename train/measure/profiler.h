@@ -26,7 +26,7 @@ class Profiler {
 
   /// Of the finished calls. `what` is the word for one: with "step" they are "steps 2 to 4".
   Profile profile(std::string_view what) const;
-  /// The same calls as a timeline: calls, in them ops, in them ops; and the live bytes as a counter.
+  /// The same calls as a timeline: calls, with the ops inside them, nested; and the live bytes as a counter.
   ChromeTrace trace(std::string_view what) const;
   /// The live bytes through the finished call of this number, from its beginning; empty if there is none.
   MemoryTimeline memory(Index number) const;
@@ -34,7 +34,7 @@ class Profiler {
  private:
   using Clock = std::chrono::steady_clock;
 
-  // An op at work, or a whole call.
+  // An op that is running, or a whole call.
   struct Span {
     std::string_view op = {};  // empty: a call
     Index number = 0;          // of a call

@@ -14,7 +14,7 @@
 namespace tilegrad {
 
 // What each SIMD target provides: a run of multiply-adds, which returns its sums so that no compiler can
-// leave the work out, and how many operations it is.
+// optimise the work away, and how many operations that is.
 template <class T>
 struct FmaTable {
   T (*run)();
@@ -35,8 +35,8 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Sums that do not wait for each other: more than any processor's multiply-adds in flight, and, with the two
-// factors, no more than its registers.
+// Sums that do not wait for each other: more of them than any processor has multiply-adds in flight and, with
+// the two factors, no more than it has registers.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr int kSums = 20;
 #else
@@ -153,7 +153,7 @@ double fma_gflops_once(double seconds) {
 template <class T>
 double fma_gflops() {
   constexpr int kTimes = 5;
-  constexpr double kSeconds = 0.001;  // short, so that one of them is likely to be left alone
+  constexpr double kSeconds = 0.001;  // short, so that one of the measurements is likely to be undisturbed
   double highest = 0;
   for (int i = 0; i < kTimes; ++i) highest = std::max(highest, fma_gflops_once<T>(kSeconds));
   return highest;
@@ -193,7 +193,7 @@ double read_bandwidth(Index bytes) {
   const Index pieces = std::max<Index>(1, std::min(bytes, free / 2) / kPieceBytes);
   const memory::Block block(pieces * kPieceBytes, memory::Category::workspace);
   auto* const data = reinterpret_cast<float*>(block.data());
-  // Written once, since memory that was never touched is not there.
+  // Written once, since memory that was never touched has no pages.
   kernels::parallel_tasks(pieces, [&](Index i, int) { std::fill_n(data + i * kPiece, kPiece, 1.0f); });
   return read_bandwidth({block.data(), static_cast<std::size_t>(pieces * kPieceBytes)});
 }

@@ -5,9 +5,9 @@
 
 #include "tilegrad/base/index.h"
 
-/// What this machine can do at best, to hold measured times against. Speeds are those of
-/// kernels::threads() threads, the best of a few short measurements: neighbours only take from them, so
-/// measure between the times that you compare with, and take the best again.
+/// What this machine can do at best, to compare measured times with. Speeds are those of kernels::threads()
+/// threads, the best of a few short measurements: other programs can only lower them, so measure in between
+/// the times that you compare, and take the best again.
 namespace tilegrad {
 
 /// Fused multiply-adds, two operations each, in GFLOP/s: on every thread a loop in registers, in the widest
@@ -16,7 +16,7 @@ template <class T>
 double fma_gflops();
 
 /// The highest fma_gflops<T>() of this process so far, on as many threads; measures it once more. Call it
-/// throughout a run: what a neighbour takes from one measurement, it does not take from all.
+/// throughout a run: another program may slow down one measurement, but hardly all of them.
 template <class T>
 double highest_fma_gflops();
 

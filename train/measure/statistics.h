@@ -19,12 +19,12 @@ double median(std::vector<double> values);
 
 enum class Verdict { less, greater, not_distinguishable };
 
-/// Whether a is less or greater than b, from repetitions that were interleaved, so that a[i] and b[i] met the
-/// same neighbours: the two-sided sign test at 5 %. Ties and unpaired values are left out; fewer than six
+/// Whether a is less or greater than b, from repetitions that were interleaved, so that a[i] and b[i] ran
+/// under the same load: the two-sided sign test at 5 %. Ties and unpaired values are left out; fewer than six
 /// pairs decide nothing.
 Verdict sign_test(std::span<const double> a, std::span<const double> b);
 
-/// The index from which on everything is won; nothing if the last one is lost.
+/// The index from which on all are won; nothing if the last one is lost.
 std::optional<std::size_t> first_lasting_win(const std::vector<bool>& won);
 
 }  // namespace tilegrad::train

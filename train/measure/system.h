@@ -4,16 +4,16 @@
 
 #include "tilegrad/base/index.h"
 
-/// What the system tells about this machine.
+/// What the system says about this machine.
 namespace tilegrad {
 
-/// "AMD EPYC 9654"; "unknown processor" if the system does not tell.
+/// "AMD EPYC 9654"; "unknown processor" if the system does not say.
 std::string processor_name();
 
-/// Bytes of one core's L2 cache; 1 MiB if the system does not tell.
+/// Bytes of one core's L2 cache; 1 MiB if the system does not say.
 Index l2_bytes();
 
-/// Bytes of memory that the machine has; 0 if the system does not tell.
+/// Bytes of memory that the machine has; 0 if the system does not say.
 Index installed_memory();
 
 }  // namespace tilegrad

@@ -12,7 +12,7 @@ double largest_difference(const Tensor& a, const Tensor& b);
 double largest_magnitude(const Tensor& x);
 
 /// Whether two tensors of floats agree in half of the digits of `result`'s compute type, measured against the
-/// largest element: rounding takes fewer, a mistake in a kernel more. NaN and Inf never agree.
+/// largest element: rounding costs fewer digits, a mistake in a kernel more. NaN and Inf never agree.
 bool agree(const Tensor& result, const Tensor& expected);
 
 }  // namespace tilegrad::train

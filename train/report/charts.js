@@ -1,6 +1,6 @@
 // How a chart of the report becomes one of Chart.js.
 
-// An exponential moving average without the pull towards its start; it forgets nothing across a gap.
+// An exponential moving average without the pull towards its start; it keeps its memory across a gap.
 function smoothed(points, weight) {
   let sum = 0;
   let norm = 0;
@@ -14,7 +14,7 @@ function smoothed(points, weight) {
 
 const inside = (ranges, x) => ranges.some(([from, to]) => from <= x && x < to);
 
-// Points of curves that lie on each other become rings.
+// Points of curves that coincide become rings.
 const pointRadius = (chart, i) => 2 + 0.6 * Math.min(5, chart.series.length - 1 - i);
 
 function lineDataset(chart, state, series, i) {
@@ -88,7 +88,7 @@ const bandsPlugin = {
   },
 };
 
-// Around a line the band from the lowest to the highest of what it is the mean of; on a bar a whisker.
+// Around a line, the band from the lowest to the highest of the values that it averages; on a bar, a whisker.
 const spreadPlugin = {
   id: "spread",
   beforeDatasetsDraw(drawn, _, { chart }) {
@@ -169,7 +169,7 @@ function scaleOptions(axis, logarithmic) {
   };
 }
 
-// Bars lie, so that there is room for the names of their categories.
+// Bars are horizontal, so that there is room for the names of their categories.
 function barScales(chart, state) {
   const { suggestedMax } = spreadRange(chart);
   const x = { ...scaleOptions(chart.y, state.logarithmic.y), stacked: chart.stacked, beginAtZero: true, suggestedMax };

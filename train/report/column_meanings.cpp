@@ -11,35 +11,35 @@ struct Meaning {
   std::string_view heading, meaning;
 };
 
-// One vocabulary for all labs and runs: what has the same heading means the same.
+// One vocabulary for all labs and runs: the same heading always means the same.
 constexpr Meaning kMeanings[] = {
     // Runs.
     {"run", "the name of the run's folder"},
     {"seeds", "runs that differ in nothing but their seed"},
-    {"parameters", "numbers that are learned"},
-    {"K/V a token", "bytes that decoding keeps of each token: its keys and values in all layers"},
+    {"parameters", "numbers that training changes"},
+    {"K/V per token", "bytes that decoding keeps of each token: its keys and values in all layers"},
     {"steps", "training steps done"},
     {"train loss", "mean over the steps since the evaluation before, in nats"},
     {"val loss", "mean over the held-out positions that are asked for, in nats"},
-    {"bits a byte", "val loss / ln 2, for models of bytes"},
+    {"bits per byte", "val loss / ln 2, for models of bytes"},
     {"lowest", "of the seeds"},
     {"highest", "of the seeds"},
     {"accuracy", "share of the held-out positions where the likeliest token is right"},
     {"accuracy, %", "share of the held-out positions where the likeliest token is right"},
-    {"ms a step", "median time of a training step: forward, backward and update"},
-    {"tokens/s", "tokens in a second, at the median"},
+    {"ms per step", "median time of a training step: forward, backward and update"},
+    {"tokens/s", "tokens per second, at the median time of a step"},
     {"loss differs by", "largest difference of a step's loss from that of the first run"},
     // Memory.
     {"peak tracked",
      "the most bytes that tensors and kernels had at once, counted by the program's own allocator"},
     {"peak RSS",
-     "the most physical memory of the process, with program, libraries and what is kept for reuse; "
+     "the most physical memory of the process, including program, libraries and what is kept for reuse; "
      "measured in a process of its own"},
     {"peak memory",
      "the most bytes that a pass took beyond its inputs, counted by the program's own allocator"},
     {"decoding peak", "peak tracked while tokens are generated, with the keys and values kept"},
     {"its RSS", "peak RSS of that"},
-    {"predicted peak", "peak tracked by the plan, from sizes and times of one block"},
+    {"predicted peak", "peak tracked as the plan predicts it, from sizes and times of single blocks"},
     {"off by, %", "how far the prediction is from peak tracked"},
     // Time.
     {"ms", "median time of a call"},
@@ -55,17 +55,20 @@ constexpr Meaning kMeanings[] = {
      "the second level"},
     {"moved by model",
      "what a pass must read and write from main memory if tiles stay in the cache of the second level"},
-    {"flop a byte", "operations of the matrix products by bytes moved; a low number is bound by memory"},
-    {"GFLOP/s", "10^9 operations of the matrix products in a second, by their number and the median time"},
-    {"of FMA peak", "GFLOP/s by those of a loop of fused multiply-adds on as many threads, in the same run"},
-    {"of peak", "GFLOP/s by those of a loop of fused multiply-adds on as many threads, in the same run"},
-    {"of memory peak", "bytes moved in a second by those of a plain read and write"},
+    {"flop per byte",
+     "operations of the matrix products divided by bytes moved; if it is low, memory is the limit"},
+    {"GFLOP/s", "10^9 operations of the matrix products per second, from their number and the median time"},
+    {"of FMA peak",
+     "GFLOP/s as a share of those of a loop of fused multiply-adds on as many threads, in the same run"},
+    {"of peak",
+     "GFLOP/s as a share of those of a loop of fused multiply-adds on as many threads, in the same run"},
+    {"of memory peak", "bytes moved per second as a share of those of a plain read and write"},
     // Differences.
     {"max abs difference", "largest difference of an element between naive and flash"},
     {"of the largest element", "the same, divided by the largest element"},
     {"error of naive", "largest difference from the result in double precision"},
     {"error of flash", "largest difference from the result in double precision"},
-    {"flash / naive", "the error of flash by that of naive"},
+    {"flash / naive", "the error of flash divided by that of naive"},
     {"differs by", "largest difference of an element between the two kernels"},
     {"differs from repeated heads by",
      "largest difference from MHA whose heads repeat the shared ones: 0 is right"},
@@ -80,9 +83,9 @@ constexpr Meaning kMeanings[] = {
     {"ops recomputed", "operations that run a second time in a step"},
     {"same bits", "whether loss and gradients are those of recomputing nothing, bit for bit"},
     // Profiles.
-    {"calls", "how often the op ran in a step, forward, backward and recomputed together"},
-    {"total, ms", "its time with the ops that ran inside of it"},
-    {"self, ms", "its time without the ops that ran inside of it"},
+    {"calls", "how often the op ran in a step: forward, backward and recomputed together"},
+    {"total, ms", "its time with the ops that ran inside it"},
+    {"self, ms", "its time without the ops that ran inside it"},
     {"self, %", "the same as a share of the step"},
     {"recompute, ms", "of the self time, what a checkpoint ran again"},
     {"saved, MiB", "what the op kept for backward, in the forward pass"},

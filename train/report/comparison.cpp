@@ -56,7 +56,7 @@ Json evaluated(const LoadedRun& run, const LoadedRun&) {
   return last.step > 0 ? Json(last.*Field) : Json();
 }
 
-// Of a text; null for a task, whose tokens are no bytes.
+// Of a text; null for a task, whose tokens are not bytes.
 Json bits_per_byte(const LoadedRun& run, const LoadedRun&) {
   const EvaluationLine& last = run.summary.last;
   return run.config.is_text() && last.step > 0 ? Json(bits_of(last.val_loss)) : Json();
@@ -65,15 +65,15 @@ Json bits_per_byte(const LoadedRun& run, const LoadedRun&) {
 constexpr Column kColumns[] = {
     {"exit_code", "", [](auto& run, auto&) -> Json { return run.process.exit_code; }},
     {"parameters", "parameters", [](auto& run, auto&) -> Json { return run.parameters; }, plain},
-    {"kv_bytes_per_token", "K/V a token", [](auto& run, auto&) -> Json { return run.kv_bytes_per_token; },
+    {"kv_bytes_per_token", "K/V per token", [](auto& run, auto&) -> Json { return run.kv_bytes_per_token; },
      bytes},
     {"steps", "steps", [](auto& run, auto&) -> Json { return run.metrics.steps.size(); }, plain},
     {"train_loss", "train loss", evaluated<&EvaluationLine::train_loss>, loss},
     {"val_loss", "val loss", evaluated<&EvaluationLine::val_loss>, loss},
-    {"bits_per_byte", "bits a byte", bits_per_byte, bits},
+    {"bits_per_byte", "bits per byte", bits_per_byte, bits},
     {"accuracy", "accuracy", evaluated<&EvaluationLine::accuracy>, percent},
     {"exact", "", evaluated<&EvaluationLine::exact>},
-    {"ms_per_step", "ms a step", [](auto& run, auto&) -> Json { return run.summary.ms_per_step; }, fixed},
+    {"ms_per_step", "ms per step", [](auto& run, auto&) -> Json { return run.summary.ms_per_step; }, fixed},
     {"tokens_per_s", "tokens/s", [](auto& run, auto&) -> Json { return run.summary.tokens_per_s; }, count},
     {"peak_bytes", "peak tracked", [](auto& run, auto&) -> Json { return run.summary.highest.peak_bytes; },
      bytes},
@@ -87,7 +87,7 @@ std::string cell(const Column& column, const Json& value) {
   return unknown ? "-" : column.text(value);
 }
 
-// Whether a column stands in a table; bits a byte do where a text was learned.
+// Whether a column stands in a table; bits per byte do where a text was learned.
 bool is_shown(const Column& column, const Runs& runs) {
   const auto has_value = [&](const LoadedRun& run) { return !column.value(run, runs[0]).is_null(); };
   return !column.heading.empty() &&

@@ -6,7 +6,7 @@
 namespace tilegrad::train {
 
 /// Where a command writes: results to `out`, errors and logs to `err`. On a terminal, progress is one line
-/// that is written over and over.
+/// that is overwritten.
 struct Console {
   std::ostream& out;
   std::ostream& err;

@@ -54,7 +54,7 @@ std::vector<Place> places_in_comparison(const fs::path& folder, std::vector<std:
   return places;
 }
 
-// What there is of a comparison that is still at work, by name.
+// The runs so far of a comparison that is still running, by name.
 std::vector<Place> places_by_name(const fs::path& folder) {
   std::vector<Place> places;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {

@@ -20,7 +20,7 @@ function element(tag, { parent, text, ...attributes } = {}) {
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const kMarkers = ["circle", "rect", "triangle", "rectRot", "star", "crossRot"];
 const color = (i) => style(`--series-${(i % kColors) + 1}`);
-// Where colours come again, they come with other dashes and markers.
+// Where colours repeat, dashes and markers differ.
 const round = (i) => Math.floor(i / kColors);
 const dashes = (i) => kDashes[(i + round(i)) % kDashes.length];
 const marker = (i) => kMarkers[round(i) % kMarkers.length];

@@ -40,8 +40,8 @@ class StepAxis {
 
 using Points = std::vector<std::pair<double, double>>;
 
-// Keeps of each of many short stretches its first point, its extremes and its last one: the picture stays the
-// same, but for a page of a hundredth of the size.
+// Of each of many short stretches, keeps the first point, the extremes and the last point: the picture stays
+// the same, on a page of a hundredth of the size.
 Points thinned(const Points& points) {
   constexpr std::size_t kStretches = 400;
   if (points.size() <= 4 * kStretches) return points;

@@ -29,7 +29,7 @@ std::string format_percent(const Spread& s) {
 }
 
 std::string describe_loss(double nats, bool is_text) {
-  return is_text ? fmt::format("{:.4f} nats ({:.3f} bits a byte)", nats, bits_of(nats))
+  return is_text ? fmt::format("{:.4f} nats ({:.3f} bits per byte)", nats, bits_of(nats))
                  : fmt::format("{:.4f}", nats);
 }
 

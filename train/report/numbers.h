@@ -21,7 +21,7 @@ std::string format_spread(const Spread& spread, int decimals = 4);
 /// The same for shares: "97.3 ± 0.4 %".
 std::string format_percent(const Spread& spread);
 
-/// "1.7707", and for a text "1.7707 nats (2.555 bits a byte)".
+/// "1.7707", and for a text "1.7707 nats (2.555 bits per byte)".
 std::string describe_loss(double nats, bool is_text);
 
 /// The first three names, and how many more there are: "a, b, c and 4 more".

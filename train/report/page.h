@@ -43,7 +43,7 @@ struct Chart {
   std::vector<Band> bands = {};
 };
 
-/// A page that stands for one experiment.
+/// The page of one experiment.
 struct Report {
   std::string title = {};
   std::string finding = {};  ///< one line, computed from the numbers
@@ -51,7 +51,7 @@ struct Report {
   std::vector<std::pair<std::string, std::string>> facts = {};
   std::vector<Table> tables = {};
   std::vector<Chart> charts = {};
-  std::vector<std::string> warnings = {};  ///< what is missing or damaged, a line each
+  std::vector<std::string> warnings = {};  ///< what is missing or damaged, one line each
 };
 
 /// Writes one self-contained HTML file (through a temporary file that is renamed). Throws Error.

@@ -7,7 +7,7 @@
 
 namespace tilegrad::train {
 
-/// What a call costs on average, a row an op. `name` says whose profile it is.
+/// What a call costs on average, one row per op. `name` says whose profile it is.
 Table profile_table(const std::string& name, const Profile& profile);
 
 }  // namespace tilegrad::train

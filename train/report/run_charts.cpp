@@ -47,7 +47,7 @@ Series over_seeds(const RunGroup& group, const PointsOf& points_of) {
   return series;
 }
 
-// A curve a run, or a curve a group if there are runs that differ in their seed alone.
+// One curve per run, or one per group if there are runs that differ only in their seed.
 Chart learning_curves(std::string title, Axis y, const Runs& runs, const PointsOf& points_of) {
   const auto groups = groups_of(runs);
   if (!has_repeats(groups)) return curves(std::move(title), "", std::move(y), runs, points_of);
@@ -140,7 +140,7 @@ Runs representatives(const Runs& runs) {
   return firsts;
 }
 
-// The last losses, a bar a group with a whisker over its seeds.
+// The last losses, one bar per group with a whisker over its seeds.
 Chart last_losses(const std::vector<RunGroup>& groups) {
   Chart chart = {.title = "Last validation loss",
                  .note = "Bars: mean over the seeds. Whiskers: from the lowest to the highest of them.",
@@ -174,7 +174,7 @@ std::vector<Chart> run_charts(const Runs& all) {
   charts.push_back(evaluations("Accuracy", {.title = "accuracy, %"}, all, &EvaluationLine::accuracy, 100));
   if (runs.size() > 1 && !has_repeats(groups)) charts.push_back(loss_differences(runs));
   charts.push_back(peak_memory(runs));
-  charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms a step",
+  charts.push_back(bars("Time of a step", {.title = "median, ms"}, runs, "ms per step",
                         [](const LoadedRun& run) { return run.summary.ms_per_step; }));
   charts.push_back(bars("Speed", {.title = "median, tokens/s"}, runs, "tokens/s",
                         [](const LoadedRun& run) { return run.summary.tokens_per_s; }));

@@ -102,7 +102,7 @@ double final_loss(const LoadedRun& run) {
 Table groups_table(const std::vector<RunGroup>& groups) {
   Table table = {
       .title = "Over seeds: mean ± standard deviation",
-      .columns = {"", "seeds", "val loss", "lowest", "highest", "accuracy", "ms a step", "peak tracked"}};
+      .columns = {"", "seeds", "val loss", "lowest", "highest", "accuracy", "ms per step", "peak tracked"}};
   for (const RunGroup& group : groups) {
     const Spread loss = spread_of(group, final_loss);
     const Spread accuracy = spread_of(group, [](const LoadedRun& run) {

@@ -29,7 +29,7 @@ Spread spread_of(const RunGroup& group, const std::function<double(const LoadedR
 /// The last validation loss of a run; NaN before the first evaluation.
 double final_loss(const LoadedRun& run);
 
-/// A row a group: mean and standard deviation over the seeds.
+/// One row per group: mean and standard deviation over the seeds.
 Table groups_table(const std::vector<RunGroup>& groups);
 
 /// One sentence about the validation losses, which calls a group the best only if no other one is within chance.

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 constexpr double kWidth = 760, kTop = 44, kPlotHeight = 300, kAxisRoom = 46, kLegendLine = 20, kBar = 14;
 constexpr double kLeft = 70, kRight = 20;
 
-// Those of the page, and in the same order: where colours come again, they come with other dashes.
+// Those of the page, and in the same order: where colours repeat, dashes differ.
 constexpr std::array<std::string_view, 6> kColors = {"#0068a8", "#d55e00", "#00875f",
                                                      "#b0508c", "#967100", "#4a4f9c"};
 constexpr std::array<std::string_view, 6> kDashes = {"", "9 6", "3 6", "12 4 3 4", "6 10", "2 3"};
@@ -217,7 +217,7 @@ double highest_end(const Chart& chart) {
   return highest;
 }
 
-// A bar with its number behind it, and the whisker if there is one.
+// A bar with its number after it, and the whisker if there is one.
 std::string bar_with_number(const Series& series, std::size_t category, const Scale& x, double y) {
   const double value = value_in(series, category);
   double end = value;
@@ -230,7 +230,7 @@ std::string bar_with_number(const Series& series, std::size_t category, const Sc
   return whiskers + text_at(x(end) + 5, y + kBar - 3, number(value), "start");
 }
 
-// Bars lie: a row for each series in each category, or one row if they are stacked.
+// Bars are horizontal: a row for each series in each category, or one row if they are stacked.
 std::string bars_svg(const Chart& chart) {
   constexpr double kRowGap = 10, kLetter = 6.6, kMostForNames = 380;
   std::size_t longest = 0;

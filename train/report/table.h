@@ -9,7 +9,7 @@ struct Table {
   std::string title = {};
   std::vector<std::string> columns = {};  ///< with their units
   std::vector<std::vector<std::string>> rows = {};
-  bool folded = false;  ///< a page shows it at a click
+  bool folded = false;  ///< a page shows it when clicked
 };
 
 /// Rows of text as aligned columns, the first one to the left and the others to the right, under a heading

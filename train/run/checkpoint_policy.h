@@ -17,7 +17,7 @@ struct Segments {
   Index count = 0;
   friend bool operator==(Segments, Segments) = default;
 };
-/// Checkpoint the segments that recompute least while the peak of a step stays within so many bytes.
+/// Checkpoint the segments that recompute least while the peak of a step stays within this many bytes.
 struct MemoryBudget {
   Index bytes = 0;
   friend bool operator==(MemoryBudget, MemoryBudget) = default;
@@ -41,7 +41,7 @@ std::string to_string(const CheckpointPolicy& policy);
 nn::Recompute recompute_of(const CheckpointPolicy& policy);
 /// Throws if there are more segments than layers.
 void validate(const CheckpointPolicy& policy, Index layers);
-/// Which blocks are checkpointed together in a model of so many layers; none under a budget, whose schedule
+/// Which blocks are checkpointed together in a model of that many layers; none under a budget, whose schedule
 /// has to be planned from what the model costs. Throws as validate() does.
 Schedule schedule_of(const CheckpointPolicy& policy, Index layers);
 

@@ -10,7 +10,7 @@ namespace tilegrad::train {
 
 namespace {
 
-// Windows that do not overlap; nothing is trained on.
+// Windows that do not overlap, and that nothing is trained on.
 class HeldOutText : public data::Dataset {
  public:
   HeldOutText(std::vector<std::int32_t> tokens, Index vocabulary, Index context)

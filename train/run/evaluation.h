@@ -15,7 +15,7 @@ struct Evaluation {
   bool whole = false;   ///< all held-out data were seen
 };
 
-/// Nats a byte as bits a byte, for models of bytes.
+/// Nats per byte as bits per byte, for models of bytes.
 double bits_of(double nats);
 
 /// The tokens and the targets of a batch as tensors (B, T).

@@ -8,7 +8,7 @@ namespace tilegrad::train {
 
 namespace {
 
-// How much of the way from `begin` to `end` lies behind a step, from 0 to 1.
+// How much of the way from `begin` to `end` a step has covered, from 0 to 1.
 double share_of_way(Index step, Index begin, Index end) {
   const auto length = static_cast<double>(std::max<Index>(1, end - begin));
   return std::clamp(static_cast<double>(step - begin) / length, 0.0, 1.0);

@@ -14,7 +14,7 @@
 /// Older programs wrote no `kind`; there, a line with a val_loss is an evaluation.
 namespace tilegrad::train {
 
-/// Appends to the file; each line is with the system before the next step begins.
+/// Appends to the file; each line has reached the system before the next step begins.
 class MetricsWriter {
  public:
   enum class Start { empty, append };

@@ -30,7 +30,7 @@ struct Library {
 
 Library load(const fs::path& folder) {
   check(fs::exists(folder / "learn") && fs::is_directory(folder / ".learn"),
-        "mine: {} holds no course; `./dev learn start DIR` lays one", folder.string());
+        "mine: {} holds no course; `./dev learn start DIR` sets one up", folder.string());
   const fs::path program = fs::absolute(folder / "learn"),
                  object = fs::absolute(folder / ".learn" / "mine.so");
   check(run_child(program, {"build"}).exit_code == 0, "mine: the exercises in {} could not be built",
@@ -248,14 +248,12 @@ nn::CheckpointOp mine_checkpoint(const fs::path& folder) {
 void use_mine(nn::TransformerConfig& config, const fs::path& attention, const fs::path& checkpoint) {
   if (!attention.empty()) {
     const nn::AttentionConfig& a = config.attention;
-    const auto plain = [](bool is, std::string_view option) {
-      check(is, "mine: a learner's attention is plain and causal, --{} is not in it", option);
+    const auto check_plain = [](bool is_plain, std::string_view option) {
+      check(is_plain, "mine: a learner's attention is plain and causal, without {}", option);
     };
-    plain(!a.window, "window");
-    plain(!a.softcap, "softcap");
-    plain(!a.sinks, "sinks");
-    plain(a.positions != nn::PositionEncoding::alibi, "positions alibi");
-    plain(config.dropout == 0, "dropout");
+    check_plain(a.options().empty(), a.options());
+    check_plain(a.positions != nn::PositionEncoding::alibi, "alibi positions");
+    check_plain(config.dropout == 0, "dropout");
     config.attention.custom = mine_attention(attention);
   }
   if (!checkpoint.empty()) config.checkpoint_with = mine_checkpoint(checkpoint);

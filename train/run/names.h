@@ -29,7 +29,7 @@ enum class InitKind { gpt2, associative };
 /// MHA, or drawn afresh.
 enum class KvInit { pooled, fresh };
 
-/// How the learning rate goes on after warm-up (train/run/schedule.h).
+/// How the learning rate goes on after warm-up (train/run/learning_rate.h).
 enum class LrSchedule { cosine, linear, constant, wsd };
 
 /// All values of a choice with their names, as pairs.

@@ -70,7 +70,7 @@ std::string options_of(const RunConfig& config, const Names& without) {
   std::string options =
       config.is_text() ? option_of("text", config.text) : option_of("task", config.task.kind);
   const auto say_what_differs = [&](const Setting& setting, auto& now, const auto& wanted) {
-    // What another run's weights come with would be that run's if it were left unsaid; but the data are named.
+    // Settings that come with another run's weights would be that run's if they were left out; but the data are named.
     const bool inherited = !config.from.empty() && comes_with_weights(setting) && setting.group != kDataGroup;
     const bool unsaid = now == wanted && !inherited;
     if (setting.name == "out" || without.contains(setting.name) || unsaid) return;

@@ -11,8 +11,8 @@ namespace tilegrad::train {
 /// A word as a shell reads it back.
 std::string shell_quoted(const std::string& word);
 
-/// The options, each with a space before it, that the command line makes `config` of: those settings that neither
-/// the task or text nor another setting implies. `out` and the settings in `without` are left out.
+/// The options from which the command line makes `config`, each with a space before it: the settings that follow
+/// neither from the task or text nor from another setting. `out` and the settings in `without` are left out.
 std::string options_of(const RunConfig& config, const std::set<std::string_view>& without = {});
 
 }  // namespace tilegrad::train

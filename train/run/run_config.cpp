@@ -87,14 +87,14 @@ void read_value(const ordered_json& value, std::optional<T>& field, const std::s
   if (!value.is_null()) read_value(value, field.emplace(), what);
 }
 
-// An object in which no key stands twice, and nothing follows it. A JSON library lets the former pass, and takes
-// a zero byte for the end.
+// An object in which no key appears twice, and after which nothing follows. A JSON library lets duplicate keys pass,
+// and takes a zero byte for the end.
 ordered_json parse_object(std::string_view text, std::string_view where) {
   std::set<std::string> keys;
   const auto inspect = [&](int depth, ordered_json::parse_event_t event, ordered_json& parsed) {
     if (event != ordered_json::parse_event_t::key || depth != 1) return true;
     const auto key = parsed.get<std::string>();
-    check(keys.insert(key).second, "{}: `{}` stands there twice", where, key);
+    check(keys.insert(key).second, "{}: `{}` appears twice", where, key);
     return true;
   };
   const bool zeros = text.find('\0') != std::string_view::npos;

@@ -45,7 +45,7 @@ struct RunConfig {
   Index threads = 0;  // 0: as many as there are processors
   bool detect_anomaly = false;
   std::string from;       // run or file whose weights it starts with; empty: with random ones
-  bool best = false;      // keeps the weights of the lowest validation loss, too
+  bool best = false;      // also keeps the weights with the lowest validation loss
   std::string stop_when;  // a StopRule; empty: none
   Index patience = 0;     // evaluations without a better loss; 0: any number
   std::string out;
@@ -77,7 +77,7 @@ struct Setting {
 
 inline constexpr std::string_view kDataGroup = "Data", kModelGroup = "Model", kAttentionGroup = "Attention";
 
-/// Whether a run that starts with the weights of another one (`from`) has this setting from it unless it is given.
+/// Whether a run that starts with the weights of another one (`from`) takes this setting from it unless given.
 inline bool comes_with_weights(const Setting& setting) {
   return setting.group == kDataGroup || setting.group == kModelGroup || setting.group == kAttentionGroup;
 }
@@ -102,7 +102,7 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"hidden", kModel, "size inside the mlp; 0: 4 x width (8/3 x for swiglu)"}, c.model.hidden...);
   f(Setting{"mlp", kModel, "activation of the mlp"}, c.model.mlp...);
   f(Setting{"norm", kModel, "normalisation"}, c.model.norm...);
-  f(Setting{"positions", kModel, "how a token knows its place"}, c.model.attention.positions...);
+  f(Setting{"positions", kModel, "how positions are encoded"}, c.model.attention.positions...);
   f(Setting{"dropout", kModel, "probability of dropping an activation"}, c.model.dropout...);
   f(Setting{"bias", kModel, "linear layers have a bias"}, c.model.bias...);
   f(Setting{"tie", kModel, "the head shares the token embedding's matrix"}, c.model.tie...);
@@ -151,9 +151,8 @@ void for_each_setting(F&& f, Configs&... c) {
   f(Setting{"warmup", kOptimiser, "steps until the highest learning rate"}, c.warmup...);
   f(Setting{.name = "schedule",
             .group = kOptimiser,
-            .help =
-                "learning rate after warm-up: down in half a cosine, in a line, constant, or constant and "
-                "then down in a line (wsd)",
+            .help = "learning rate after warm-up: down half a cosine, down a line, constant, or constant and "
+                    "then down a line (wsd)",
             .newer = true},
     c.schedule...);
   f(Setting{.name = "decay",
@@ -168,14 +167,11 @@ void for_each_setting(F&& f, Configs&... c) {
 
   f(Setting{"steps", kRun, "training steps", true}, c.steps...);
   f(Setting{"batch", kRun, "sequences in a step"}, c.batch...);
-  f(
-      Setting{
-          .name = "accumulate",
-          .group = kRun,
-          .help =
-              "batches whose gradients are added up to one step: the step of a batch so many times as large",
-          .newer = true},
-      c.accumulate...);
+  f(Setting{.name = "accumulate",
+            .group = kRun,
+            .help = "batches whose gradients make one step, like that of a batch this many times as large",
+            .newer = true},
+    c.accumulate...);
   f(Setting{"eval-every", kRun, "steps between evaluations"}, c.eval_every...);
   f(Setting{"save-every", kRun, "steps between saves; 0: only at the end", true}, c.save_every...);
   f(Setting{"seed", kRun, "decides weights, data and dropout"}, c.seed...);
@@ -187,13 +183,13 @@ void for_each_setting(F&& f, Configs&... c) {
           .name = "from",
           .group = kRun,
           .help =
-              "start with the weights of this run, or of this file of a run; data and model are those of it "
-              "unless given",
+              "start with the weights of this run, or of this weight file of a run; data and model are that "
+              "run's unless given",
           .newer = true},
       c.from...);
   f(Setting{.name = "best",
             .group = kRun,
-            .help = "keep the weights of the lowest validation loss, too, in best.safetensors",
+            .help = "also keep the weights with the lowest validation loss, in best.safetensors",
             .on_resume = true,
             .newer = true},
     c.best...);
@@ -205,7 +201,7 @@ void for_each_setting(F&& f, Configs&... c) {
     c.stop_when...);
   f(Setting{.name = "patience",
             .group = kRun,
-            .help = "stop after so many evaluations without a lower validation loss; 0: never",
+            .help = "stop after this many evaluations without a lower validation loss; 0: never",
             .on_resume = true,
             .newer = true},
     c.patience...);

@@ -64,8 +64,8 @@ TrainState read_train_state(const nn::Safetensors& content, const RunConfig& con
                       .loss_count = metadata_number<Index>(content, "loss_count"),
                       .evaluations = read_evaluations(content)};
   check(state.step >= 0 && state.loss_count >= 0 && std::isfinite(state.loss_sum),
-        "step {}, loss_sum {}, loss_count {} cannot be", state.step, state.loss_sum, state.loss_count);
-  check(state.step <= config.steps, "is at step {}, the run is to end after {}", state.step, config.steps);
+        "step {}, loss_sum {}, loss_count {} are impossible", state.step, state.loss_sum, state.loss_count);
+  check(state.step <= config.steps, "is at step {}, but the run ends after {}", state.step, config.steps);
   const auto seed = metadata_number<std::uint64_t>(content, "seed");
   check(seed == config.seed, "belongs to a run with seed {}, config.json says {}", seed, config.seed);
   return state;

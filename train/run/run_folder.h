@@ -9,11 +9,11 @@ namespace tilegrad::train {
 
 /// The files of a run.
 ///   config.json        every setting, complete
-///   metrics.jsonl      one object a step and one an evaluation (train/metrics.h)
-///   memory.jsonl       the live bytes through one step (train/memory_timeline.h)
-///   environment.json   the machine, the program and the command (train/environment.h)
-///   profile.json       a timeline of some steps, op by op, if it is asked for (train/profiler.h)
-///   ops.json           what each op cost in them (train/profile.h)
+///   metrics.jsonl      one object for each step and each evaluation (train/run/metrics.h)
+///   memory.jsonl       the live bytes through one step (train/measure/memory_timeline.h)
+///   environment.json   the machine, the program and the command (train/measure/environment.h)
+///   profile.json       a timeline of some steps, op by op, with --profile (train/measure/profiler.h)
+///   ops.json           what each op cost in them (train/measure/profile.h)
 ///   model.safetensors  the weights, for whoever wants to use them
 ///   best.safetensors   those of the lowest validation loss, with --best
 ///   curves.csv         the losses as a table, written at the end (train/report/comparison.h)

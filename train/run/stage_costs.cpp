@@ -77,7 +77,7 @@ Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost
 
 StageCost measure(const Stage& stage, const Tensor& x) {
   StageCost cost;
-  // The first run also makes the scratch memory that threads keep.
+  // The first run also allocates the scratch memory that threads keep.
   cost.output = stage(x).value().bytes();
   const Index base = live();
   cost.forward_peak = peak_above(base, [&] { stage(x); });
@@ -91,7 +91,7 @@ StageCost measure_block(nn::Transformer& model, Index layer, const Tensor& x,
   const Stage block = [&](const Var& in) { return model.run_block(in, layer, forward); };
   const auto own = parameters(model.blocks[layer]);
   StageCost cost = measure(block, x);
-  zero_grad(own);  // so that the second walk makes them anew
+  zero_grad(own);  // so that the second walk allocates them again
   cost.replay_peak = walk_back([&](const Var& in) { return checkpoint(block, in); }, x, live(), nullptr);
   return cost;
 }

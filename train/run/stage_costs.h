@@ -9,7 +9,7 @@ namespace tilegrad::train {
 /// backward alone, on this batch. tokens and targets i32 (B, T). Schedule and gradients of the model are left
 /// undefined, and what lives now counts as held.
 ///
-/// Tracked bytes do not depend on the machine or the number of threads to speak of, times do.
+/// Tracked bytes hardly depend on the machine or the number of threads; times do.
 ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Tensor& targets,
                          const nn::ForwardOptions& forward);
 

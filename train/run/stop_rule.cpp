@@ -47,9 +47,8 @@ StopRule parse_stop_rule(std::string_view text) {
     if (is_number && possible) return rule;
   }
   fail(
-      "stop-when: `{}` is not one of accuracy=0.99, exact=1, val_loss=0.5, with a number of your own; shares "
-      "lie "
-      "between 0 and 1",
+      "stop-when: `{}` is not accuracy=0.99, exact=1 or val_loss=0.5, with a number of your own; accuracy "
+      "and exact lie between 0 and 1",
       text);
 }
 

@@ -59,7 +59,7 @@ class Trainer {
   nn::Transformer& model() { return model_; }
   nn::AdamW& optimizer() { return optimizer_; }
   const TrainState& state() const { return state_; }
-  /// Goes on from there; weights and moments are the caller's to load.
+  /// Continues from there; loading weights and moments is up to the caller.
   void set_state(const TrainState& state);
 
  private:

@@ -23,7 +23,7 @@ struct AttentionCommand {
         ->required();
     app.add_option("--out", out, "safetensors file for out, lse and, if there is a dout, the gradients")
         ->required();
-    add_choice<AttentionKernel>(app, "--attention,--kernel", kernel, "naive or flash, which is the default");
+    add_choice<AttentionKernel>(app, "--attention,--kernel", kernel, "naive or flash (default)");
     app.add_flag("--causal", options.causal, "mask the keys after a query's own position");
     add_choice<Align>(app, "--align", options.align,
                       "where the diagonal lies if Tq and Tk differ: bottom_right (default) or top_left");
@@ -34,13 +34,13 @@ struct AttentionCommand {
     app.add_option("--softcap", options.softcap, "bounds the scores smoothly");
     app.add_option("--scale", options.scale, "factor of the scores; 1/sqrt(D) unless given");
     app.add_option("--dropout", options.dropout, "probability of dropping a weight");
-    app.add_option("--seed", options.dropout_key.value, "decides what is dropped")
+    app.add_option("--seed", options.dropout_key.value, "seed of the dropout mask")
         ->transform(decimal<std::uint64_t>())
         ->capture_default_str();
     app.add_option("--threads", threads, "threads; 0: one per processor")
         ->transform(decimal<int>())
         ->check(CLI::Range(0, 1024));
-    add_choice<Dtype>(app, "--dtype", dtype, "f32 or f64, to which the input is converted");
+    add_choice<Dtype>(app, "--dtype", dtype, "convert the input to f32 or f64");
   }
 
   std::string in, out;
@@ -131,7 +131,7 @@ nn::Safetensors compute(const nn::Safetensors& in, AttentionKernel kernel, const
   result.tensors = {{"out", y.out.value()}, {"lse", y.lse.value()}};
   if (!in.tensors.contains("dout")) return result;
 
-  // The gradients of ⟨out, dout⟩ + ⟨lse, dlse⟩ are those that dout and dlse lead to.
+  // dout and dlse are the gradients of ⟨out, dout⟩ + ⟨lse, dlse⟩, so backward starts there.
   Var root = sum(mul(y.out, in.at("dout", y.out.shape(), y.out.dtype())));
   if (in.tensors.contains("dlse")) {
     root = add(root, sum(mul(y.lse, in.at("dlse", y.lse.shape(), y.lse.dtype()))));

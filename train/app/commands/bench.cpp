@@ -24,14 +24,14 @@ struct BenchOptions {
       return app.add_option(names, field, help)->transform(decimal<Index>())->check(CLI::PositiveNumber);
     };
     auto* attention_option = app.add_option("--attention,--type", attention,
-                                            "naive, flash or both; normal is another word for naive")
+                                            "naive, flash or both; normal is another name for naive")
                                  ->check(CLI::IsMember({"naive", "flash", "both", "normal"}))
                                  ->capture_default_str();
     positive("--batch,--b", p.batch, "sequences")->capture_default_str();
     positive("--heads,--h", p.heads, "query heads")->capture_default_str();
     kv_heads_option = positive("--kv-heads,--gqa-groups", p.kv_heads,
                                "key/value heads; as many as query heads unless given");
-    positive("--seq,--q-len", p.tq, "length of the queries; of the longest ones in a sweep")
+    positive("--seq,--q-len", p.tq, "length of the queries; in a sweep, the greatest one")
         ->capture_default_str();
     kv_len_option = positive("--kv-len", p.tk, "length of the keys; that of the queries unless given");
     positive("--head-size,--d", p.head_size, "size of a head")->capture_default_str();
@@ -39,22 +39,22 @@ struct BenchOptions {
     app.add_flag("--causal", p.options.causal, "mask the keys after a query's own position");
     app.add_option("--mask", mask, "random masks each pair with probability 1/2; or none")
         ->check(CLI::IsMember({"random", "none"}));
-    app.add_option("--window", window, "N or LEFT,RIGHT: keys that a query sees to its sides")
+    app.add_option("--window", window, "N or LEFT,RIGHT: keys that a query sees on either side")
         ->transform(decimal<Index>())
         ->delimiter(',')
         ->expected(1, 2)
         ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
-    app.add_flag("--backward", bench.backward, "time the backward pass, too");
+    app.add_flag("--backward", bench.backward, "time the backward pass as well");
     app.add_option("--threads", threads, "threads; 0: one for each processor")
         ->transform(decimal<int>())
         ->check(CLI::Range(0, 1024));
-    app.add_option("--seconds", bench.seconds, "time for each kernel")
+    app.add_option("--seconds", bench.seconds, "seconds to spend on each kernel")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     auto* profile_option =
         app.add_option("--profile", profile, "write a trace for chrome://tracing or Perfetto to this file");
-    auto* json_flag = app.add_flag("--json", json, "one JSON object a line for each kernel and pass");
-    auto* sweep_flag = app.add_flag("--sweep", sweep, "find the length from which flash is faster")
+    auto* json_flag = app.add_flag("--json", json, "print a JSON object on a line for each kernel and pass");
+    auto* sweep_flag = app.add_flag("--sweep", sweep, "find the length from which on flash is faster")
                            ->excludes(attention_option)
                            ->excludes(kv_len_option)
                            ->excludes(json_flag)

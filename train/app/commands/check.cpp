@@ -49,8 +49,8 @@ namespace {
 
 struct CheckOptions {
   explicit CheckOptions(CLI::App& app) {
-    CLI::Option* const flag = app.add_flag(
-        "--attention", attention_only, "hold naive, flash and differences against each other in one call");
+    CLI::Option* const flag = app.add_flag("--attention", attention_only,
+                                           "compare naive, flash and finite differences in one call");
     const auto size = [&](const std::string& names, Index& field, const std::string& help) {
       return app.add_option(names, field, help)
           ->check(CLI::Range(1, 4096))
@@ -67,7 +67,7 @@ struct CheckOptions {
         ->check(CLI::IsMember({"random", "causal", "none"}))
         ->needs(flag)
         ->capture_default_str();
-    app.add_option("--seed", attention.seed, "decides all random numbers")
+    app.add_option("--seed", attention.seed, "seed of all random numbers")
         ->needs(flag)
         ->capture_default_str();
   }

@@ -12,8 +12,8 @@ namespace {
 struct CompareOptions {
   explicit CompareOptions(CLI::App& app) : run(app) {
     variants = app.add_option("--variants", comparison.variants,
-                              "what to compare: mha, gqa or mqa, with -naive, -flash or -mine, with -ckpt or "
-                              "-ckpt-mine; those of a learner need --mine")
+                              "what to compare: mha, gqa or mqa, then perhaps -naive, -flash or -mine, then "
+                              "perhaps -ckpt or -ckpt-mine; code of a learner needs --mine")
                    ->delimiter(',')
                    ->capture_default_str();
     app.add_option("--gqa-heads", comparison.gqa_heads, "key/value heads of gqa; half of the heads if 0")
@@ -30,10 +30,10 @@ struct CompareOptions {
     app.add_flag("--quiet", comparison.quiet, "show no progress");
     app.add_flag("--profile", comparison.profile,
                  "show what each op costs in steps 2 to 4; every variant's profile.json opens in Perfetto");
-    app.add_flag("--json", comparison.json, "show progress and results as JSON, an object a line");
+    app.add_flag("--json", comparison.json, "show progress and results as JSON, one object per line");
   }
 
-  // What --variants decides cannot be given; without them, a grid has the attention that the settings say.
+  // Settings that --variants decides cannot be given; without it, a grid has the attention that the settings name.
   RunConfig resolve_base(RunOptions& options) const {
     RunConfig config = options.resolve();
     if (comparison.variants.empty()) return config;

@@ -14,9 +14,10 @@ namespace {
 
 struct EvaluateOptions {
   explicit EvaluateOptions(CLI::App& app) {
-    app.add_option("run,--run", run, "folder of a trained run, or one of its files of weights")->required();
-    text_option = app.add_option("--text", text, "a whole text, in place of the run's held-out data");
-    app.add_flag("--best", best, "the weights of the lowest validation loss, which train --best kept");
+    app.add_option("run,--run", run, "folder of a trained run, or one of its weight files")->required();
+    text_option =
+        app.add_option("--text", text, "evaluate on this whole text instead of the run's held-out data");
+    app.add_flag("--best", best, "use the weights with the lowest validation loss, kept by train --best");
     app.add_option("--threads", threads, "threads; 0: one for each processor")->check(CLI::Range(0, 1024));
     app.add_flag("--json", json, "print a JSON object");
   }

@@ -20,8 +20,8 @@ struct ReportOptions {
     app.add_option("folders,--folders", folders, "folders of runs, or of compare with its variants")
         ->required();
     app.add_option("--out", out, "page to write")->capture_default_str();
-    app.add_option("--csv", csv, "also write the results to this file, a line a run");
-    app.add_option("--json", json, "also write the results to this file, as compare.json has them");
+    app.add_option("--csv", csv, "also write the results to this CSV file, one line per run");
+    app.add_option("--json", json, "also write the results to this file, in the form of compare.json");
     app.add_option("--curves", curves, "also write the loss of every step to this CSV file");
     app.add_option("--svg", svg, "also write every chart as a picture into this folder");
     app.add_option("--tensorboard", events, "also write event files for TensorBoard into this folder");

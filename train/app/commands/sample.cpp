@@ -16,22 +16,23 @@ namespace {
 
 struct SampleOptions {
   explicit SampleOptions(CLI::App& app) {
-    app.add_option("run,--run", run, "folder of a trained run, or one of its files of weights")->required();
-    app.add_flag("--best", best, "the weights of the lowest validation loss, which train --best kept");
+    app.add_option("run,--run", run, "folder of a trained run, or one of its weight files")->required();
+    app.add_flag("--best", best, "use the weights with the lowest validation loss, kept by train --best");
     CLI::Option* prompt_option = app.add_option(
         "--prompt", prompt, "what to continue: text, or symbols of the task with spaces between them");
     app.add_option("--prompts", prompts,
-                   "a file with a prompt a line, or - for standard input; each is continued")
+                   "a file with one prompt per line, or - for standard input; each is continued")
         ->excludes(prompt_option);
-    app.add_option("--tokens", tokens, "how many to generate; 200 for text, the answer for a task")
+    app.add_option("--tokens", tokens, "tokens to generate; 200 for text, the answer for a task")
         ->transform(decimal<Index>())
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--temperature", temperature, "0 takes the likeliest token, 1 draws as the model says")
+    app.add_option("--temperature", temperature,
+                   "0 takes the likeliest token, 1 draws with the model's probabilities")
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--top-k", top_k, "draw among the k likeliest tokens; 0: among all")
+    app.add_option("--top-k", top_k, "draw from the k likeliest tokens; 0: from all")
         ->transform(decimal<Index>())
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--seed", seed, "decides what is drawn")->transform(decimal<std::uint64_t>());
+    app.add_option("--seed", seed, "seed of what is drawn")->transform(decimal<std::uint64_t>());
   }
 
   std::string run, prompt, prompts;

@@ -13,10 +13,10 @@ namespace {
 
 struct TrainOptions {
   explicit TrainOptions(CLI::App& app) : run(app) {
-    resume_option = app.add_option("--resume", resume, "go on with the run in this folder");
+    resume_option = app.add_option("--resume", resume, "continue the run in this folder");
     repeat_option =
         app.add_option("--repeat", repeat,
-                       "train again what this run's folder, or its config.json, says; only --out may "
+                       "train the run of this folder, or of this config.json, once more; only --out may "
                        "be given as well")
             ->excludes(resume_option);
     app.add_flag("--overwrite", control.overwrite,
@@ -25,12 +25,12 @@ struct TrainOptions {
     app.add_option("--stop-after", control.stop_after, "stop and save after this many steps, as Ctrl-C would")
         ->check(CLI::NonNegativeNumber);
     app.add_flag("--quiet", control.quiet, "show no progress");
-    app.add_flag("--json", control.json, "show progress and summary as JSON, an object a line");
+    app.add_flag("--json", control.json, "show progress and summary as JSON, one object per line");
     app.add_flag("--profile", control.profile,
                  "show what each op costs in steps 2 to 4; profile.json opens in Perfetto");
     app.add_flag("--tensorboard", control.tensorboard,
                  "write event files for TensorBoard into the run's folder");
-    app.add_option("--label", control.label, "stands before each line of progress");
+    app.add_option("--label", control.label, "text in front of each line of progress");
     app.add_flag("!--no-summary", control.summary, "print no summary at the end");
   }
 
