@@ -46,11 +46,13 @@ TileSizes forward_tile(const ProblemShape& shape, const MicroKernel& kernel) {
 
 // The panels of a task's keys are read and added to for every tile of queries. With 16 registers few queries at a time,
 // whose Q and dO stay in the first-level cache for all panels, and many keys, so that dQ is seldom read and written.
+// Short sequences take 64 queries, which divide them.
 TileSizes backward_tile(const ProblemShape& shape, const MicroKernel& kernel) {
   const Index size = std::max(shape.dim, shape.dim_v) > 256 ? 256 : shape.tk <= 256 ? 64 : 128;
   TileSizes best = {.queries = size, .keys = size};
   if (kernel.few_registers)
-    best = {.queries = 48, .keys = halved_for_tasks(256, 64, shape.tk, shape.batch * shape.kv_heads)};
+    best = {.queries = shape.tq <= 256 ? 64 : 48,
+            .keys = halved_for_tasks(256, 64, shape.tk, shape.batch * shape.kv_heads)};
   return chosen(best, shape, shape.tq);
 }
 
