@@ -23,14 +23,14 @@
 ///   lse_i = log (exp(sink_h) + Σ_j exp(s_ij))                   exp(sink_h) only if there are sinks
 ///   p_ij = exp(s_ij − lse_i)          out_i = Σ_j dropout(p_ij) v_j
 ///
-/// A row that may see no key, because masks hide all or because its bias is −inf for all that they leave, has
+/// A row that may see no key, because masks hide all of them or its bias is −inf for those that they leave, has
 /// out 0, lse −inf (or its sink, which is then the whole denominator) and zero gradients. NaN and Inf in the
 /// inputs show in the outputs that depend on them and nowhere else.
 ///
 /// Scores may have any finite size: a row that sees nothing but keys with a bias of the lowest number weighs
 /// them equally. A score beyond the largest number is ±inf: +inf makes its row NaN, −inf has p 0, and a row
-/// of such alone is NaN. Whether a product overflows before its last term is added depends on the order of
-/// the terms, hence on the kernel.
+/// of nothing but −inf is NaN. Whether a product overflows before its last term is added depends on the order
+/// of the terms, hence on the kernel.
 namespace tilegrad::kernels {
 
 /// How the diagonal lies when Tq ≠ Tk: query i stands at key position i + offset. bottom_right has
@@ -50,7 +50,7 @@ struct Window {
   std::optional<Index> right = {};  ///< ≥ 0
 };
 
-/// What the op checks at its door: 0 ≤ dropout < 1; scale finite, softcap > 0 and its inverse finite, if
+/// What the op checks: 0 ≤ dropout < 1; scale finite, softcap > 0 and its inverse finite, if
 /// given, in the computing type; window sides ≥ 0; causal together with window.right > 0 is a contradiction.
 struct AttentionOptions {
   bool causal = false;  ///< the same as window.right = 0
@@ -78,7 +78,7 @@ struct AttentionInputs {
   std::span<const std::int32_t> k_lengths = {};        ///< (B) keys from there on are padding; in [0, Tk]
   std::span<const std::int32_t> cu_q = {}, cu_k = {};  ///< (N + 1)
 
-  /// The same call on tensors that are stored in another type, U, which computes in the same.
+  /// The same call on tensors that are stored in another type, U, with the same computing type.
   template <class U>
   AttentionInputs<U> with(HeadsView<const U> q_, HeadsView<const U> k_, HeadsView<const U> v_) const {
     return {q_, k_, v_, bias, mask, alibi, sinks, k_lengths, cu_q, cu_k};

@@ -24,7 +24,7 @@ struct BackwardPieces {
   T *copied_q, *copied_dout, *wide_k, *wide_v, *wide_rows;
 };
 
-// A tile of queries against the task's keys: what it reads, in layouts that are good to read.
+// A tile of queries against the task's keys: what it reads, in layouts that suit the products.
 template <class T>
 struct QueryRows {
   Mat<const T> q, dout;             // (nq, D), (nq, Dv)
@@ -200,7 +200,7 @@ class BackwardTile {
     });
   }
 
-  // A query that sees nothing gives no gradient, whatever stands in the keys that a bias hides from it.
+  // A query that sees nothing gives no gradient, whatever is in the keys that a bias hides from it.
   void clear_fully_masked(T* ds, const Tile& tile) const {
     tile.for_each_row([&](Index row, Index h, Index i) {
       if (problem_.fully_masked(*tile.sequence, h, i)) std::fill_n(panel_row(ds, row), kPanel<T>, T{0});

@@ -48,7 +48,7 @@ template <class T>
 struct PowerOfTwo {
   Vec<T> n;
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  // One instruction scales by a power of two and takes care of what underflows.
+  // One instruction scales by a power of two and handles underflow.
   hn::Mask<Tag<T> > in_range;
   HWY_INLINE explicit PowerOfTwo(Vec<T> x)
       : n(hn::Round(x)), in_range(hn::Not(hn::Lt(x, hn::Set(Tag<T>(), T{-2000})))) {}

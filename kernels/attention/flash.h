@@ -10,7 +10,7 @@
 namespace tilegrad::kernels {
 
 /// A (B, T, H, D) tensor of attention that is computed in T. It is stored as T or, if T is float, as bf16:
-/// which one is asked once for a tile, never for an element, so one kernel serves both.
+/// which one is tested once per tile, never per element, so one kernel serves both.
 template <class T>
 struct StoredHeads {
   using Narrow = std::conditional_t<std::is_const_v<T>, const bf16, bf16>;
@@ -59,7 +59,7 @@ struct FlashGrads {
   Grad<ScoreView<T>> dbias;
   Grad<std::span<T>> dsinks;
 };
-/// What the forward pass left, and what arrives.
+/// What the forward pass left, and the gradients that arrive.
 template <class T>
 struct FlashOutputs {
   StoredHeads<const T> out, dout;
@@ -71,7 +71,7 @@ void flash_forward(const StoredHeads<float>& out, std::span<float> lse, const Fl
 void flash_forward(const StoredHeads<double>& out, std::span<double> lse, const FlashInputs<double>& in,
                    const AttentionProblem<double>& problem);
 
-/// The same for a problem that is_decode(): any problem would do, but would not be fast. Not for bf16: few
+/// The same for a problem that is_decode(): correct for any other, but not fast. Not for bf16: few
 /// models keep their cache in it on a CPU, and flash_forward() is right for them as well.
 void flash_decode(HeadsView<float> out, std::span<float> lse, const FlashInputs<float>& in,
                   const AttentionProblem<float>& problem);

@@ -9,7 +9,7 @@
 //                              ds_j = p_j (dp_j − Σ_k p_k dp_k + dlse).
 // The sum runs over the whole row, which no tile sees. But it is known before any tile is:
 //   Σ_k p_k dp_k = Σ_k p_k m_k ⟨do, v_k⟩ = ⟨do, Σ_k p_k m_k v_k⟩ = ⟨do, o⟩,   delta := ⟨do, o⟩ − dlse.
-// So every tile stands alone. It recomputes S and P, because that is cheaper than to keep them:
+// So every tile stands alone. It recomputes S and P, because that is cheaper than keeping them:
 //   P = exp(S − LSE),   dP = (dO Vᵀ) ⊙ M,   dS = P ⊙ (dP − delta),   dB = dS,
 //   S = f(scale Q Kᵀ) + B   gives   dQ += dS' K   and   dK += dS'ᵀ Q   with dS' = dS ⊙ f' · scale.
 // (Where the rounding of a large LSE would show, P = exp(S − m) / l instead: see row_statistics-inl.h.)

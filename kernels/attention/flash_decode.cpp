@@ -114,7 +114,7 @@ class FlashDecode {
 
   Tile tile_of(const Sequence& s, Range keys) const { return {&s, 0, s.queries(), keys, problem_.heads}; }
 
-  // Lets all queries see one split of the keys.
+  // Processes one split of the keys for all queries.
   HWY_ATTR void attend(const Sequence& s, Range keys, bool first, const State& state, const Pieces& w) const {
     std::fill_n(state.max, whole_vectors(rows_), -std::numeric_limits<T>::infinity());
     std::fill_n(state.sum, whole_vectors(rows_), T{0});

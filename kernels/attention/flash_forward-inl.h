@@ -14,7 +14,7 @@
 //
 // 2^x is cheaper than e^x: with c = scale · log₂ e, exp(scale s − scale m) = exp2(c s − c m), one
 // multiplication and addition in one instruction. Only if c m is so large that its rounding would show, m is
-// taken away from s first: see online_softmax-inl.h.
+// subtracted from s first: see online_softmax-inl.h.
 //
 // The lanes of a vector are queries. A task has a block of queries, in panels of two vectors; Sᵀ, Pᵀ and Oᵀ
 // are panels, and so is Qᵀ, transposed once. Then m, l and α are vectors and nothing sums across lanes:
@@ -27,7 +27,7 @@
 // l and O, which are merged at the end, in the order of the splits, as if the keys of one split were a single
 // block.
 //
-// Inputs that are stored in bf16 are widened to float tile by tile, in front of the products.
+// Inputs that are stored in bf16 are widened to float tile by tile, just before the products.
 #if defined(TILEGRAD_KERNELS_ATTENTION_FLASH_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TILEGRAD_KERNELS_ATTENTION_FLASH_FORWARD_INL_H_
 #undef TILEGRAD_KERNELS_ATTENTION_FLASH_FORWARD_INL_H_
@@ -104,7 +104,7 @@ class FlashForward {
   Index state_size() const { return (problem_.dim_v + 2) * kPanel<T>; }
   Index states_size() const { return schedule_.panels_per_tile() * state_size(); }
 
-  // Lets the rows of a task see one split of the keys.
+  // Processes one split of the keys for the rows of a task.
   HWY_ATTR void attend(const Task& task, Index split, T* states, const Pieces& w) const {
     for_each_panel(task, states, w, [&](const QueryPanel& p) HWY_ATTR { start(p, split == 0, w); });
     const Range all = split_of(task.sequence->keys_of(task.queries), split, schedule_.splits());

@@ -23,7 +23,7 @@ struct Pairs {
   Range queries, keys;
 };
 
-/// Whether some query does not see some key, as far as a glance can tell.
+/// Whether some query does not see some key, as far as a quick check can tell.
 template <class T>
 bool has_masked_pairs(const AttentionProblem<T>& problem, const Pairs& pairs) {
   return problem.mask || problem.bias || !pairs.sequence->fully_visible(pairs.queries, pairs.keys);

@@ -1,6 +1,6 @@
 // Naive attention on tensors that are stored in bf16: copies of them in float, the passes of
-// naive_forward.cpp and naive_backward.cpp on these, and each result rounded once. The copies are small
-// beside the probabilities.
+// naive_forward.cpp and naive_backward.cpp on these, and each result rounded once. The copies are small next
+// to the probabilities.
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/attention/attention.h"
 #include "tilegrad/kernels/parallel.h"

@@ -63,7 +63,7 @@ class NaiveRows {
     for (Index i = 0; scale == 0 && i < s.rows; ++i) row_scale<T>(s.row(i), s.cols, scale);
   }
 
-  // Hidden keys get `value`.
+  // Masked keys get `value`.
   void mask_out(T* row, Index i, const RowBlock& tile, T value) const {
     const Range seen = tile.sequence->keys_of(i);
     const Index begin = std::clamp(seen.begin, tile.keys.begin, tile.keys.end) - tile.keys.begin;

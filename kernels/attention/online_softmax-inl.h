@@ -17,7 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 
 // exp(s − m) = 2^(c x − c m): one multiplication and addition, since −c m is the same for all keys. For a
-// large m the product would be rounded by more than exp can bear, or overflow. Then m is taken away first: x
+// large m the product would be rounded by more than exp tolerates, or overflow. Then m is subtracted first: x
 // − m is exact where it matters, and nothing is left to shift by.
 template <class T>
 class Powers {
@@ -45,7 +45,7 @@ class Powers {
   bool any_large_;
 };
 
-// Before the first key. A sink is a key without value, and is seen once: where the first keys are.
+// Before the first key. A sink is a key without value, and is counted once: together with the first keys.
 template <class T>
 HWY_INLINE void start_row(T& max, T& sum, const AttentionProblem<T>& problem, T c, Index h, bool first) {
   constexpr T kNothing = -std::numeric_limits<T>::infinity();
@@ -73,7 +73,7 @@ HWY_INLINE MergeWeights<T> merge_statistics(T* max, T* sum, const T* other_max, 
   return weights;
 }
 
-// What outputs are multiplied with: 1 / l, and 0 for rows that saw nothing.
+// What outputs are multiplied by: 1 / l, and 0 for rows that saw nothing.
 template <class T>
 HWY_INLINE Vec<T> inverse_of(Vec<T> sum) {
   const Tag<T> d;

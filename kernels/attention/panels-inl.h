@@ -73,8 +73,8 @@ struct AllLanes {
 };
 
 // Rows of a panel: the first `lower` ones matter in their lower vector alone, the last `upper` ones in their
-// upper vector alone. So it is along the diagonal of a causal mask, where a row of scores begins or ends
-// within a panel, and half of the work is saved there.
+// upper vector alone. This is the case along the diagonal of a causal mask, where a row of scores begins or
+// ends within a panel, and half of the work is saved there.
 struct LaneSplit {
   Index lower, both, upper;
 

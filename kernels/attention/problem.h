@@ -14,7 +14,7 @@ namespace tilegrad::kernels {
 
 /// Scores beyond this are large. Rounding one, in units of log 2 as the kernels take powers, or an LSE of its
 /// size, is a relative error of more than 1e-5 in probabilities; at 1e9 an LSE has no room for the logarithm
-/// of a sum at all. So the kernels take the maximum away from large scores before they do anything else with
+/// of a sum at all. So the kernels subtract the maximum from large scores before they do anything else with
 /// them.
 inline constexpr double kLargeScore = 256;
 

@@ -1,4 +1,4 @@
-// Flash attention, backward: m and l of rows whose LSE does not say enough. For one SIMD target.
+// Flash attention, backward: m and l of rows whose LSE is not precise enough. For one SIMD target.
 //
 // P = exp(S − LSE) with LSE = m + log l as the forward pass kept it, rounded. That rounding is a relative
 // error of all of the row's probabilities: 4e-6 at |LSE| = 100 in f32, and at 1e9 nothing of log l is left.
@@ -28,7 +28,7 @@ class RowStatistics {
     if (std::any_of(lse.begin(), lse.end(), is_large_score<T>)) found_.resize(lse.size());
   }
 
-  // Whether there is a row whose LSE does not say enough.
+  // Whether there is a row whose LSE is not precise enough.
   bool any() const { return !found_.empty(); }
 
   // Finds m and l of such rows among some queries of a head.

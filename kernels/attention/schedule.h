@@ -164,8 +164,8 @@ class BackwardSchedule {
   Index panels_per_tile() const { return panels_; }
   const std::vector<SequenceTile>& query_tiles() const { return query_tiles_; }
   const std::vector<SequenceTile>& key_tiles() const { return key_tiles_; }
-  /// In the order in which they are handed out. Nobody waits for a later task, so nothing deadlocks: whoever
-  /// is waited for is running or has finished.
+  /// In the order in which they are handed out. No task waits for a later one, so nothing deadlocks: a task
+  /// that is waited for is running or has finished.
   const std::vector<Task>& tasks() const { return tasks_; }
 
   /// The tiles of queries that see any of these keys, as numbers in query_tiles().
