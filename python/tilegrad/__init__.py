@@ -1,7 +1,9 @@
-"""Exact attention with gradients on the CPU.
+"""Exact attention with gradients on the CPU, and transformers that train with it.
 
     import tilegrad
     out = tilegrad.attention(q, k, v, causal=True, window=(255, 0), softcap=30.0)
+    run = tilegrad.train("sort", steps=100, attention="flash")
+    logits = run.model(tokens)
 
 tilegrad.torch has the same as PyTorch functions, with autograd; tilegrad.transformers registers it as an
 attention implementation of transformers. Both are imported on their own.
@@ -9,7 +11,21 @@ attention implementation of transformers. Both are imported on their own.
 
 from tilegrad._attention import attention, attention_backward
 from tilegrad._core import Error, set_threads, threads
+from tilegrad._run import Run, load
+from tilegrad._train import Settings, train
+from tilegrad._transformer import Transformer
 
 Error.__module__ = __name__  # where people find it
 
-__all__ = ["Error", "attention", "attention_backward", "set_threads", "threads"]
+__all__ = [
+    "Error",
+    "Run",
+    "Settings",
+    "Transformer",
+    "attention",
+    "attention_backward",
+    "load",
+    "set_threads",
+    "threads",
+    "train",
+]
