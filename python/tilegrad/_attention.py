@@ -67,7 +67,8 @@ def attention(
     mask         (B or 1, Hq or 1, Tq or 1, Tk), bool: False hides the key from the query.
     sinks        (Hq), one more logit in each denominator.
     alibi_slopes (Hq).
-    dropout      probability of dropping p_ij, in [0, 1), (0); `seed` decides which, the same in forward and backward. (1)
+    dropout      probability of dropping p_ij, in [0, 1). (0)
+    seed         decides which are dropped: the same in forward and backward. (1)
     k_lengths    (B) integers: keys from there on are padding.
     cu_seqlens_q, cu_seqlens_k
                  (N + 1) integers: with B = 1, sequence n has the queries from cu_seqlens_q[n] to cu_seqlens_q[n + 1]

@@ -96,8 +96,8 @@ def train(
         run = tilegrad.train("input.txt", layers=2, positions="rope", checkpoint="block", out="runs/mine")
         run = tilegrad.train(resume="runs/mine", steps=4000)
 
-    data        the name of a task ("copy", "reverse", "sort", "add", "recall", "induction"), a text file, or bytes, which
-                are the text itself; they are kept in a file beside `out`, to resume with.
+    data        the name of a task ("copy", "reverse", "sort", "add", "recall", "induction"), a text file, or bytes:
+                the text itself, which is kept in a file beside `out`, to resume with.
     resume      a run that goes on, in place of data; few settings may differ.
     overwrite   replaces the run in `out` as soon as this one has saved.
     stop_after  stops and saves after so many steps, as Ctrl-C would.
@@ -109,8 +109,8 @@ def train(
         from_         a run whose weights it starts with    out           folder; unless given, runs/<data> or, if that
                                                                           has results, the next that is free
 
-    The interpreter is free while it trains. One run trains at a time; others wait. Ctrl-C saves the last whole step, then
-    raises KeyboardInterrupt. Raises tilegrad.Error with one line, which names settings as the program's options.
+    The interpreter is free while it trains. One run trains at a time; others wait. Ctrl-C saves the last whole step,
+    then raises KeyboardInterrupt. Raises tilegrad.Error with one line, which names settings as the program's options.
     """
     arguments = ["--log-level=warn", "train", "--quiet", "--json"]
     if (data is None) == (resume is None):

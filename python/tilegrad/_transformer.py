@@ -43,10 +43,9 @@ class Transformer:
                 "mlp" or "elementwise". The bits stay.
     init        "gpt2": N(0, .02) for all; "associative": N(0, 1) for embeddings, N(0, .07) for matrices.
     dtype       "f32" or "f64".
-    seed        decides the weights (those with which a run of train() with this seed and these settings begins) and the
-                dropout.
+    seed        decides the weights, which are those with which a run of these settings begins, and the dropout.
 
-    A model may be used by several threads, whose calls it serves one after the other. The interpreter is free meanwhile.
+    A model serves the calls of several threads one after the other. The interpreter is free meanwhile.
     Raises tilegrad.Error with one line.
     """
 
@@ -125,8 +124,8 @@ class Transformer:
     def gradients(self, tokens: Array, targets: Array, step: int = 0) -> tuple[float, dict[str, Array]]:
         """(loss, gradient of each parameter by name, in its shape), for tokens and targets (B, T).
 
-        The loss is the mean of -log softmax(logits)[target] in nats, over the targets that are not -1. Dropout masks are
-        those of a run after `step` steps.
+        The loss is the mean of -log softmax(logits)[target] in nats, over the targets that are not -1. Dropout masks
+        are those of a run after `step` steps.
         """
         return self._core.gradients(_tokens(tokens, "tokens", "(B, T)"), _tokens(targets, "targets", "(B, T)"), step)
 
@@ -151,7 +150,7 @@ class Transformer:
         return self._core.state_dict()
 
     def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
-        """Copies the arrays into the parameters. Names, shapes and dtypes must be those of state_dict(), all of them."""
+        """Copies the arrays into the parameters. All names, shapes and dtypes must be those of state_dict()."""
         import numpy as np
 
         self._core.load_state_dict([(name, np.ascontiguousarray(array)) for name, array in arrays.items()])

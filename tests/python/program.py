@@ -8,7 +8,7 @@ import pytest
 
 
 def program():
-    """The program, compiled with the same flags as the module: others contract multiplications and additions elsewhere."""
+    """The program, compiled with the flags of the module: others contract multiplications and additions elsewhere."""
     built = pathlib.Path(__file__).parents[2] / "build/release/tilegrad"
     return os.environ.get("TILEGRAD_PROGRAM") or (str(built) if built.exists() else None)
 

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -65,7 +64,8 @@ def test_the_bits_are_those_of_the_program(tmp_path, data, settings):
 
 
 @needs_program
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.9, "top_k": 3, "seed": 4, "tokens": 30}], ids=["plain", "drawn"])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.9, "top_k": 3, "seed": 4, "tokens": 30}],
+                         ids=["plain", "drawn"])
 def test_a_sample_is_that_of_the_program(options):
     run = tilegrad.train(TEXT, out="run", context=16, **TINY)
     expected = run_program("sample", "run", "--prompt=the", *options_of(options)).decode()
@@ -74,11 +74,10 @@ def test_a_sample_is_that_of_the_program(options):
 
 @needs_program
 def test_it_reads_what_the_program_wrote(tmp_path):
-    run_program("train", "--task=sort", "--out=run", "--quiet", "--best", *options_of(TINY))
-    run, best = tilegrad.load("run"), tilegrad.load(tmp_path / "run", best=True)
+    run_program("train", "--task=sort", "--out=run", "--quiet", *options_of(TINY))
+    run = tilegrad.load(tmp_path / "run")
     assert run.metrics == metrics_of(tmp_path / "run")
     assert run.model.parameter_count == sum(x.size for x in run.model.state_dict().values())
-    assert best.model.state_dict().keys() == run.model.state_dict().keys()
     printed = run_program("sample", "run", "--prompt=2 0 1").decode()
     assert printed.endswith("-> " + run.sample("2 0 1") + "\n")
 
@@ -120,6 +119,17 @@ def test_it_starts_with_the_weights_of_another_run():
     second = tilegrad.train("sort", out="second", from_=first, steps=1, lr=1e-30, min_lr=0.0)
     for name, x in second.model.state_dict().items():
         np.testing.assert_allclose(x, first.model.state_dict()[name], rtol=0, atol=1e-29, err_msg=name)
+
+
+def test_the_best_weights_are_loaded_if_they_were_kept():
+    run, other = (tilegrad.train("sort", out=f"run{seed}", seed=seed, **TINY) for seed in (1, 2))
+    with pytest.raises(tilegrad.Error, match=r"best.safetensors: is missing; train\(\.\.\., best=True\) keeps it"):
+        tilegrad.load(run, best=True).model
+    assert (tilegrad.train("sort", out="best", best=True, **TINY).folder / "best.safetensors").exists()
+    other.model.save(run.folder / "best.safetensors")
+    tokens = [[0, 1, 2]]
+    assert (tilegrad.load(run, best=True).model(tokens) == other.model(tokens)).all()
+    assert not (tilegrad.load(run).model(tokens) == other.model(tokens)).all()
 
 
 def test_the_threads_of_a_run_are_its_own():
@@ -207,15 +217,28 @@ def test_ctrl_c_saves_and_raises(where):
     assert done.stdout == "Python's own handler is back\n", done.stderr
 
 
-def test_threads_train_one_after_the_other():
+def test_threads_train_one_after_the_other(monkeypatch):
     expected = results_of(tilegrad.train("sort", out="alone", **TINY).metrics)
-    threads = [threading.Thread(target=tilegrad.train, args=["sort"], kwargs={"out": f"run{i}"} | TINY) for i in range(3)]
+    running, at_once = [], []
+    run_alone = _core.run_program
+
+    def run_program_watched(arguments):
+        running.append(None)
+        at_once.append(len(running))
+        try:
+            return run_alone(arguments)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(_core, "run_program", run_program_watched)
+    threads = [threading.Thread(target=tilegrad.train, args=["sort"], kwargs={"out": f"run{i}"} | TINY)
+               for i in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert at_once == [1, 1, 1]
     assert [results_of(tilegrad.load(f"run{i}").metrics) for i in range(3)] == [expected] * 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # --- Errors and warnings ---------------------------------------------------------------------------------------

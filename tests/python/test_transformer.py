@@ -40,6 +40,13 @@ def test_naive_and_flash_agree(settings):
     np.testing.assert_allclose(flash, naive, rtol=1e-10, atol=1e-12)
 
 
+def test_there_are_as_many_key_heads_as_heads_unless_given():
+    assert model().state_dict()["blocks.0.attention.key.weight"].shape == (8, 8)
+    grouped = model(kv_heads=1)
+    assert grouped.state_dict()["blocks.0.attention.key.weight"].shape == (4, 8)
+    assert grouped.kv_bytes_per_token == model().kv_bytes_per_token / 2 and "kv_heads=1" in repr(grouped)
+
+
 def test_a_token_sees_what_stands_before_it():
     m, x = model(), tokens()
     changed = x.copy()
