@@ -30,13 +30,13 @@ SDPA_CASES = {
 @pytest.mark.parametrize("arguments", SDPA_CASES.values(), ids=SDPA_CASES.keys())
 def test_results_and_gradients_are_those_of_pytorch(arguments):
     inputs = heads_first()
-    ours, theirs = tt.scaled_dot_product_attention(*inputs, **arguments), F.scaled_dot_product_attention(*inputs, **arguments)
+    ours, theirs = (f(*inputs, **arguments) for f in (tt.scaled_dot_product_attention, F.scaled_dot_product_attention))
     close([ours], [theirs])
     close(gradients(ours, inputs), gradients(theirs, inputs))
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 9, 11), (1, 4, 9, 11), (2, 1, 9, 11), (2, 4, 1, 11), (1, 1, 1, 11), (4, 1, 11),
-                                   (9, 11), (9, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 9, 11), (1, 4, 9, 11), (2, 1, 9, 11), (2, 4, 1, 11), (1, 1, 1, 11),
+                                   (4, 1, 11), (9, 11), (9, 1), (1, 1)], ids=str)
 def test_a_mask_that_is_broadcast_has_its_gradient(shape):
     inputs, mask = heads_first(), leaf(*shape)
     ours = tt.scaled_dot_product_attention(*inputs, attn_mask=mask)
@@ -59,7 +59,8 @@ def test_what_pytorch_lacks_follows_the_formulas():
     sinks, slopes = torch.randn(4, dtype=torch.float64), torch.tensor([0.5, 0.25, 0.125, 0.0625], dtype=torch.float64)
     out = tt.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), enable_gqa=True, window=(5, 2),
                                           softcap=1.5, sinks=sinks, alibi_slopes=slopes)
-    expected, _ = oracle.attention(q, k, v, window=(5, 2), align="top_left", softcap=1.5, sinks=sinks, alibi_slopes=slopes)
+    expected, _ = oracle.attention(q, k, v, window=(5, 2), align="top_left", softcap=1.5, sinks=sinks,
+                                   alibi_slopes=slopes)
     np.testing.assert_allclose(out.transpose(1, 2), expected, rtol=1e-11, atol=1e-12)
 
 
@@ -68,23 +69,24 @@ def test_what_pytorch_lacks_follows_the_formulas():
 
 def test_flash_attn_func_follows_the_formulas():
     q, k, v = (torch.from_numpy(x) for x in tensors())
-    out, lse, probabilities = tt.flash_attn_func(q, k, v, causal=True, window_size=(7, -1), softcap=2.0,
-                                                 softmax_scale=0.4, return_attn_probs=True)
+    options = {"causal": True, "window_size": (7, -1), "softcap": 2.0, "softmax_scale": 0.4}
+    out, lse, probabilities = tt.flash_attn_func(q, k, v, **options, return_attn_probs=True)
     expected, expected_lse = oracle.attention(q, k, v, causal=True, window=(7, 0), softcap=2.0, scale=0.4)
     np.testing.assert_allclose(out, expected, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(lse, expected_lse, rtol=1e-11, atol=1e-12)
     assert probabilities is None
-    assert torch.equal(tt.flash_attn_func(q, k, v, causal=True, window_size=(7, -1), softcap=2.0, softmax_scale=0.4), out)
+    assert torch.equal(tt.flash_attn_func(q, k, v, **options), out)
 
 
 def test_flash_attn_func_takes_slopes_for_each_batch_row():
     q, k, v = (torch.from_numpy(x) for x in tensors())
     slopes = torch.rand(2, 4, dtype=torch.float64)
-    out, lse, _ = tt.flash_attn_func(q, k, v, alibi_slopes=slopes, attn_bias=torch.ones(2, 1, 1, 45, dtype=torch.float64),
-                                     return_attn_probs=True)
+    bias = torch.ones(2, 1, 1, 45, dtype=torch.float64)
+    out, lse, _ = tt.flash_attn_func(q, k, v, alibi_slopes=slopes, attn_bias=bias, return_attn_probs=True)
     for b in range(2):
         row = slice(b, b + 1)
-        expected, expected_lse = oracle.attention(q[row], k[row], v[row], alibi_slopes=slopes[b], bias=np.ones((1, 1, 1, 45)))
+        expected, expected_lse = oracle.attention(q[row], k[row], v[row], alibi_slopes=slopes[b],
+                                                  bias=np.ones((1, 1, 1, 45)))
         np.testing.assert_allclose(out[row], expected, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(lse[row], expected_lse, rtol=1e-11, atol=1e-12)
 

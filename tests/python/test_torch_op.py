@@ -62,7 +62,8 @@ def test_it_compiles_as_one_graph(backend):
     inputs = *heads_first(dtype=torch.float32), leaf(4, dtype=torch.float32)
 
     def f(q, k, v, sinks):
-        return tt.scaled_dot_product_attention(q * 2, k, v, is_causal=True, window=(4, None), softcap=3.0, sinks=sinks) + 1
+        options = {"is_causal": True, "window": (4, None), "softcap": 3.0, "sinks": sinks}
+        return tt.scaled_dot_product_attention(q * 2, k, v, **options) + 1
 
     compiled = torch.compile(f, fullgraph=True, backend=backend)
     close([compiled(*inputs)], [f(*inputs)])
