@@ -34,7 +34,7 @@ class Run:
 
     def __init__(self, folder: Union[str, os.PathLike[str]], best: bool = False) -> None:
         try:
-            self.folder = pathlib.Path(folder)
+            self.folder = pathlib.Path(folder).absolute()  # metrics and model are read later
         except TypeError:
             raise Error(f"load: {folder!r} is not a path") from None
         self._best = best

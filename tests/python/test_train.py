@@ -114,6 +114,13 @@ def test_bytes_are_a_text_that_is_kept(tmp_path):
     assert run.decode(run.encode("the cat")) == "the cat"
 
 
+def test_a_run_is_found_from_another_folder(tmp_path, monkeypatch):
+    run = tilegrad.train("sort", out="run", **TINY)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run.model.vocabulary == 3 and len(run.metrics) == 8
+
+
 def test_it_starts_with_the_weights_of_another_run():
     first = tilegrad.train("sort", out="first", **TINY)
     second = tilegrad.train("sort", out="second", from_=first, steps=1, lr=1e-30, min_lr=0.0)
