@@ -11,13 +11,10 @@ turns is a row's time. A ratio is PyTorch's time divided by tilegrad's.
 """
 
 import argparse
-import csv
-import math
-import os
-import pathlib
 import sys
 
-from torch_attention import best_ms, text, torch  # says so if PyTorch is missing
+from comparison import (add_options, begin, best_ms, eager, end, hidden_pairs, passes, print_line, torch,
+                        with_ratios)
 
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,53 +24,19 @@ try:
 except ImportError:
     sys.exit("python_attention: tilegrad is missing; install it with: pip install .")
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEADS = {64: 8, 256: 16, 1024: 8, 4096: 2}  # by length
-COLUMNS = ("row", "pass", "mask", "tilegrad_ms", "fused_ms", "eager_ms", "fused_ratio", "eager_ratio")
+COLUMNS = ("row", "pass", "causal", "tilegrad_ms", "fused_ms", "eager_ms", "fused_ratio", "eager_ratio")
 
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--rows", choices=("all", "plain", "special"), default="all")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=3, help="of the three (default: %(default)s)")
-    parser.add_argument("--repetitions", type=int, default=10, help="in each turn (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.005, help="the minimum time of a repetition")
-    parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "build/bench/python_attention.csv")
+    add_options(parser, turns=3, repetitions=10)
     return parser.parse_args()
 
 
-# --- Eager attention ----------------------------------------------------------------------------------------
-
-
-def eager(q, k, v, *, hidden=None, softcap=None, bias=None, sinks=None):
-    """The formula in tensor operations. hidden (..., Tq, Tk) are the pairs that are not visible."""
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if bias is not None:
-        scores = scores + bias
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, -math.inf)
-    if sinks is None:
-        return scores.softmax(dim=-1) @ v
-    logits = torch.cat((scores, sinks[:, None, None].expand(*scores.shape[:-1], 1)), dim=-1)
-    return logits.softmax(dim=-1)[..., :-1] @ v
-
-
-def hidden_pairs(length, window=None, bounds=None):
-    pairs = torch.ones(length, length, dtype=torch.bool)
-    visible = pairs.tril()
-    if window is not None:
-        visible = visible & pairs.triu(-window)
-    if bounds is not None:
-        sequence = torch.bucketize(torch.arange(length), bounds[1:-1], right=True)
-        visible = visible & (sequence[:, None] == sequence[None, :])
-    return ~visible
-
-
-# --- Rows: (name, mask, inputs, tilegrad, fused or None, eager or None) -------------------------------------------
+# --- Rows: (name, causal, inputs, tilegrad, fused or None, eager or None) -------------------------------------------
 
 
 def tensors(heads, length, dim):
@@ -95,7 +58,7 @@ def plain_rows(lengths):
                 def by_hand(q, k, v, hidden=hidden):
                     return eager(q, k, v, hidden=hidden)
 
-                yield (f"t{length}_d{dim}", "causal" if causal else "full", tensors(HEADS[length], length, dim), ours,
+                yield (f"t{length}_d{dim}", causal, tensors(HEADS[length], length, dim), ours,
                        fused, by_hand)
 
 
@@ -117,25 +80,14 @@ def special_rows(length=4096, heads=2, dim=64):
     def by_hand(hidden=hidden, **options):
         return lambda q, k, v, *_: eager(q, k, v, hidden=hidden, **options)
 
-    yield "window 256", "causal", inputs, ours(window=(256, None)), None, by_hand(in_window)
-    yield "softcap", "causal", inputs, ours(softcap=30.0), None, by_hand(softcap=30.0)
-    yield "sinks", "causal", [*inputs, sinks], ours(sinks=sinks), None, by_hand(sinks=sinks)
-    yield "varlen", "causal", inputs, packed, None, by_hand(in_sequence)
-    yield "bias gradient", "causal", [*inputs, bias], ours(attn_mask=bias), None, by_hand(bias=bias)
+    yield "window 256", True, inputs, ours(window=(256, None)), None, by_hand(in_window)
+    yield "softcap", True, inputs, ours(softcap=30.0), None, by_hand(softcap=30.0)
+    yield "sinks", True, [*inputs, sinks], ours(sinks=sinks), None, by_hand(sinks=sinks)
+    yield "varlen", True, inputs, packed, None, by_hand(in_sequence)
+    yield "bias gradient", True, [*inputs, bias], ours(attn_mask=bias), None, by_hand(bias=bias)
 
 
 # --- Measurement ----------------------------------------------------------------------------------------------
-
-
-def passes(attention, inputs):
-    """The two calls that are timed."""
-    def forward():
-        with torch.no_grad():
-            attention(*inputs)
-
-    out = attention(*inputs)
-    dout = torch.randn_like(out)
-    return {"forward": forward, "backward": lambda: torch.autograd.grad(out, inputs, dout, retain_graph=True)}
 
 
 def check_agreement(row, inputs, ours, theirs):
@@ -146,7 +98,7 @@ def check_agreement(row, inputs, ours, theirs):
 
 
 def measure(options, row):
-    name, mask, inputs, *attentions = row
+    name, causal, inputs, *attentions = row
     check_agreement(name, inputs, attentions[0], attentions[1] or attentions[2])
     calls = [None if attention is None else passes(attention, inputs) for attention in attentions]
     for direction in ("forward", "backward"):
@@ -156,33 +108,13 @@ def measure(options, row):
                 if call is not None:
                     turn.append(best_ms(options, call[direction]))
         ours, fused, by_hand = (min(turn, default=None) for turn in times)
-        yield {"row": name, "pass": direction, "mask": mask, "tilegrad_ms": ours, "fused_ms": fused,
-               "eager_ms": by_hand, "fused_ratio": fused and fused / ours, "eager_ratio": by_hand and by_hand / ours}
-
-
-def print_line(line):
-    print(f"{line['row']:<14}{line['mask']:<7}{line['pass']:<9}{line['tilegrad_ms']:>12.4f}{text(line['fused_ms'], 4):>12}"
-          f"{text(line['eager_ms'], 4):>12}{text(line['fused_ratio'], 2):>9}{text(line['eager_ratio'], 2):>9}", flush=True)
-
-
-def print_summary(lines):
-    for direction in ("forward", "backward"):
-        ratios = [line["fused_ratio"] for line in lines if line["pass"] == direction and line["fused_ratio"]]
-        if ratios:
-            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-            print(f"{direction}, {len(ratios)} plain rows against fused: geometric mean {mean:.2f}, least {min(ratios):.2f}")
+        yield with_ratios({"row": name, "pass": direction, "causal": int(causal), "tilegrad_ms": ours, "fused_ms": fused,
+                           "eager_ms": by_hand})
 
 
 def main():
     options = parse_options()
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        print(f"python_attention: load average {load:.1f}: other programs take part in these figures", file=sys.stderr)
-    torch.manual_seed(1)
-    torch.set_num_threads(options.threads)
-    print(f"tilegrad.torch and PyTorch {torch.__version__}, f32, {options.threads} threads, called from Python; "
-          "times in ms, ratios = PyTorch / tilegrad")
-    print(f"{'row':<14}{'mask':<7}{'pass':<9}{'tilegrad':>12}{'fused':>12}{'eager':>12}{'fused x':>9}{'eager x':>9}")
+    begin(options, "tilegrad.torch, called from Python,")
     rows = [*(plain_rows(options.lengths) if options.rows != "special" else ()),
             *(special_rows() if options.rows != "plain" else ())]
     lines = []
@@ -191,13 +123,7 @@ def main():
             for line in measure(options, row):
                 print_line(line)
                 lines.append(line)
-    print_summary(lines)
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
-    with open(options.csv, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
-    print(f"{options.csv} has all figures.")
+    end(options, COLUMNS, lines)
 
 
 if __name__ == "__main__":

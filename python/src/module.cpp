@@ -2,8 +2,10 @@
 
 #include "attention.h"
 #include "openmp.h"
+#include "program.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/kernels/parallel.h"
+#include "transformer.h"
 
 /// tilegrad._core: what the Python package stands on. It takes NumPy arrays, outputs included; the package is what
 /// people call.
@@ -15,4 +17,6 @@ NB_MODULE(_core, module) {
   module.def("set_threads", &kernels::set_threads, nb::arg("count"));
   python::add_attention(module);
   python::add_openmp(module);
+  python::add_transformer(module);
+  python::add_program(module);
 }

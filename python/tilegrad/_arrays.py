@@ -9,10 +9,13 @@ FLOATS = ("float32", "float64", "bfloat16")
 
 def as_numpy(array, name, dtypes=FLOATS):
     """`array` as a NumPy array on the same memory, None as None. bf16, which NumPy does not have, comes as uint16."""
-    import numpy as np
-
     if array is None:
         return None
+    import numpy as np
+
+    # The usual case by itself: the names of types, which errors need, take longer than a small problem.
+    if type(array) is np.ndarray and dtypes is FLOATS and array.dtype.char in "fd" and array.dtype.isnative:
+        return array
     if _is_torch(array):
         _check_dtype(name, str(array.dtype).removeprefix("torch."), dtypes)
         return _from_torch(array, name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, TypedDict
 
 from tilegrad import _core
 from tilegrad._arrays import as_numpy, like
 from tilegrad._core import Error
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 Array = Any  # a NumPy array, or anything with DLPack on the CPU
 Window = tuple[Optional[int], Optional[int]]
@@ -16,27 +19,27 @@ Kernel = Literal["flash", "naive"]
 INT32_MAX = 2**31 - 1
 
 
+class Options(TypedDict, total=False):
+    """What attention() and attention_backward() take beside the arrays; attention() says what each means."""
+
+    causal: bool
+    window: Optional[Window]
+    align: Align
+    scale: Optional[float]
+    softcap: Optional[float]
+    bias: Optional[Array]
+    mask: Optional[Array]
+    sinks: Optional[Array]
+    alibi_slopes: Optional[Array]
+    dropout: float
+    seed: int
+    k_lengths: Optional[Array]
+    cu_seqlens_q: Optional[Array]
+    cu_seqlens_k: Optional[Array]
+
+
 def attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    *,
-    causal: bool = False,
-    window: Optional[Window] = None,
-    align: Align = "bottom_right",
-    scale: Optional[float] = None,
-    softcap: Optional[float] = None,
-    bias: Optional[Array] = None,
-    mask: Optional[Array] = None,
-    sinks: Optional[Array] = None,
-    alibi_slopes: Optional[Array] = None,
-    dropout: float = 0.0,
-    seed: int = 1,
-    k_lengths: Optional[Array] = None,
-    cu_seqlens_q: Optional[Array] = None,
-    cu_seqlens_k: Optional[Array] = None,
-    kernel: Kernel = "flash",
-    return_lse: bool = False,
+    q: Array, k: Array, v: Array, *, kernel: Kernel = "flash", return_lse: bool = False, **options: Unpack[Options]
 ) -> Any:
     """Scaled dot-product attention: out, or (out, lse) with return_lse.
 
@@ -56,14 +59,16 @@ def attention(
 
     q, k, v      float32, float64 or bfloat16 (which only stores: everything inside is float32), all alike. NumPy, or
                  anything with DLPack on the CPU, of any strides; the last axis is contiguous. They are not copied.
-    causal       hides the keys after the query's own position.
+    causal       hides the keys after the query's own position. (False)
     window       (left, right): query i sees the keys from i + offset - left to i + offset + right; None has no bound.
+    align        "bottom_right" or "top_left". ("bottom_right")
     scale        1/sqrt(D) unless given.
     bias         (B or 1, Hq or 1, Tq or 1, Tk), float32, or float64 if q is; added to the scores.
     mask         (B or 1, Hq or 1, Tq or 1, Tk), bool: False hides the key from the query.
     sinks        (Hq), one more logit in each denominator.
     alibi_slopes (Hq).
-    dropout      probability of dropping p_ij, in [0, 1); `seed` decides which, the same in forward and backward.
+    dropout      probability of dropping p_ij, in [0, 1). (0)
+    seed         decides which are dropped: the same in forward and backward. (1)
     k_lengths    (B) integers: keys from there on are padding.
     cu_seqlens_q, cu_seqlens_k
                  (N + 1) integers: with B = 1, sequence n has the queries from cu_seqlens_q[n] to cu_seqlens_q[n + 1]
@@ -76,8 +81,7 @@ def attention(
     """
     import numpy as np
 
-    call = prepare(q, k, v, causal, window, align, scale, softcap, bias, mask, sinks, alibi_slopes, dropout, seed,
-                   k_lengths, cu_seqlens_q, cu_seqlens_k)
+    call = prepare(q, k, v, **options)
     out, lse = np.empty(call.out_shape, call.dtype), np.empty(call.lse_shape, call.accumulator)
     _core.attention(kernel, call.options, out, lse, call.operands)
     return (like(q, out), like(q, lse)) if return_lse else like(q, out)
@@ -92,21 +96,8 @@ def attention_backward(
     lse: Array,
     *,
     dlse: Optional[Array] = None,
-    causal: bool = False,
-    window: Optional[Window] = None,
-    align: Align = "bottom_right",
-    scale: Optional[float] = None,
-    softcap: Optional[float] = None,
-    bias: Optional[Array] = None,
-    mask: Optional[Array] = None,
-    sinks: Optional[Array] = None,
-    alibi_slopes: Optional[Array] = None,
-    dropout: float = 0.0,
-    seed: int = 1,
-    k_lengths: Optional[Array] = None,
-    cu_seqlens_q: Optional[Array] = None,
-    cu_seqlens_k: Optional[Array] = None,
     kernel: Kernel = "flash",
+    **options: Unpack[Options],
 ) -> tuple[Array, Array, Array, dict[str, Array]]:
     """The gradients of <out, dout> + <lse, dlse>: (dq, dk, dv, extra).
 
@@ -123,8 +114,7 @@ def attention_backward(
     """
     import numpy as np
 
-    call = prepare(q, k, v, causal, window, align, scale, softcap, bias, mask, sinks, alibi_slopes, dropout, seed,
-                   k_lengths, cu_seqlens_q, cu_seqlens_k)
+    call = prepare(q, k, v, **options)
     gradients = tuple(np.empty(x.shape, x.dtype) if x is not None else None for x in call.operands[:5])
     results = {name: as_numpy(x, name) for name, x in (("dout", dout), ("dlse", dlse), ("out", out), ("lse", lse))}
     results["lse"], results["dlse"] = contiguous(results["lse"]), contiguous(results["dlse"])
@@ -165,8 +155,8 @@ class Call(NamedTuple):
         return batch + heads + queries
 
 
-def prepare(q, k, v, causal, window, align, scale, softcap, bias, mask, sinks, alibi_slopes, dropout, seed, k_lengths,
-            cu_q, cu_k):
+def prepare(q, k, v, *, causal=False, window=None, align="bottom_right", scale=None, softcap=None, bias=None, mask=None,
+            sinks=None, alibi_slopes=None, dropout=0.0, seed=1, k_lengths=None, cu_seqlens_q=None, cu_seqlens_k=None):
     left, right = _window(window)
     try:
         options = _core.AttentionOptions(causal, align, left, right, scale, softcap, dropout, seed)
@@ -180,7 +170,7 @@ def prepare(q, k, v, causal, window, align, scale, softcap, bias, mask, sinks, a
     mask = as_numpy(mask, "mask", ("bool", "uint8"))
     operands = (q, k, v, _every_query(bias, q), contiguous(as_numpy(sinks, "sinks")), _every_query(mask, q),
                 contiguous(as_numpy(alibi_slopes, "alibi")), _integers(k_lengths, "k_lengths"),
-                _integers(cu_q, "cu_q"), _integers(cu_k, "cu_k"))
+                _integers(cu_seqlens_q, "cu_q"), _integers(cu_seqlens_k, "cu_k"))
     return Call(options, operands, bias.shape[2] if bias is not None and bias.ndim == 4 else 0)
 
 

@@ -34,7 +34,7 @@ def attend(q, k, v, *, bias=None, mask=None, sinks=None, alibi=None, k_lengths=N
         if x.dtype not in _DTYPES:
             hint = "; convert it to bfloat16 or float32" if x.dtype == torch.float16 else ""
             raise Error(f"attention: {name} is {_name(x.dtype)}, not float32, float64 or bfloat16{hint}")
-        if x.device.type != "cpu":
+        if not x.is_cpu:
             raise Error(f"attention: {name} is on {x.device}, not on the CPU")
     accumulator = _accumulator(q)
     bias, sinks, alibi = (None if x is None else x.to(accumulator) for x in (bias, sinks, alibi))
@@ -104,7 +104,8 @@ def _split(arguments):
 
 def _numpy(tensor):
     """The same memory; bf16 as uint16, which is how the core has it."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
@@ -162,7 +163,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout, dlse):
         # With create_graph the registered op says that there are no second derivatives.
-        return _gradients(ctx, dout, dlse) if torch.is_grad_enabled() else _gradients(ctx, dout, dlse, _attention_backward)
+        if torch.is_grad_enabled():
+            return _gradients(ctx, dout, dlse)
+        return _gradients(ctx, dout, dlse, _attention_backward)
 
 
 def _no_second_derivatives(ctx, *_):

@@ -92,12 +92,10 @@ def flash_attn_func(
     sinks         (Hq), one more logit in each denominator.
     attn_bias     added to the scores, (B or 1, Hq or 1, Tq or 1, Tk); it may require a gradient.
     """
-    left, right = _window(window_size)
+    options = _flash_options(causal, window_size, softmax_scale, softcap, dropout_p)
 
     def call(q, k, v, bias, slopes):
-        return attend(q, k, v, bias=bias, sinks=sinks, alibi=slopes, causal=causal, left=left,
-                      right=None if causal else right, scale=softmax_scale, softcap=softcap or None,
-                      dropout=dropout_p)
+        return attend(q, k, v, bias=bias, sinks=sinks, alibi=slopes, **options)
 
     if alibi_slopes is not None and alibi_slopes.dim() == 2:
         rows = [call(q[b : b + 1], k[b : b + 1], v[b : b + 1],
@@ -137,11 +135,9 @@ def flash_attn_varlen_func(
     """
     if block_table is not None:
         raise Error("attention: a block_table is not supported; gather the keys and values first")
-    left, right = _window(window_size)
     out, lse = attend(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), sinks=sinks, alibi=alibi_slopes,
-                      cu_q=cu_seqlens_q, cu_k=cu_seqlens_k, causal=causal, left=left,
-                      right=None if causal else right, scale=softmax_scale, softcap=softcap or None,
-                      dropout=dropout_p)
+                      cu_q=cu_seqlens_q, cu_k=cu_seqlens_k,
+                      **_flash_options(causal, window_size, softmax_scale, softcap, dropout_p))
     out, lse = out.squeeze(0), lse.squeeze(0)
     return (out, lse, None) if return_attn_probs else out
 
@@ -150,6 +146,13 @@ def _window(window):
     """Bounds as the op has them, where none is None and not -1."""
     left, right = (None, None) if window is None else window
     return (None if left == -1 else left), (None if right == -1 else right)
+
+
+def _flash_options(causal, window_size, softmax_scale, softcap, dropout_p):
+    """flash-attn's options as the op has them. A causal mask hides what a window would show to the right."""
+    left, right = _window(window_size)
+    return {"causal": causal, "left": left, "right": None if causal else right, "scale": softmax_scale,
+            "softcap": softcap or None, "dropout": dropout_p}
 
 
 def _scores(mask, lead, keys):

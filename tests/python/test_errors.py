@@ -111,8 +111,7 @@ def test_backward_checks_what_forward_gave(name):
 def test_results_are_not_written_to_read_only_memory():
     from tilegrad import _attention, _core
 
-    options = (False, None, "bottom_right", None, None, None, None, None, None, 0.0, 1, None, None, None)
-    call = _attention.prepare(Q, K, V, *options)
+    call = _attention.prepare(Q, K, V)
     out, lse = np.zeros(call.out_shape), np.zeros(call.lse_shape)
     out.flags.writeable = False
     with pytest.raises(tilegrad.Error, match="^attention: out is not a writable array$"):

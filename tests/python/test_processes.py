@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import pathlib
 import struct
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 import tilegrad
 from problems import PACKED, random, some_mask, tensors
+from program import needs_program, run
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_memory_cannot_be_taken_away_while_it_is_read():
 
 
 def test_importing_needs_neither_numpy_nor_torch():
-    code = "import sys, tilegrad; print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, tilegrad; print(sorted({'numpy', 'torch', 'transformers', 'tilegrad._train'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
 
@@ -130,12 +130,6 @@ def test_the_error_calls_itself_by_its_public_name():
 
 
 # --- The program --------------------------------------------------------------------------------------------
-
-
-def program():
-    """The program, compiled with the same flags as the module: others contract multiplications and additions elsewhere."""
-    built = pathlib.Path(__file__).parents[2] / "build/release/tilegrad"
-    return os.environ.get("TILEGRAD_PROGRAM") or (str(built) if built.exists() else None)
 
 
 NAMES = {"float32": "F32", "float64": "F64", "int32": "I32", "bool": "BOOL"}
@@ -159,7 +153,7 @@ def read_safetensors(path):
             for name, entry in json.loads(content[8 : 8 + size]).items() if name != "__metadata__"}
 
 
-@pytest.mark.skipif(program() is None, reason="the program tilegrad has not been built")
+@needs_program
 @pytest.mark.parametrize("kernel", ["flash", "naive"])
 @pytest.mark.parametrize(
     "operands, options, arguments",
@@ -178,8 +172,7 @@ def test_the_bits_are_those_of_the_program(tmp_path, operands, options, argument
     operands = {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in operands.items()}
     dout, dlse = random(6, *q.shape[:3], v.shape[3], dtype=np.float32), random(7, q.shape[0], 4, 37, dtype=np.float32)
     write_safetensors(tmp_path / "in", {"q": q, "k": k, "v": v, "dout": dout, "dlse": dlse} | operands)
-    subprocess.run([program(), "attention", "--in", tmp_path / "in", "--out", tmp_path / "out", "--kernel", kernel,
-                    *arguments], check=True, capture_output=True)
+    run("attention", "--in", tmp_path / "in", "--out", tmp_path / "out", "--kernel", kernel, *arguments)
     expected = read_safetensors(tmp_path / "out")
 
     ours = {"alibi": "alibi_slopes", "cu_q": "cu_seqlens_q", "cu_k": "cu_seqlens_k"}

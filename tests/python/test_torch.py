@@ -1,7 +1,4 @@
-"""tilegrad.torch beside PyTorch: results, gradients, registration, compilation, threads."""
-
-import os
-import warnings
+"""tilegrad.torch beside PyTorch: results, gradients, types, layouts, errors."""
 
 import numpy as np
 import pytest
@@ -12,36 +9,8 @@ F = torch.nn.functional
 import oracle  # noqa: E402
 import tilegrad  # noqa: E402
 import tilegrad.torch as tt  # noqa: E402
-from problems import OPTIONS, PACKED, tensors  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Teams of OpenMP meet at barriers, which takes long for thousands of small calls on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def leaf(*shape, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(sum(shape))
-    return torch.randn(shape, dtype=dtype, generator=generator).requires_grad_()
-
-
-def heads_first(batch=2, heads=4, kv_heads=4, tq=9, tk=11, dim=8, dtype=torch.float64):
-    return leaf(batch, heads, tq, dim, dtype=dtype), leaf(batch, kv_heads, tk, dim + 0, dtype=dtype), \
-        leaf(batch, kv_heads, tk, dim, dtype=dtype)
-
-
-def gradients(out, inputs):
-    cotangent = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(3))
-    return torch.autograd.grad(out, inputs, cotangent)
-
-
-def close(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+from problems import PACKED, tensors  # noqa: E402
+from torch_problems import close, gradients, heads_first, leaf, one_thread  # noqa: E402, F401
 
 
 # --- scaled_dot_product_attention ---------------------------------------------------------------------------
@@ -61,13 +30,13 @@ SDPA_CASES = {
 @pytest.mark.parametrize("arguments", SDPA_CASES.values(), ids=SDPA_CASES.keys())
 def test_results_and_gradients_are_those_of_pytorch(arguments):
     inputs = heads_first()
-    ours, theirs = tt.scaled_dot_product_attention(*inputs, **arguments), F.scaled_dot_product_attention(*inputs, **arguments)
+    ours, theirs = (f(*inputs, **arguments) for f in (tt.scaled_dot_product_attention, F.scaled_dot_product_attention))
     close([ours], [theirs])
     close(gradients(ours, inputs), gradients(theirs, inputs))
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 9, 11), (1, 4, 9, 11), (2, 1, 9, 11), (2, 4, 1, 11), (1, 1, 1, 11), (4, 1, 11),
-                                   (9, 11), (9, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 9, 11), (1, 4, 9, 11), (2, 1, 9, 11), (2, 4, 1, 11), (1, 1, 1, 11),
+                                   (4, 1, 11), (9, 11), (9, 1), (1, 1)], ids=str)
 def test_a_mask_that_is_broadcast_has_its_gradient(shape):
     inputs, mask = heads_first(), leaf(*shape)
     ours = tt.scaled_dot_product_attention(*inputs, attn_mask=mask)
@@ -90,7 +59,8 @@ def test_what_pytorch_lacks_follows_the_formulas():
     sinks, slopes = torch.randn(4, dtype=torch.float64), torch.tensor([0.5, 0.25, 0.125, 0.0625], dtype=torch.float64)
     out = tt.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), enable_gqa=True, window=(5, 2),
                                           softcap=1.5, sinks=sinks, alibi_slopes=slopes)
-    expected, _ = oracle.attention(q, k, v, window=(5, 2), align="top_left", softcap=1.5, sinks=sinks, alibi_slopes=slopes)
+    expected, _ = oracle.attention(q, k, v, window=(5, 2), align="top_left", softcap=1.5, sinks=sinks,
+                                   alibi_slopes=slopes)
     np.testing.assert_allclose(out.transpose(1, 2), expected, rtol=1e-11, atol=1e-12)
 
 
@@ -99,23 +69,24 @@ def test_what_pytorch_lacks_follows_the_formulas():
 
 def test_flash_attn_func_follows_the_formulas():
     q, k, v = (torch.from_numpy(x) for x in tensors())
-    out, lse, probabilities = tt.flash_attn_func(q, k, v, causal=True, window_size=(7, -1), softcap=2.0,
-                                                 softmax_scale=0.4, return_attn_probs=True)
+    options = {"causal": True, "window_size": (7, -1), "softcap": 2.0, "softmax_scale": 0.4}
+    out, lse, probabilities = tt.flash_attn_func(q, k, v, **options, return_attn_probs=True)
     expected, expected_lse = oracle.attention(q, k, v, causal=True, window=(7, 0), softcap=2.0, scale=0.4)
     np.testing.assert_allclose(out, expected, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(lse, expected_lse, rtol=1e-11, atol=1e-12)
     assert probabilities is None
-    assert torch.equal(tt.flash_attn_func(q, k, v, causal=True, window_size=(7, -1), softcap=2.0, softmax_scale=0.4), out)
+    assert torch.equal(tt.flash_attn_func(q, k, v, **options), out)
 
 
 def test_flash_attn_func_takes_slopes_for_each_batch_row():
     q, k, v = (torch.from_numpy(x) for x in tensors())
     slopes = torch.rand(2, 4, dtype=torch.float64)
-    out, lse, _ = tt.flash_attn_func(q, k, v, alibi_slopes=slopes, attn_bias=torch.ones(2, 1, 1, 45, dtype=torch.float64),
-                                     return_attn_probs=True)
+    bias = torch.ones(2, 1, 1, 45, dtype=torch.float64)
+    out, lse, _ = tt.flash_attn_func(q, k, v, alibi_slopes=slopes, attn_bias=bias, return_attn_probs=True)
     for b in range(2):
         row = slice(b, b + 1)
-        expected, expected_lse = oracle.attention(q[row], k[row], v[row], alibi_slopes=slopes[b], bias=np.ones((1, 1, 1, 45)))
+        expected, expected_lse = oracle.attention(q[row], k[row], v[row], alibi_slopes=slopes[b],
+                                                  bias=np.ones((1, 1, 1, 45)))
         np.testing.assert_allclose(out[row], expected, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(lse[row], expected_lse, rtol=1e-11, atol=1e-12)
 
@@ -130,59 +101,7 @@ def test_flash_attn_varlen_func_follows_the_formulas():
     np.testing.assert_allclose(lse, expected_lse[0], rtol=1e-11, atol=1e-12)
 
 
-# --- Registration -------------------------------------------------------------------------------------------
-
-OP = {"causal": True, "align": "bottom_right", "left": 5, "right": None, "scale": None, "softcap": 2.0, "dropout": 0.0}
-
-
-def op_arguments(**given):
-    names = ("bias", "sinks", "mask", "alibi", "k_lengths", "cu_q", "cu_k", "seed")
-    q, k, v = leaf(2, 5, 4, 3), leaf(2, 6, 2, 3), leaf(2, 6, 2, 3)
-    return (q, k, v, *(given.get(name) for name in names), *(OP | {"dropout": given.get("dropout", 0.0)}).values())
-
-
-OP_CASES = {
-    "plain": {},
-    "bias, sinks": {"bias": leaf(2, 1, 5, 6), "sinks": leaf(4)},
-    "bias for all queries": {"bias": leaf(1, 4, 1, 6)},
-    "mask": {"mask": torch.tensor([True, True, False, True, True, True]).reshape(1, 1, 1, 6)},
-    "alibi": {"alibi": torch.tensor([0.5, 0.25, 0.125, 0.0625], dtype=torch.float64)},
-    "dropout": {"seed": torch.tensor(5), "dropout": 0.3},
-}
-
-
-@pytest.mark.parametrize("given", OP_CASES.values(), ids=OP_CASES.keys())
-def test_gradients_are_derivatives(given):
-    arguments = op_arguments(**given)
-    differentiable = [x for x in arguments if torch.is_tensor(x) and x.requires_grad]
-    places = [i for i, x in enumerate(arguments) if torch.is_tensor(x) and x.requires_grad]
-
-    def call(*values):
-        changed = list(arguments)
-        for place, value in zip(places, values):
-            changed[place] = value
-        return torch.ops.tilegrad.attention(*changed)
-
-    assert torch.autograd.gradcheck(call, differentiable)
-
-
-@pytest.mark.parametrize("given", [OP_CASES["bias, sinks"], OP_CASES["bias for all queries"]], ids=["all", "broadcast"])
-def test_the_op_keeps_the_rules_of_pytorch(given):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = torch.library.opcheck(torch.ops.tilegrad.attention.default, op_arguments(**given))
-    assert set(result.values()) == {"SUCCESS"}
-
-
-def test_it_compiles_as_one_graph():
-    inputs = *heads_first(dtype=torch.float32), leaf(4, dtype=torch.float32)
-
-    def f(q, k, v, sinks):
-        return tt.scaled_dot_product_attention(q * 2, k, v, is_causal=True, window=(4, None), softcap=3.0, sinks=sinks) + 1
-
-    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    close([compiled(*inputs)], [f(*inputs)])
-    close(gradients(compiled(*inputs), inputs), gradients(f(*inputs), inputs))
+# --- LSE and dropout ----------------------------------------------------------------------------------------
 
 
 def test_lse_has_a_gradient_and_needs_no_other():
@@ -274,30 +193,3 @@ def test_the_function_on_arrays_takes_tensors_but_does_not_lose_gradients():
     assert torch.equal(tilegrad.attention(*bf16), tt.flash_attn_func(*bf16))
     assert message_of(tilegrad.attention, q.detach().half(), k, v) == \
         "attention: q is float16, not float32 or float64 or bfloat16"
-
-
-# --- Threads ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [OPTIONS["causal"], OPTIONS["softcap"]], ids=["causal", "softcap"])
-def test_the_bits_are_those_of_the_function_on_arrays(options):
-    q, k, v = tensors(tq=200, tk=200, dtype=np.float32)
-    expected = tilegrad.attention(q, k, v, **options)
-    given = [torch.from_numpy(x) for x in (q, k, v)]
-    for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        assert (tt.flash_attn_func(*given, **options).numpy() == expected).all()
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_computes_as_well():
-    q, k, v = (torch.from_numpy(x) for x in tensors(tq=200, tk=200, dtype=np.float32))
-    torch.set_num_threads(2)
-    expected = tt.flash_attn_func(q, k, v)
-    child = os.fork()
-    if child == 0:
-        import signal
-
-        signal.alarm(60)
-        os._exit(0 if torch.equal(tt.flash_attn_func(q, k, v), expected) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
