@@ -57,6 +57,17 @@ TEST_CASE("control groups: version 1, under the name of one controller or of sev
   }
 }
 
+TEST_CASE("control groups: both versions at once, where version 2 is mounted below the others") {
+  const test::TemporaryFolder root;
+  put(root, "proc/self/cgroup", "2:memory:/x\n0::/y\n");
+  put(root, "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "5000\n");
+  put(root, "sys/fs/cgroup/unified/y/memory.max", "4000\n");
+  put(root, "sys/fs/cgroup/unified/y/cpu.max", "300000 100000\n");
+  const ControlGroupLimits limits = control_group_limits(root / "");
+  CHECK(limits.processors.value() == 3);
+  CHECK(limits.memory.value() == 4000);
+}
+
 TEST_CASE("control groups: inside a container, where the group's own path is not visible, the root counts") {
   const test::TemporaryFolder root;
   put(root, "proc/self/cgroup", "0::/docker/0123\n");
@@ -66,9 +77,12 @@ TEST_CASE("control groups: inside a container, where the group's own path is not
 
 TEST_CASE("control groups: files that make no sense limit nothing") {
   const test::TemporaryFolder root;
-  put(root, "proc/self/cgroup", "nonsense\n0::/\n::\n");
+  put(root, "proc/self/cgroup", "cpu\n:memory\n3:cpu:/\n0::/\n::\n");
   put(root, "sys/fs/cgroup/cpu.max", "100000 0\n");
   put(root, "sys/fs/cgroup/memory.max", "-7\n");
+  put(root, "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n");
+  put(root, "sys/fs/cgroup/cpu/cpu.cfs_period_us", "0\n");
+  put(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "5000\n");
   CHECK_FALSE(control_group_limits(root / "").processors);
   CHECK_FALSE(control_group_limits(root / "").memory);
 }
