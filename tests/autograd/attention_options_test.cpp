@@ -5,19 +5,17 @@
 #include <utility>
 
 #include "tests/autograd/attention_composition.h"
+#include "tests/tensors.h"
 #include "tilegrad/autograd/gradcheck.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
+using namespace tilegrad::test;
 
 namespace {
 
 constexpr Index kBatch = 2, kHeads = 4, kKvHeads = 2, kTq = 5, kTk = 6;
-
-Tensor random(const Shape& shape, std::uint64_t seed) {
-  return Tensor::normal(shape, Dtype::f64, RandomKey{seed});
-}
 
 // One option, or several together.
 struct Feature {
@@ -28,24 +26,15 @@ struct Feature {
   bool sinks = false;  // sinks of their own
 };
 
-Tensor some_mask() {
-  Tensor mask = Tensor::empty({1, kHeads, kTq, kTk}, Dtype::u8);
-  RandomStream random_bits(RandomKey{9});
-  for (auto& seen : mask.mut<std::uint8_t>()) seen = random_bits.uniform() < 0.6;
-  return mask;
-}
-
 std::vector<Feature> features() {
   return {{.name = "causal", .options = {.causal = true}},
           {.name = "top left", .options = {.causal = true, .align = Align::top_left}},
           {.name = "window", .options = {.window = {.left = 1, .right = 2}}},
           {.name = "softcap", .options = {.softcap = 1.5}},
           {.name = "dropout", .options = {.dropout = 0.3, .dropout_key = RandomKey{4}}},
-          {.name = "lengths", .extras = {.k_lengths = Tensor::from<std::int32_t>({kBatch}, {4, 6})}},
-          {.name = "packed",
-           .extras = {.cu_q = Tensor::from<std::int32_t>({4}, {0, 2, 2, 5}),
-                      .cu_k = Tensor::from<std::int32_t>({4}, {0, 3, 4, 6})}},
-          {.name = "mask", .extras = {.mask = some_mask()}},
+          {.name = "lengths", .extras = {.k_lengths = integers({4, 6})}},
+          {.name = "packed", .extras = {.cu_q = integers({0, 2, 2, 5}), .cu_k = integers({0, 3, 4, 6})}},
+          {.name = "mask", .extras = {.mask = random_mask({1, kHeads, kTq, kTk})}},
           {.name = "alibi", .extras = {.alibi = Tensor::from<double>({kHeads}, {0.5, 0.25, 0.125, 0.0625})}},
           {.name = "bias", .bias = true},
           {.name = "sinks", .sinks = true}};
@@ -197,8 +186,7 @@ TEST_CASE("attention: every option and every pair of options equals the composit
 }
 
 TEST_CASE("attention: packed sequences equal each sequence on its own") {
-  const Tensor cu_q = Tensor::from<std::int32_t>({4}, {0, 2, 2, 5}),
-               cu_k = Tensor::from<std::int32_t>({4}, {0, 3, 4, 8});
+  const Tensor cu_q = integers({0, 2, 2, 5}), cu_k = integers({0, 3, 4, 8});
   const Tensor q = random({1, 5, kHeads, 3}, 1), k = random({1, 8, kKvHeads, 3}, 2),
                v = random({1, 8, kKvHeads, 2}, 3);
   for (const AttentionKernel kernel : {AttentionKernel::naive, AttentionKernel::flash}) {

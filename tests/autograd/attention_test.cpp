@@ -4,11 +4,13 @@
 #include <cmath>
 
 #include "tests/autograd/attention_composition.h"
+#include "tests/tensors.h"
 #include "tilegrad/autograd/gradcheck.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
+using test::random;
 
 namespace {
 
@@ -18,10 +20,6 @@ constexpr AttentionKernel kKernels[] = {AttentionKernel::naive, AttentionKernel:
 struct Lengths {
   Index q, k;
 };
-
-Tensor random(const Shape& shape, std::uint64_t seed, Dtype dtype = Dtype::f64) {
-  return Tensor::normal(shape, dtype, RandomKey{seed});
-}
 
 struct Gradients {
   Tensor out, dq, dk, dv;

@@ -4,16 +4,14 @@
 
 #include <cmath>
 
+#include "tests/tensors.h"
 #include "tilegrad/autograd/gradcheck_cases.h"
 #include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
+using test::random;
 
 namespace {
-
-Tensor random(const Shape& shape, std::uint64_t seed) {
-  return Tensor::normal(shape, Dtype::f64, RandomKey{seed});
-}
 
 void check_equal(const Tensor& actual, std::initializer_list<double> expected) {
   REQUIRE(actual.size() == static_cast<Index>(expected.size()));

@@ -5,15 +5,15 @@
 #include <limits>
 
 #include "tests/limits.h"
+#include "tests/tensors.h"
 #include "tilegrad/autograd/checkpoint.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
+using test::scalar;
 
 namespace {
-
-Tensor scalar(double value) { return Tensor::full({}, Dtype::f64, value); }
 
 struct FailingRule {
   static constexpr std::string_view name = "failing";

@@ -5,14 +5,14 @@
 #include <memory>
 #include <vector>
 
+#include "tests/tensors.h"
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/ops.h"
 
 using namespace tilegrad;
+using test::scalar;
 
 namespace {
-
-Tensor scalar(double value) { return Tensor::full({}, Dtype::f64, value); }
 
 // An op with two outputs: the elements of a pair.
 struct SplitRule {

@@ -7,15 +7,15 @@
 #include <thread>
 
 #include "tests/message_of.h"
+#include "tests/tensors.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
 
 using namespace tilegrad;
+using test::scalar;
 using tilegrad::test::message_of;
 
 namespace {
-
-Tensor scalar(double value) { return Tensor::full({}, Dtype::f64, value); }
 
 template <class F>
 void on_another_thread(F&& f) {

@@ -197,7 +197,7 @@ TEST_CASE("attention options: ALiBi lowers each score by the distance times 2^(-
     const double distance = static_cast<double>(std::abs(i / kTime % kTime - i % kTime));
     bias.mut<double>()[i] = -kSlopes[i / (kTime * kTime)] * distance;
   }
-  const Var x = Tensor::normal({2, kTime, 16}, Dtype::f64, RandomKey{4});
+  const Var x = random({2, kTime, 16}, 4);
   const auto heads = [&](const nn::Linear& projection) { return reshape(projection(x), {2, kTime, 4, 4}); };
   const Var expected = attention(heads(layer.query), heads(layer.key), heads(layer.value),
                                  AttentionKernel::naive, {.causal = true}, {.bias = bias});
@@ -242,8 +242,8 @@ TEST_CASE("attention options: with a window, a step of decoding depends on the c
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     const nn::Attention layer({.heads = 4, .kv_heads = 2, .kernel = kernel, .window = 3}, 16, false, 0, 0.3,
                               0.3, Dtype::f64, RandomKey{3});
-    const Var past = Tensor::normal({1, 8, 16}, Dtype::f64, RandomKey{4});
-    const Var next = Tensor::normal({1, 2, 16}, Dtype::f64, RandomKey{5});
+    const Var past = random({1, 8, 16}, 4);
+    const Var next = random({1, 2, 16}, 5);
     const auto step = [&](Index spoiled) {
       nn::KvCache cache(12, 2, 4, Dtype::f64);
       layer(past, cache);

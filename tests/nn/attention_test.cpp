@@ -32,7 +32,7 @@ Tensor repeat_heads(const Tensor& t, Index heads, Index times) {
 }  // namespace
 
 TEST_CASE("attention: GQA and MQA equal MHA whose key/value heads are repeated") {
-  const Var x = Tensor::normal({2, 7, 16}, Dtype::f64, RandomKey{4});
+  const Var x = random({2, 7, 16}, 4);
   for (const Index kv_heads : {2, 1}) {
     CAPTURE(kv_heads);
     const nn::Attention grouped = make(kv_heads);
@@ -75,7 +75,7 @@ TEST_CASE("attention: no gradient is lost in a cache") {
 TEST_CASE("attention: dropout acts in training alone, and the key decides it") {
   nn::Attention layer = make(2);
   layer.dropout = 0.5;
-  const Var x = Tensor::normal({2, 7, 16}, Dtype::f64, RandomKey{4});
+  const Var x = random({2, 7, 16}, 4);
   const Tensor plain = layer(x, {}).value();
   const Tensor dropped = layer(x, {.training = true, .key = {1}}).value();
   CHECK(distance(plain, make(2)(x, {}).value()) == 0);

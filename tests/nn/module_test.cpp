@@ -83,13 +83,12 @@ TEST_CASE("module: no member is forgotten: counts agree, and every parameter get
 
 TEST_CASE("module: zero_grad gives the gradients' memory back") {
   nn::Transformer model(tiny_config(), RandomKey{1});
-  const Index before =
-      memory::usage().live_by_category[static_cast<std::size_t>(memory::Category::gradients)];
+  const Index before = live(memory::Category::gradients);
   {
     Tape tape;
     tape.backward(mean(model(random_tokens(2, 8, 11), {.training = true})));
   }
-  CHECK(memory::usage().live_by_category[static_cast<std::size_t>(memory::Category::gradients)] > before);
+  CHECK(live(memory::Category::gradients) > before);
   nn::zero_grad(nn::parameters(model));
-  CHECK(memory::usage().live_by_category[static_cast<std::size_t>(memory::Category::gradients)] == before);
+  CHECK(live(memory::Category::gradients) == before);
 }

@@ -15,7 +15,7 @@ struct Lists {
 
   explicit Lists(std::uint64_t seed) {
     for (std::uint64_t i = 0; i < 2; ++i) {
-      scales.emplace_back(Tensor::normal({3}, Dtype::f32, RandomKey{seed + i}));
+      scales.emplace_back(random({3}, seed + i, Dtype::f32));
       layers.emplace_back(3, 3, true, 1.0, Dtype::f32, RandomKey{seed + 2 + i});
     }
   }

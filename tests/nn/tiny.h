@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/message_of.h"
+#include "tests/tensors.h"
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/nn/transformer.h"
 
@@ -32,17 +33,6 @@ inline Tensor random_tokens(Index batch, Index time, Index vocabulary, std::uint
   std::vector<std::int32_t> ids(batch * time);
   for (auto& id : ids) id = static_cast<std::int32_t>(stream.below(static_cast<std::uint64_t>(vocabulary)));
   return Tensor::from<std::int32_t>({batch, time}, ids);
-}
-
-/// Largest |a − b|; infinite if the shapes differ or a NaN is among them.
-inline double distance(const Tensor& a, const Tensor& b) {
-  if (!(a.shape() == b.shape())) return std::numeric_limits<double>::infinity();
-  double worst = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    const double d = std::abs(a.at(i) - b.at(i));
-    if (!(d <= worst)) worst = std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
-  }
-  return worst;
 }
 
 struct Run {

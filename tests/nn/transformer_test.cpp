@@ -18,10 +18,6 @@ nn::TransformerConfig with_kv_heads(Index kv_heads,
   return config;
 }
 
-Index live(memory::Category category) {
-  return memory::usage().live_by_category[static_cast<std::size_t>(category)];
-}
-
 }  // namespace
 
 TEST_CASE("transformer: naive and flash attention give the same logits and gradients") {

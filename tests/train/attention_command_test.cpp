@@ -80,7 +80,7 @@ TEST_CASE("attention: gradients are written if there is a dout, and only of what
   Tensors operands = plain_operands(Dtype::f32);
   const Attention attention(operands);
   CHECK(names(attention.result()) == "dk dq dv lse out ");
-  operands["sinks"] = random({kHeads}, Dtype::f32, 7);
+  operands["sinks"] = random({kHeads}, 7, Dtype::f32);
   attention.save(operands);
   CHECK(names(attention.result()) == "dk dq dsinks dv lse out ");
   operands.erase("dout");

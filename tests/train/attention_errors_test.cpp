@@ -60,18 +60,17 @@ TEST_CASE("attention: operands and options that contradict each other are an err
   attention.check_error("dropout is 1, not in [0, 1)", {"--dropout", "1"});
   attention.check_error("softcap is -2, must be positive", {"--softcap", "-2"});
 
-  check_operand_error("k_lengths", Tensor::from<std::int32_t>({kBatch}, {3, 8}),
-                      "a key length is 8, not in [0, 7]");
-  check_operand_error("cu_q", Tensor::from<std::int32_t>({2}, {0, 5}), "cu_k is missing");
+  check_operand_error("k_lengths", integers({3, 8}), "a key length is 8, not in [0, 7]");
+  check_operand_error("cu_q", integers({0, 5}), "cu_k is missing");
   operands.erase("dout");
-  operands["dlse"] = random({kBatch, kHeads, kTq}, Dtype::f32, 5);
+  operands["dlse"] = random({kBatch, kHeads, kTq}, 5, Dtype::f32);
   Attention(operands).check_error("in.safetensors: dlse is given without dout");
 
   Tensors packed = packed_operands();
-  packed["k_lengths"] = Tensor::from<std::int32_t>({1}, {9});
+  packed["k_lengths"] = integers({9});
   Attention(packed).check_error("k_lengths would contradict them");
   packed.erase("k_lengths");
-  packed["cu_k"] = Tensor::from<std::int32_t>({4}, {0, 6, 4, 9});
+  packed["cu_k"] = integers({0, 6, 4, 9});
   Attention(packed).check_error("cu_k falls from 6 to 4");
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/tensors.h"
 #include "tests/train/run_program.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
@@ -14,47 +15,39 @@
 
 namespace tilegrad::train {
 
+using test::integers;
+using test::random;
+
 using Tensors = std::map<std::string, Tensor>;
 
 inline constexpr Index kBatch = 2, kTq = 5, kTk = 7, kHeads = 4, kKvHeads = 2, kDim = 8;
 
-inline Tensor random(const Shape& shape, Dtype dtype, std::uint64_t seed) {
-  return Tensor::normal(shape, dtype, RandomKey{seed});
-}
-
 inline Tensors plain_operands(Dtype dtype) {
-  return {{"q", random({kBatch, kTq, kHeads, kDim}, dtype, 1)},
-          {"k", random({kBatch, kTk, kKvHeads, kDim}, dtype, 2)},
-          {"v", random({kBatch, kTk, kKvHeads, kDim}, dtype, 3)},
-          {"dout", random({kBatch, kTq, kHeads, kDim}, dtype, 4)}};
-}
-
-inline Tensor some_mask(const Shape& shape) {
-  Tensor mask = Tensor::empty(shape, Dtype::u8);
-  RandomStream stream(RandomKey{9});
-  for (auto& seen : mask.mut<std::uint8_t>()) seen = stream.uniform() < 0.6;
-  return mask;
+  return {{"q", random({kBatch, kTq, kHeads, kDim}, 1, dtype)},
+          {"k", random({kBatch, kTk, kKvHeads, kDim}, 2, dtype)},
+          {"v", random({kBatch, kTk, kKvHeads, kDim}, 3, dtype)},
+          {"dout", random({kBatch, kTq, kHeads, kDim}, 4, dtype)}};
 }
 
 inline Tensors all_operands(Dtype dtype) {
   Tensors operands = plain_operands(dtype);
-  operands["dlse"] = random({kBatch, kHeads, kTq}, dtype, 5);
-  operands["bias"] = random({1, kHeads, kTq, kTk}, dtype, 6);
-  operands["mask"] = some_mask({kBatch, 1, kTq, kTk});
-  operands["sinks"] = random({kHeads}, dtype, 7);
+  operands["dlse"] = random({kBatch, kHeads, kTq}, 5, dtype);
+  operands["bias"] = random({1, kHeads, kTq, kTk}, 6, dtype);
+  operands["mask"] = test::random_mask({kBatch, 1, kTq, kTk});
+  operands["sinks"] = random({kHeads}, 7, dtype);
   operands["alibi"] = Tensor::full({kHeads}, dtype, 0.25);
-  operands["k_lengths"] = Tensor::from<std::int32_t>({kBatch}, {4, kTk});
+  operands["k_lengths"] = integers({4, kTk});
   return operands;
 }
 
 /// Three sequences, one after the other.
 inline Tensors packed_operands() {
-  Tensors operands = {{"q", random({1, 6, kHeads, kDim}, Dtype::f64, 1)},
-                      {"k", random({1, 9, kKvHeads, kDim}, Dtype::f64, 2)},
-                      {"v", random({1, 9, kKvHeads, kDim}, Dtype::f64, 3)},
-                      {"dout", random({1, 6, kHeads, kDim}, Dtype::f64, 4)}};
-  operands["cu_q"] = Tensor::from<std::int32_t>({4}, {0, 1, 3, 6});
-  operands["cu_k"] = Tensor::from<std::int32_t>({4}, {0, 4, 6, 9});
+  Tensors operands = {{"q", random({1, 6, kHeads, kDim}, 1)},
+                      {"k", random({1, 9, kKvHeads, kDim}, 2)},
+                      {"v", random({1, 9, kKvHeads, kDim}, 3)},
+                      {"dout", random({1, 6, kHeads, kDim}, 4)}};
+  operands["cu_q"] = integers({0, 1, 3, 6});
+  operands["cu_k"] = integers({0, 4, 6, 9});
   return operands;
 }
 

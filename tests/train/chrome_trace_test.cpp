@@ -4,12 +4,15 @@
 
 #include <algorithm>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/profile_helpers.h"
+#include "tilegrad/base/file.h"
 #include "tilegrad/train/measure/memory_timeline.h"
 
 using namespace tilegrad;
 using namespace tilegrad::train;
 using nlohmann::json;
+using test::TemporaryFolder;
 
 TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {
   const TemporaryFolder folder;

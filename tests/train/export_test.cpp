@@ -11,11 +11,6 @@ using namespace tilegrad::train;
 
 namespace {
 
-void check_success(const Output& output) {
-  CAPTURE(output.err);
-  REQUIRE(output.code == kSuccess);
-}
-
 std::ptrdiff_t lines_in(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
 
 // How often a word stands in a text.

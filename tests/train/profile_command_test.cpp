@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "tests/train/profile_helpers.h"
+#include "tests/train/run_program.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/train/app/compare_runs.h"

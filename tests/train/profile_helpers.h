@@ -1,21 +1,20 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "tests/train/run_program.h"
+#include "tests/tensors.h"
+#include "tests/train/tiny_runs.h"
 #include "tilegrad/train/measure/profile.h"
-#include "tilegrad/train/measure/profiler.h"
-#include "tilegrad/train/run/trainer.h"
 
 namespace tilegrad::train {
 
-inline Var random_leaf(const Shape& shape, std::uint64_t seed) {
-  return Var::leaf(Tensor::normal(shape, Dtype::f32, RandomKey{seed}));
-}
+using test::random_leaf;
 
 inline const OpCost& cost_of(const Profile& profile, std::string_view op) {
   const auto found =
@@ -37,19 +36,6 @@ inline Index calls_in(const Profile& profile, Phase phase) {
 
 inline Index saved_in(const Profile& profile, Phase phase) {
   return sum_over_ops(profile, [&](const OpCost& cost) { return cost.in(phase).saved_bytes; });
-}
-
-inline RunConfig with_checkpoint(const std::string& checkpoint) {
-  RunConfig config = tiny_config();
-  config.checkpoint = parse_checkpoint_policy(checkpoint);
-  return config;
-}
-
-inline Profile profile_of_step(const RunConfig& config) {
-  Trainer trainer(config);
-  Profiler profiler;
-  trainer.step(&profiler);
-  return profiler.profile("step");
 }
 
 /// The numbers that do not depend on the clock.

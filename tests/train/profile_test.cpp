@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tests/train/profile_helpers.h"
+#include "tests/train/run_program.h"
 #include "tilegrad/autograd/checkpoint.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/saved.h"

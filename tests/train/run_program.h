@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "tests/temporary_folder.h"
+#include "tests/train/tiny_runs.h"
 #include "tilegrad/base/file.h"
 #include "tilegrad/train/app/program.h"
-#include "tilegrad/train/run/presets.h"
 
 namespace tilegrad::train {
 
@@ -38,6 +38,12 @@ inline std::filesystem::path program_file() {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "tilegrad";
 }
 
+/// The program did what it was asked for; otherwise the test ends.
+inline void check_success(const Output& output) {
+  CAPTURE(output.err);
+  REQUIRE(output.code == kSuccess);
+}
+
 /// The program ended with this code and said one line, which contains `line`.
 inline void check_error(const Output& output, int code, const std::string& line) {
   CAPTURE(output.err);
@@ -53,17 +59,7 @@ inline void check_error(const std::vector<std::string>& arguments, int code, con
   check_error(run_program(arguments), code, line);
 }
 
-/// Settings of a model that trains in no time.
-inline RunConfig tiny_config() {
-  RunConfig config = task_preset(data::TaskKind::sort);
-  config.model.layers = 2;
-  config.model.width = 12;
-  config.batch = 4;
-  config.out = "unused";
-  return config;
-}
-
-/// Arguments that train such a model, with dropout so that random numbers matter.
+/// Arguments that train a tiny model, with dropout so that random numbers matter.
 inline std::vector<std::string> tiny_training(const std::string& out, std::vector<std::string> more = {}) {
   std::vector<std::string> arguments = {
       "train", "--task",  "sort", "--layers",  "2",   "--heads",      "2", "--width", "16", "--batch",

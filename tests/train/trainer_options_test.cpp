@@ -16,11 +16,6 @@ namespace {
 
 using Options = std::vector<std::string>;
 
-void check_success(const Output& output) {
-  CAPTURE(output.err);
-  REQUIRE(output.code == kSuccess);
-}
-
 std::vector<EvaluationLine> evaluations(const std::string& run) {
   return read_metrics(run + "/metrics.jsonl").evaluations;
 }

@@ -10,11 +10,6 @@ using namespace tilegrad::train;
 
 namespace {
 
-void check_success(const Output& output) {
-  CAPTURE(output.err);
-  REQUIRE(output.code == kSuccess);
-}
-
 // The loss of every step, as it stands in the file.
 std::vector<double> losses(const std::string& folder) {
   std::vector<double> out;

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "tests/message_of.h"
+#include "tests/tensors.h"
+#include "tilegrad/autograd/var.h"
+
+/// What every optimiser promises, checked in one place.
+namespace tilegrad::test {
+
+/// Three steps of a matrix of 15 numbers, with learning rate 0.1, are those of a formula: formula(i, t, w, g) is
+/// number i after step t (1, 2, 3), of w before it and of the gradient g.
+template <class Optimizer, class Formula>
+void check_steps(const typename Optimizer::Config& config, Formula&& formula) {
+  Parameter w(random({3, 5}, 1));
+  Optimizer optimizer({{"w", &w}}, config);
+  std::vector<double> expected;
+  for (Index i = 0; i < 15; ++i) expected.push_back(w.value().at(i));
+  for (int t = 1; t <= 3; ++t) {
+    w.grad() = random({3, 5}, static_cast<std::uint64_t>(t) + 1);
+    optimizer.step(0.1);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto at = static_cast<Index>(i);
+      expected[i] = formula(i, t, expected[i], w.grad().at(at));
+      CHECK(w.value().at(at) == doctest::Approx(expected[i]).epsilon(1e-13));
+    }
+  }
+}
+
+/// A gradient with a NaN or an Inf is an error, and no parameter moves; nor does what check_state(optimizer) looks at.
+template <class Optimizer, class CheckState>
+void check_refuses_gradients(const std::string& name, CheckState&& check_state) {
+  for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+    Parameter good(Tensor::full({2}, Dtype::f64, 1)), w(Tensor::full({2}, Dtype::f64, 1));
+    Optimizer optimizer({{"good", &good}, {"w", &w}}, {});
+    good.grad() = Tensor::full({2}, Dtype::f64, 1);
+    w.grad() = Tensor::from<double>({2}, {0, bad});
+    CHECK(message_of([&] { optimizer.step(0.1); }) == name + ": the norm of the gradient is " +
+                                                          (std::isnan(bad) ? "nan" : "inf") +
+                                                          ", the parameters stay as they were");
+    CHECK(good.value().at(0) == 1);
+    CHECK(w.value().at(0) == 1);
+    check_state(optimizer);
+  }
+}
+
+template <class Optimizer>
+void check_refuses_gradients(const std::string& name) {
+  check_refuses_gradients<Optimizer>(name, [](Optimizer&) {});
+}
+
+}  // namespace tilegrad::test
