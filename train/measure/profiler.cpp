@@ -105,7 +105,10 @@ MemoryTimeline Profiler::memory(Index number) const {
 
 Profiler::Call::Call(Profiler& profiler, Index number)
     : profiler_(profiler), listening_(*this), observing_([this](const memory::Usage& usage) { see(usage); }) {
-  for (SavedByOp& saved : profiler_.saved_) saved.bytes = 0;
+  {
+    const std::lock_guard lock(profiler_.memory_);
+    for (SavedByOp& saved : profiler_.saved_) saved.bytes = 0;
+  }
   begin({});
   open_.back().number = number;
   see(memory::usage());
@@ -121,9 +124,10 @@ void Profiler::Call::update() {
   begin(kUpdate);
 }
 
-// Inside the allocator's lock. Threads of the kernels come here too, but only while the owner waits for them;
-// their scratch memory belongs to the phase that the owner is in.
+// Inside the allocator's lock. Other threads come here too; what they allocate, as the kernels' threads their scratch
+// memory, belongs to the phase that the owner is in.
 void Profiler::Call::see(const memory::Usage& usage) {
+  const std::lock_guard lock(profiler_.memory_);
   if (std::this_thread::get_id() == owner_) phase_ = current_phase();
   profiler_.add(phase_, usage);
 }
@@ -148,6 +152,7 @@ void Profiler::Call::end() {
   open_.pop_back();
   span.end_us = now;
   span.saved_bytes = Saved::total_bytes() - span.saved_bytes;
+  const std::lock_guard lock(profiler_.memory_);
   span.live_bytes = profiler_.live_.back().live_bytes;
   if (span.phase == Phase::backward) profiler_.saved_by(span.op).bytes += span.saved_bytes;
   if (!open_.empty()) open_.back().parts_us += span.end_us - span.begin_us;
@@ -155,6 +160,7 @@ void Profiler::Call::end() {
 }
 
 void Profiler::Call::recorded(std::string_view op, Index saved_bytes) {
+  const std::lock_guard lock(profiler_.memory_);
   SavedByOp& saved = profiler_.saved_by(op);
   saved.bytes += saved_bytes;
   saved.saved_bytes[static_cast<std::size_t>(current_phase())] += saved_bytes;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <mutex>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -61,6 +62,7 @@ class Profiler {
 
   Clock::time_point start_ = Clock::now();
   std::vector<Span> spans_;  // in the order in which they ended
+  std::mutex memory_;        // guards what follows: other threads allocate as well
   std::vector<SavedByOp> saved_;
   MemoryTimeline live_;  // ms since start_
   Index peak_bytes_ = 0;
