@@ -226,6 +226,20 @@ def test_look(tilegrad, folder):
         check(row[3].startswith(lens["guesses"][2][t][0]["token"] + " "), f"the lens at {t}: {row}")
 
 
+def test_flash_lab(tilegrad, folder):
+    """lab flash draws the roofline, the walk over tiles, and times by sizes of tiles."""
+    out = folder / "lab"
+    run(tilegrad, "lab", "flash", "--seq", "96", "--d", "8", "--heads", "1", "--causal", "--repeats", "1", "--tile-sweep",
+        "--out", out)
+    page = open_page(out / "report.html", folder)
+    check_drawn(page, {"Roofline": 5})
+    for name in ("The walk over tiles, forward", "The walk over tiles, backward"):
+        check_grid(name, page.grids[name][0], 3)
+    for name in ("Time by the size of a tile, forward", "Time by the size of a tile, forward and backward"):
+        check_grid(name, page.grids[name][0], 4)
+        check(len(page.tables[name]) == 4, f"{name}: the table has {len(page.tables[name])} rows")
+
+
 def main():
     tilegrad = pathlib.Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as name:
@@ -233,6 +247,7 @@ def main():
         compared = test_comparison(tilegrad, folder)
         test_hostile_names_and_damage(tilegrad, folder, compared)
         test_look(tilegrad, folder)
+        test_flash_lab(tilegrad, folder)
     print("report_page_test: passed")
 
 
