@@ -175,4 +175,17 @@ Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
 /// x (..., n, ...) -> i32 (..., ...). An Error if x is on a gradient path.
 Tensor argmax(const Var& x, int axis = -1);
 
+/// What a query weighs the keys with.
+struct AttentionProbabilities {
+  Tensor p;    ///< (B, Hq, Tq, Tk); rows sum to 1, less what a sink takes; 0 where a key is masked
+  Tensor lse;  ///< (B, Hq, Tq); the sink of head h takes exp(sink_h − lse) of a row
+};
+
+/// The probabilities of attention before dropout, by the naive kernel: those that flash never forms as well.
+/// To look at; an Error if q or k is on a gradient path.
+/// q (B, Tq, Hq, D), k (B, Tk, Hkv, D), Hkv divides Hq.
+AttentionProbabilities attention_probabilities(const Var& q, const Var& k,
+                                               const AttentionOptions& options = {},
+                                               const AttentionExtras& extras = {});
+
 }  // namespace tilegrad

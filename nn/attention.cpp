@@ -93,16 +93,23 @@ Attention::Attention(const AttentionConfig& c, Index width, bool bias, double dr
   }
 }
 
+AttentionOptions Attention::options_of(const ForwardOptions& forward) const {
+  return {.causal = true,
+          .window = {.left = config.window},
+          .softcap = config.softcap,
+          .dropout = forward.training ? dropout : 0,
+          .dropout_key = forward.key};
+}
+
+AttentionExtras Attention::extras_of(Dtype dtype) const {
+  AttentionExtras extras = {.sinks = sinks};
+  if (config.positions == PositionEncoding::alibi) extras.alibi = alibi_slopes(config.heads, dtype);
+  return extras;
+}
+
 Var Attention::attend(const Var& q, const Var& k, const Var& v, const ForwardOptions& forward) const {
   if (config.custom) return output(join_heads(config.custom(q, k, v)));
-  const AttentionOptions options = {.causal = true,
-                                    .window = {.left = config.window},
-                                    .softcap = config.softcap,
-                                    .dropout = forward.training ? dropout : 0,
-                                    .dropout_key = forward.key};
-  AttentionExtras extras = {.sinks = sinks};
-  if (config.positions == PositionEncoding::alibi) extras.alibi = alibi_slopes(config.heads, q.dtype());
-  return output(join_heads(attention(q, k, v, config.kernel, options, extras)));
+  return output(join_heads(attention(q, k, v, config.kernel, options_of(forward), extras_of(q.dtype()))));
 }
 
 Attention::Projections Attention::project(const Var& x, Index first_position) const {
@@ -119,6 +126,11 @@ Attention::Projections Attention::project(const Var& x, Index first_position) co
 Var Attention::operator()(const Var& x, const ForwardOptions& forward) const {
   const auto [q, k, v] = project(x, 0);
   return attend(q, k, v, forward);
+}
+
+AttentionProbabilities Attention::probabilities(const Var& x) const {
+  const Projections projections = project(x, 0);
+  return attention_probabilities(projections.q, projections.k, options_of({}), extras_of(x.dtype()));
 }
 
 Var Attention::operator()(const Var& x, KvCache& cache) const {

@@ -76,6 +76,9 @@ struct Attention {
   /// The next T positions of one sequence, x (1, T, C): appends their keys and values to the cache and
   /// attends to all of it. Throws if the cache is full, or if a gradient would have to pass through it.
   Var operator()(const Var& x, KvCache& cache) const;
+  /// How each query weighs the tokens up to its own, whatever kernel the layer uses: x (B, T, C) -> p (B, Hq, T, T).
+  /// An Error while a tape records.
+  AttentionProbabilities probabilities(const Var& x) const;
   void visit(auto&& f) {
     f("query", query);
     f("key", key);
@@ -90,8 +93,10 @@ struct Attention {
   };
   // x (B, T, C), at positions from `first_position` on -> q (B, T, Hq, D), k and v (B, T, Hkv, D)
   Projections project(const Var& x, Index first_position) const;
-  // The one place where the settings become what the op takes, in training and with a cache. The last query
-  // sees the last key. q (B, Tq, Hq, D), k and v (B, Tk, Hkv, D) -> (B, Tq, C)
+  // Where the settings become what the op takes, in training, with a cache, and for probabilities.
+  AttentionOptions options_of(const ForwardOptions& forward) const;
+  AttentionExtras extras_of(Dtype dtype) const;
+  // The last query sees the last key. q (B, Tq, Hq, D), k and v (B, Tk, Hkv, D) -> (B, Tq, C)
   Var attend(const Var& q, const Var& k, const Var& v, const ForwardOptions& forward) const;
 };
 

@@ -163,15 +163,30 @@ struct FlashAttentionRule {
   }
 };
 
+Inputs inputs_of(const Var& q, const Var& k, const Var& v, const AttentionExtras& e) {
+  return {q, k, v, e.bias, e.sinks, e.mask, e.alibi, e.k_lengths, e.cu_q, e.cu_k};
+}
+
 using Outputs = std::array<Tensor, 2>;  // out, lse
 
-std::array<Var, 2> naive(const Inputs& inputs, const AttentionOptions& options, Outputs y) {
-  const Operands o = values(inputs);
+Outputs empty_outputs(const Var& q, const Var& v) {
+  return {Tensor::empty(q.shape().with(3, v.dim(3)), q.dtype()),
+          Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, compute_dtype(q.dtype()))};
+}
+
+// (B, Hq, Tq, Tk), before dropout.
+Tensor naive_probabilities(const Operands& o, const AttentionOptions& options, Outputs& y) {
   Tensor p = Tensor::empty({o[kQ].dim(0), o[kQ].dim(2), o[kQ].dim(1), o[kK].dim(1)}, y[1].dtype());
   with_attention_type(o[kQ].dtype(), [&]<class T>() {
     using Accum = Compute<T>;
     kernels::naive_attention<T>(y[0].mut_heads<T>(), y[1].mut<Accum>(), p.mut<Accum>(), view<T>(o), options);
   });
+  return p;
+}
+
+std::array<Var, 2> naive(const Inputs& inputs, const AttentionOptions& options, Outputs y) {
+  const Operands o = values(inputs);
+  const Tensor p = naive_probabilities(o, options, y);
   return record<2>(y, inputs, [&] {
     return NaiveAttentionRule{.operands = save(inputs),
                               .p = Saved(p),
@@ -198,10 +213,9 @@ AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, Att
                                    const AttentionOptions& options, const AttentionExtras& e) {
   const bool is_naive = kernel == AttentionKernel::naive;
   const OpScope op(is_naive ? NaiveAttentionRule::name : FlashAttentionRule::name);
-  const Inputs inputs = {q, k, v, e.bias, e.sinks, e.mask, e.alibi, e.k_lengths, e.cu_q, e.cu_k};
+  const Inputs inputs = inputs_of(q, k, v, e);
   check_inputs(inputs, options, kernel);
-  const Outputs y = {Tensor::empty(q.shape().with(3, v.dim(3)), q.dtype()),
-                     Tensor::empty({q.dim(0), q.dim(2), q.dim(1)}, compute_dtype(q.dtype()))};
+  const Outputs y = empty_outputs(q, v);
   const auto [out, lse] = is_naive ? naive(inputs, options, y) : flash(inputs, options, y);
   return {out, lse};
 }
@@ -209,6 +223,20 @@ AttentionResult attention_with_lse(const Var& q, const Var& k, const Var& v, Att
 Var attention(const Var& q, const Var& k, const Var& v, AttentionKernel kernel,
               const AttentionOptions& options, const AttentionExtras& extras) {
   return attention_with_lse(q, k, v, kernel, options, extras).out;
+}
+
+// The kernel multiplies P by something as well; k has the shape for it.
+AttentionProbabilities attention_probabilities(const Var& q, const Var& k, const AttentionOptions& options,
+                                               const AttentionExtras& extras) {
+  static constexpr std::string_view name = "attention probabilities";
+  const OpScope op(name);
+  check_no_gradient_path(name, q);
+  check_no_gradient_path(name, k);
+  const Inputs inputs = inputs_of(q, k, k, extras);
+  check_inputs(inputs, options, AttentionKernel::naive);
+  Outputs y = empty_outputs(q, k);
+  const Tensor p = naive_probabilities(values(inputs), options, y);
+  return {.p = p, .lse = y[1]};
 }
 
 }  // namespace tilegrad

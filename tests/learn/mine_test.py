@@ -119,6 +119,27 @@ class Mine(unittest.TestCase):
         rows = [line.split() for line in result.stdout.splitlines() if line.strip().startswith("48")]
         self.assertEqual([row[1] for row in rows], ["naive", "naive", "flash", "flash", "mine", "mine"])
 
+    def test_a_sweep_measures_it_until_it_is_too_slow_and_then_goes_on_without_it(self):
+        self.solve("flash_forward", "flash_backward", "grouped_heads", "checkpoint")
+        out = self.scratch / "sweep"
+        result = tilegrad("lab", "flash", "--seq", "48", "--d", "8", "--heads", "1", "--repeats", "1", "--causal", "--sweep",
+                          "--memory-limit", "1MiB", "--mine", self.course, "--out", out)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        lengths = {}
+        for row in json.loads((out / "flash.json").read_text())["rows"]:
+            lengths.setdefault(row["kernel"], []).append(row["seq"])
+        self.assertEqual(lengths["mine"][:6], [48, 48, 64, 64, 96, 96])
+        self.assertEqual(lengths["mine"], lengths["flash"][: len(lengths["mine"])])
+        self.assertIn("naive needs more than 1.0 MiB", result.stdout)
+
+        # Fifteen million operations in plain loops take longer than two milliseconds on any processor.
+        out = self.scratch / "short"
+        short = tilegrad("lab", "flash", "--seq", "48", "--d", "64", "--heads", "8", "--repeats", "1", "--causal", "--sweep",
+                         "--time-limit", "0.002", "--mine", self.course, "--out", out)
+        self.assertIn("mine takes more than 0.002 s at T = 64 and is left out from there on", short.stdout)
+        rows = json.loads((out / "flash.json").read_text())["rows"]
+        self.assertEqual({row["seq"] for row in rows if row["kernel"] == "mine"}, {48, 64})
+
 
 if __name__ == "__main__":
     PROGRAM = sys.argv.pop(1)

@@ -39,5 +39,26 @@ function inspect(canvas) {
   canvas.dataset.drawn = full.filter((i) => isDrawn(drawn, pixels, i)).length;
 }
 
-document.querySelectorAll("canvas").forEach(inspect);
+// Leaves on the canvas of a grid how many colours it has, and whether an arrow key moves its cursor.
+function inspectGrid(canvas) {
+  const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  canvas.dataset.colors = new Set(pixels).size;
+  const readout = canvas.closest(".card").querySelector(".readout");
+  if (readout === null || canvas.tabIndex !== 0) return;
+  canvas.dataset.moved = ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"].some((key) => {
+    const before = readout.textContent;
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key }));
+    return readout.textContent !== before;
+  });
+}
+
+// Chooses every head in turn, and leaves on its button what is then said of it.
+function inspectThumbnail(button) {
+  button.click();
+  button.dataset.chosen = button.closest(".card").querySelector(".readout").textContent;
+}
+
+document.querySelectorAll(".thumbnail").forEach(inspectThumbnail);
+document.querySelectorAll(".grid canvas, .thumbnail canvas").forEach(inspectGrid);
+document.querySelectorAll(".canvas canvas").forEach(inspect);
 document.documentElement.dataset.ready = "";

@@ -36,6 +36,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.root, self.canvases, self.tables, self.texts, self.links = {}, {}, {}, [], []
+        self.grids, self.heads = {}, []  # canvases of cells by the title above them; what is said of each head
         self.title, self.tag, self.row = None, None, None
         self.feed(text)
 
@@ -45,8 +46,12 @@ class Page(html.parser.HTMLParser):
         self.links += [attributes[name] for name in ("src", "href") if name in attributes]
         if tag == "html":
             self.root = attributes
-        elif tag == "canvas":
+        elif tag == "canvas" and "data-series" in attributes:
             self.canvases[self.title] = attributes
+        elif tag == "canvas" and "data-colors" in attributes:
+            self.grids.setdefault(self.title, []).append(attributes)
+        elif tag == "button":
+            self.heads.append(attributes["data-chosen"])
         elif tag == "table":
             self.tables[self.title] = []
         elif tag == "tr":
@@ -184,12 +189,65 @@ def test_hostile_names_and_damage(tilegrad, folder, compared):
         "Peak of tracked memory": 5, "Live memory through one training step": 2, "Time of a step": 1, "Speed": 1})
 
 
+def check_grid(what, grid, colors):
+    check(int(grid["data-colors"]) >= colors, f"{what}: has {grid['data-colors']} colours")
+    check(grid.get("data-moved") == "true", f"{what}: the arrow keys do not move its cursor")
+
+
+def test_look(tilegrad, folder):
+    """look draws a map for each head, lets one choose, and shows the numbers and the lens as tables."""
+    trained = folder / "looked-at"
+    run(tilegrad, "train", "--task", "recall", *TINY, "--kv-heads", "2", "--window", "9", "--sinks", "--out", trained,
+        "--quiet")
+    out = folder / "look.html"
+    done = run(tilegrad, "look", trained, "--example", "2", "--out", out)
+    check("has the highest induction score" in done.stdout, f"no finding on the terminal: {done.stdout}")
+    page = open_page(out, folder)
+    report = json.loads(out.read_text().split('id="report">')[1].split("</script>")[0])
+    view, lens = report["attention"], report["lens"]
+    tokens = view["tokens"]
+    *thumbnails, grid = page.grids["Attention"]
+    check(len(thumbnails) == 8 and all(int(t["data-colors"]) > 3 for t in thumbnails), f"thumbnails: {thumbnails}")
+    check_grid("the map", grid, 5)
+    check(len(page.heads) == 8 and all(said.startswith("query ") and "the sink takes" in said for said in page.heads),
+          f"of the heads is said {page.heads}")
+    check(sum("share K/V head" in text for text in page.texts) == 4, "the heads that share K/V are not framed")
+    head, *rows = page.tables["Attention"]
+    check(head[1] == "sink" and len(rows) == len(tokens), f"the table of the map: {head}")
+    last = view["layers"][1][3]["p"]  # the head that was chosen last
+    for query, row in enumerate(rows):
+        first = max(0, query - 9)
+        for key, cell in enumerate(row[2:]):
+            wanted = last[query][key - first] if first <= key <= query else None
+            check(cell == "masked" if wanted is None else float(cell) == wanted / 1e4, f"cell {query}, {key}: {cell}")
+    head, *rows = page.tables["Logit lens"]
+    check(head[1:] == ["embedding", "layer 1", "layer 2", "next"] and len(rows) == len(tokens), f"the lens: {head}")
+    for t, row in enumerate(rows):
+        check(row[3].startswith(lens["guesses"][2][t][0]["token"] + " "), f"the lens at {t}: {row}")
+
+
+def test_flash_lab(tilegrad, folder):
+    """lab flash draws the roofline, the walk over tiles, and times by sizes of tiles."""
+    out = folder / "lab"
+    run(tilegrad, "lab", "flash", "--seq", "96", "--d", "8", "--heads", "1", "--causal", "--repeats", "1", "--tile-sweep",
+        "--out", out)
+    page = open_page(out / "report.html", folder)
+    check_drawn(page, {"Roofline": 5})
+    for name in ("The walk over tiles, forward", "The walk over tiles, backward"):
+        check_grid(name, page.grids[name][0], 3)
+    for name in ("Time by the size of a tile, forward", "Time by the size of a tile, forward and backward"):
+        check_grid(name, page.grids[name][0], 4)
+        check(len(page.tables[name]) == 4, f"{name}: the table has {len(page.tables[name])} rows")
+
+
 def main():
     tilegrad = pathlib.Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         compared = test_comparison(tilegrad, folder)
         test_hostile_names_and_damage(tilegrad, folder, compared)
+        test_look(tilegrad, folder)
+        test_flash_lab(tilegrad, folder)
     print("report_page_test: passed")
 
 

@@ -18,6 +18,7 @@ Command add_train_command(CLI::App& program);
 Command add_compare_command(CLI::App& program);
 Command add_sample_command(CLI::App& program);
 Command add_evaluate_command(CLI::App& program);
+Command add_look_command(CLI::App& program);
 Command add_check_command(CLI::App& program);
 Command add_attention_command(CLI::App& program);
 Command add_bench_command(CLI::App& program);

@@ -136,9 +136,10 @@ int run_program(int argc, const char* const* argv, const Console& console) {
   program.add_option("--log-level", log_level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   const std::vector<Command> commands = {
-      add_train_command(program), add_compare_command(program), add_report_command(program),
-      add_lab_command(program),   add_sample_command(program),  add_evaluate_command(program),
-      add_check_command(program), add_bench_command(program),   add_attention_command(program),
+      add_train_command(program),     add_compare_command(program), add_report_command(program),
+      add_lab_command(program),       add_sample_command(program),  add_evaluate_command(program),
+      add_look_command(program),      add_check_command(program),   add_bench_command(program),
+      add_attention_command(program),
   };
   try {
     program.parse(argc, argv);

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 
+#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/flash_measure.h"
+#include "tilegrad/train/labs/flash_pictures.h"
+#include "tilegrad/train/labs/flash_tiles.h"
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/labs/speed_finding.h"
 #include "tilegrad/train/measure/statistics.h"
@@ -14,6 +17,7 @@ namespace tilegrad::train {
 
 namespace {
 
+constexpr std::string_view kMine = "mine";
 constexpr std::array kKernels = {AttentionKernel::naive, AttentionKernel::flash};
 
 struct Machine {
@@ -33,7 +37,8 @@ struct Row {
   Index peak = 0, peak_rss = 0;      // bytes
   double moved = 0, operations = 0;  // by the formulas of attention_cost.h
 
-  std::string_view name() const { return mine ? "mine" : name_of(kernel); }
+  std::string_view name() const { return mine ? kMine : name_of(kernel); }
+  std::string_view pass() const { return backward ? "forward + backward" : "forward"; }
   double gflops() const { return operations / time.ms / 1e6; }
   double gbytes_per_s() const { return moved / time.ms / 1e6; }
 };
@@ -46,12 +51,25 @@ FlashTask task_of(const FlashLab& lab, AttentionKernel kernel, Index seq) {
           .causal = lab.causal,
           .dtype = lab.dtype,
           .kernel = kernel,
-          .seed = lab.seed};
+          .seed = lab.seed,
+          .tile_q = lab.tile_q,
+          .tile_k = lab.tile_k};
+}
+
+// What is measured at a length: both kernels and, if there is one, a learner's code.
+std::vector<FlashTask> tasks_of(const FlashLab& lab, Index seq, bool with_mine) {
+  std::vector<FlashTask> tasks;
+  for (const AttentionKernel kernel : kKernels) tasks.push_back(task_of(lab, kernel, seq));
+  if (with_mine) {
+    tasks.push_back(tasks.back());
+    tasks.back().mine = lab.mine;
+  }
+  return tasks;
 }
 
 Task attention_task(const FlashLab& lab, const FlashTask& task) {
   return {.measurement = "attention",
-          .variant = fmt::format("{}-{}", task.mine.empty() ? name_of(task.kernel) : "mine", task.seq),
+          .variant = fmt::format("{}-{}", task.mine.empty() ? name_of(task.kernel) : kMine, task.seq),
           .arguments = task,
           .repeats = lab.repeats};
 }
@@ -90,7 +108,7 @@ std::vector<Column<Row>> columns_of(const Machine& machine) {
   const double peak = machine.gflops, bandwidth = machine.gbytes_per_s;
   return {{"T", "seq", &Row::seq},
           {"kernel", "kernel", [](const Row& r) { return r.name(); }},
-          {"pass", "pass", [](const Row& r) { return r.backward ? "forward + backward" : "forward"; }},
+          {"pass", "pass", [](const Row& r) { return r.pass(); }},
           {"ms", "ms", [](const Row& r) { return r.time.ms; }, number("{:.2f}")},
           {"spread, ms", "spread_ms", [](const Row& r) { return r.time.spread_ms; }, number("{:.2f}")},
           {"peak tracked", "peak_bytes", &Row::peak, bytes},
@@ -126,35 +144,37 @@ Index next_length(Index seq) { return (seq & (seq - 1)) == 0 ? seq / 2 * 3 : seq
 
 struct Sweep {
   std::vector<Row> rows = {};
-  std::string end = {};  // why it ended
+  std::string end = {};          // why it ended
+  std::string end_of_mine = {};  // and from where on a learner's code is missing
 };
 
-// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays.
+// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays. A learner's code, which is
+// slower, is left out from there on, and ends nothing.
 void add_length(const FlashLab& lab, const FlashTask& task, const AttentionCosts& costs, Index l2,
                 Sweep& sweep) {
   std::string end;
+  const std::string_view name = task.mine.empty() ? name_of(task.kernel) : kMine;
   if (!costs.fits) {
-    end = fmt::format("{} needs more than {} at T = {}", name_of(task.kernel), format_bytes(lab.memory_limit),
-                      task.seq);
+    end = fmt::format("{} needs more than {} at T = {}", name, format_bytes(lab.memory_limit), task.seq);
   } else {
     for (const Row& row : rows_of(task, costs, l2)) sweep.rows.push_back(row);
     if (sweep.rows.back().time.ms > 1e3 * lab.time_limit) {
-      end = fmt::format("{} takes more than {} s at T = {}", name_of(task.kernel), lab.time_limit, task.seq);
+      end = fmt::format("{} takes more than {} s at T = {}", name, lab.time_limit, task.seq);
     }
   }
-  if (sweep.end.empty()) sweep.end = end;
+  std::string& reason = task.mine.empty() ? sweep.end : sweep.end_of_mine;
+  if (reason.empty()) reason = end;
 }
 
 Sweep sweep_lengths(const FlashLab& lab, const LabOptions& options, Index l2, const Console& console) {
   constexpr Index kShortest = 64;
   Sweep sweep;
   for (Index seq = kShortest; sweep.end.empty(); seq = next_length(seq)) {
-    std::vector<FlashTask> arguments;
+    std::vector<FlashTask> arguments = tasks_of(lab, seq, !lab.mine.empty() && sweep.end_of_mine.empty());
     std::vector<Task> tasks;
-    for (const AttentionKernel kernel : kKernels) {
-      arguments.push_back(task_of(lab, kernel, seq));
-      arguments.back().memory_limit = lab.memory_limit;
-      tasks.push_back(attention_task(lab, arguments.back()));
+    for (FlashTask& task : arguments) {
+      task.memory_limit = lab.memory_limit;
+      tasks.push_back(attention_task(lab, task));
     }
     const auto results = measure_interleaved(options, tasks, console);
     for (std::size_t i = 0; i < results.size(); ++i) {
@@ -204,12 +224,13 @@ Chart chart_over_lengths(const std::string& title, const std::string& axis, cons
                  .note = "forward and backward",
                  .x = {.title = "T, tokens", .logarithmic = true, .switchable = true},
                  .y = {.title = axis, .logarithmic = true, .switchable = true}};
-  for (const AttentionKernel kernel : kKernels) {
-    Series series = {.name = std::string(name_of(kernel))};
+  for (const std::string_view name :
+       {name_of(AttentionKernel::naive), name_of(AttentionKernel::flash), kMine}) {
+    Series series = {.name = std::string(name)};
     for (const Row& r : rows) {
-      if (r.kernel == kernel && r.backward) series.points.emplace_back(static_cast<double>(r.seq), value(r));
+      if (r.name() == name && r.backward) series.points.emplace_back(static_cast<double>(r.seq), value(r));
     }
-    chart.series.push_back(std::move(series));
+    if (!series.points.empty()) chart.series.push_back(std::move(series));
   }
   return chart;
 }
@@ -220,6 +241,23 @@ std::vector<Chart> charts_of(const std::vector<Row>& rows) {
                              [](const Row& r) { return mebibytes(r.peak); })};
 }
 
+Chart roofline_of(const Machine& machine, const std::vector<Row>& rows) {
+  std::vector<RooflinePoint> points;
+  for (const Row& r : rows) {
+    points.push_back({fmt::format("{}, {}", r.name(), r.pass()), r.operations / r.moved, r.gflops()});
+  }
+  return roofline(machine.gflops, machine.gbytes_per_s, points);
+}
+
+// Adds the maps and the finding of --tile-sweep.
+void sweep_tiles(const FlashLab& lab, const LabOptions& options, const Console& console, LabResult& result) {
+  const auto times =
+      measure_tiles(task_of(lab, AttentionKernel::flash, lab.seq), lab.repeats, options, console);
+  result.details["tiles"] = tiles_json(times);
+  result.report.finding += "; " + tile_finding(times);
+  for (Grid& map : tile_maps(times)) result.report.grids.push_back(std::move(map));
+}
+
 std::string describe(const Machine& machine, Dtype dtype) {
   return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
                      machine.gflops, to_string(compute_dtype(dtype)), machine.gbytes_per_s,
@@ -227,9 +265,17 @@ std::string describe(const Machine& machine, Dtype dtype) {
 }
 
 OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
-  return {{"seq", lab.seq},         {"head_size", lab.head_size}, {"heads", lab.heads},
-          {"batch", lab.batch},     {"causal", lab.causal},       {"dtype", to_string(lab.dtype)},
-          {"repeats", lab.repeats}, {"seed", lab.seed},           {"machine", describe(machine, lab.dtype)},
+  return {{"seq", lab.seq},
+          {"head_size", lab.head_size},
+          {"heads", lab.heads},
+          {"batch", lab.batch},
+          {"causal", lab.causal},
+          {"dtype", to_string(lab.dtype)},
+          {"tile_q", lab.tile_q},
+          {"tile_k", lab.tile_k},
+          {"repeats", lab.repeats},
+          {"seed", lab.seed},
+          {"machine", describe(machine, lab.dtype)},
           {"l2_bytes", machine.l2}};
 }
 
@@ -247,14 +293,9 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
   announce(console, fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}",
                                 options.rounds, lab.repeats,
                                 lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
-  const FlashTask naive = task_of(lab, AttentionKernel::naive, lab.seq),
-                  flash = task_of(lab, AttentionKernel::flash, lab.seq);
-  std::vector<FlashTask> measured = {naive, flash};
-  if (!lab.mine.empty()) {
-    mine_attention(lab.mine);  // complains before anything is measured
-    measured.push_back(flash);
-    measured.back().mine = lab.mine;
-  }
+  if (!lab.mine.empty()) mine_attention(lab.mine);  // complains before anything is measured
+  const std::vector<FlashTask> measured = tasks_of(lab, lab.seq, !lab.mine.empty());
+  const FlashTask& flash = measured[1];
   std::vector<Task> tasks = {{.measurement = "machine", .arguments = flash}};
   for (const FlashTask& task : measured) tasks.push_back(attention_task(lab, task));
   const auto results = measure_interleaved(options, tasks, console);
@@ -279,11 +320,16 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
                    .tables = {table_of(describe(machine, lab.dtype), columns, rows),
                               table_of("Differences, and errors against naive attention in f64",
                                        accuracy_columns(), accuracy.tensors)}};
+  result.report.charts = {roofline_of(machine, rows)};
+  result.report.grids = walk_pictures(flash, kernels::threads());
+  if (lab.tile_sweep) sweep_tiles(lab, options, console, result);
   if (lab.sweep) {
     const Sweep sweep = sweep_lengths(lab, options, machine.l2, console);
     result.report.finding += finding_of_lengths(sweep.rows) + "; " + sweep.end;
     result.report.tables.push_back(table_of("Over lengths", columns, sweep.rows));
-    result.report.charts = charts_of(sweep.rows);
+    if (!sweep.end_of_mine.empty())
+      result.report.finding += "; " + sweep.end_of_mine + " and is left out from there on";
+    for (Chart& chart : charts_of(sweep.rows)) result.report.charts.push_back(std::move(chart));
     rows.insert(rows.end(), sweep.rows.begin(), sweep.rows.end());
   }
   result.rows = json_of(columns, rows);

@@ -18,7 +18,9 @@ struct FlashLab {
   Index memory_limit = Index{1} << 30;  ///< of the sweep: bytes
   Index repeats = 5;
   std::uint64_t seed = 1;
-  std::string mine = {};  ///< folder of a course whose attention is measured too, at length `seq`; "": none
+  std::string mine = {};         ///< folder of a course whose attention is measured too; "": none
+  Index tile_q = 0, tile_k = 0;  ///< rows of queries and keys in a tile of flash; 0: it chooses
+  bool tile_sweep = false;       ///< also many sizes of tiles, at length `seq`
 };
 
 /// f32, f64 or bf16; an Error for any other name. Only this lab stores in bf16.

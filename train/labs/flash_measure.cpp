@@ -43,7 +43,7 @@ AttentionProblem FlashTask::problem() const {
           .tk = seq,
           .head_size = head_size,
           .dtype = dtype,
-          .options = {.causal = causal}};
+          .options = {.causal = causal, .tiles = {.queries = tile_q, .keys = tile_k}}};
 }
 
 AttentionCosts measure_attention(const FlashTask& task, const CallTimer& timer) {

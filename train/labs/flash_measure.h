@@ -19,6 +19,7 @@ struct FlashTask {
   std::uint64_t seed = 1;
   std::string mine =
       {};  ///< folder of a course whose attention is measured instead of the kernel's; "": none
+  Index tile_q = 0, tile_k = 0;  ///< rows of a tile of flash; 0: it chooses
 
   AttentionProblem problem() const;
 };
@@ -50,7 +51,7 @@ struct MachineSpeeds {
 MachineSpeeds measure_machine(const FlashTask& task);
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FlashTask, batch, heads, seq, head_size, causal, dtype, kernel,
-                                   memory_limit, seed, mine)
+                                   memory_limit, seed, mine, tile_q, tile_k)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AttentionCosts, fits, forward_peak, step_peak, peak_rss,
                                                 forward_ms, step_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TensorErrors, tensor, max_abs_difference, max_rel_difference, naive_error,

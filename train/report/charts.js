@@ -15,7 +15,10 @@ function smoothed(points, weight) {
 const inside = (ranges, x) => ranges.some(([from, to]) => from <= x && x < to);
 
 // Points of curves that coincide become rings.
-const pointRadius = (chart, i) => 2 + 0.6 * Math.min(5, chart.series.length - 1 - i);
+const pointRadius = (chart, i) => {
+  const lonely = chart.series[i].points.length === 1 ? 3 : 0;  // no line leads to it
+  return 2 + lonely + 0.6 * Math.min(5, chart.series.length - 1 - i);
+};
 
 function lineDataset(chart, state, series, i) {
   const points = state.smoothing > 0 ? smoothed(series.points, state.smoothing) : series.points;

@@ -82,6 +82,18 @@ constexpr Meaning kMeanings[] = {
     {"segments", "what is recomputed: each segment of blocks keeps its input and is run again in backward"},
     {"ops recomputed", "operations that run a second time in a step"},
     {"same bits", "whether loss and gradients are those of recomputing nothing, bit for bit"},
+    // Where heads look.
+    {"head", "counted from 1"},
+    {"K/V head", "the head of keys and values that the head reads; GQA and MQA share it"},
+    {"induction score",
+     "mean p(t, s + 1), where s <= t - 2 is the last position with the same token as t: what followed this "
+     "token "
+     "the last time"},
+    {"at the answers", "the same, at the positions alone where the task asks for a token"},
+    {"previous token", "mean p(t, t - 1)"},
+    {"itself", "mean p(t, t)"},
+    {"first token", "mean p(t, 0)"},
+    {"sink", "mean share of a row that the sink takes, which belongs to no token"},
     // Profiles.
     {"calls", "how often the op ran in a step: forward, backward and recomputed together"},
     {"total, ms", "its time with the ops that ran inside it"},

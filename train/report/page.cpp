@@ -51,16 +51,37 @@ ordered_json to_json(const Chart& chart) {
           {"bands", std::move(bands)}};
 }
 
+ordered_json to_json(const Grid& grid) {
+  auto cells = ordered_json::array();
+  for (const Grid::Cell& cell : grid.cells) {
+    cells.push_back(
+        {{"value", cell.value}, {"kind", cell.kind}, {"text", cell.text}, {"detail", cell.detail}});
+  }
+  return {{"title", grid.title},         {"note", grid.note},
+          {"row_title", grid.row_title}, {"column_title", grid.column_title},
+          {"rows", grid.rows},           {"columns", grid.columns},
+          {"kinds", grid.kinds},         {"cells", std::move(cells)}};
+}
+
+template <class View>
+ordered_json or_null(const std::optional<View>& view) {
+  return view ? to_json(*view) : ordered_json();
+}
+
 ordered_json to_json(const Report& report) {
-  auto tables = ordered_json::array(), charts = ordered_json::array();
+  auto tables = ordered_json::array(), charts = ordered_json::array(), grids = ordered_json::array();
   for (const Table& t : report.tables) {
     tables.push_back({{"title", t.title}, {"columns", t.columns}, {"rows", t.rows}, {"folded", t.folded}});
   }
   for (const Chart& chart : report.charts) charts.push_back(to_json(chart));
+  for (const Grid& grid : report.grids) grids.push_back(to_json(grid));
   ordered_json facts = ordered_json::array();
   for (const auto& [name, value] : report.facts) facts.push_back({name, value});
-  return {{"title", report.title},     {"finding", report.finding},   {"warnings", report.warnings},
-          {"facts", std::move(facts)}, {"tables", std::move(tables)}, {"charts", std::move(charts)}};
+  return {{"title", report.title},       {"finding", report.finding},
+          {"warnings", report.warnings}, {"facts", std::move(facts)},
+          {"tables", std::move(tables)}, {"charts", std::move(charts)},
+          {"grids", std::move(grids)},   {"attention", or_null(report.attention)},
+          {"lens", or_null(report.lens)}};
 }
 
 // Text that may stand in HTML, and JSON that may stand in a script: without `<` nothing can end the element.
@@ -98,8 +119,10 @@ void write_report(const std::filesystem::path& file, const Report& report) {
                                       {"{{page.css}}", std::string(kPageCss)},
                                       {"{{report}}", script_json(to_json(report))},
                                       {"{{chart.js}}", std::string(kChartJs)},
-                                      {"{{look.js}}", std::string(kLookJs)},
+                                      {"{{elements.js}}", std::string(kElementsJs)},
                                       {"{{charts.js}}", std::string(kChartsJs)},
+                                      {"{{grids.js}}", std::string(kGridsJs)},
+                                      {"{{attention.js}}", std::string(kAttentionJs)},
                                       {"{{page.js}}", std::string(kPageJs)}}));
 }
 

@@ -2,10 +2,13 @@
 
 #include <array>
 #include <filesystem>
+#include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "tilegrad/train/report/attention_view.h"
 #include "tilegrad/train/report/table.h"
 
 namespace tilegrad::train {
@@ -43,6 +46,22 @@ struct Chart {
   std::vector<Band> bands = {};
 };
 
+/// A table of coloured cells: a heat map, whose colours are values, or a picture of blocks, whose colours are kinds.
+struct Grid {
+  struct Cell {
+    double value = std::numeric_limits<double>::quiet_NaN();  ///< heat maps; NaN: none
+    std::size_t kind = 0;                                     ///< other grids: a place in `kinds`
+    std::string text = {};                                    ///< stands in the cell, if there is room
+    std::string detail = {};                                  ///< what the page says of the chosen cell
+  };
+  std::string title = {};
+  std::string note = {};
+  std::string row_title = {}, column_title = {};
+  std::vector<std::string> rows = {}, columns = {};
+  std::vector<std::string> kinds = {};  ///< their names; none: a heat map
+  std::vector<Cell> cells = {};         ///< row by row
+};
+
 /// The page of one experiment.
 struct Report {
   std::string title = {};
@@ -51,6 +70,9 @@ struct Report {
   std::vector<std::pair<std::string, std::string>> facts = {};
   std::vector<Table> tables = {};
   std::vector<Chart> charts = {};
+  std::vector<Grid> grids = {};
+  std::optional<AttentionView> attention = {};
+  std::optional<LensView> lens = {};
   std::vector<std::string> warnings = {};  ///< what is missing or damaged, one line each
 };
 

@@ -93,9 +93,12 @@ function addPage() {
   element("h1", { parent: page, text: report.title });
   if (report.finding !== "") element("p", { parent: page, class: "finding", text: report.finding });
   for (const text of report.warnings) element("p", { parent: page, class: "warning", text });
+  if (report.attention !== null) addAttention(page, report.attention);
+  if (report.lens !== null) addLens(page, report.lens);
   for (const table of report.tables.filter((t) => !t.folded)) addTitledTable(page, table);
   const charts = element("section", { parent: page, class: "charts" });
   for (const chart of report.charts) addChart(charts, chart);
+  for (const grid of report.grids) addGridCard(charts, grid);
   addFacts(page);
   for (const table of report.tables.filter((t) => t.folded)) addTitledTable(page, table);
 }
@@ -103,6 +106,7 @@ function addPage() {
 function redraw() {
   setDefaults();
   views.forEach(draw);
+  redrawGrids();
 }
 
 // report.html#tables unfolds every table.

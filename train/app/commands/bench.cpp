@@ -8,6 +8,7 @@
 #include "tilegrad/train/app/choice.h"
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/decimal.h"
+#include "tilegrad/train/app/tile_options.h"
 #include "tilegrad/train/labs/bench_report.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
@@ -44,6 +45,7 @@ struct BenchOptions {
         ->delimiter(',')
         ->expected(1, 2)
         ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+    add_tile_sizes(app, p.options.tiles.queries, p.options.tiles.keys);
     app.add_flag("--backward", bench.backward, "time the backward pass as well");
     app.add_option("--threads", threads, "threads; 0: one for each processor")
         ->transform(decimal<int>())

@@ -9,6 +9,7 @@
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/run_options.h"
+#include "tilegrad/train/app/tile_options.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/flash_lab.h"
 #include "tilegrad/train/labs/heads_lab.h"
@@ -77,6 +78,10 @@ Command add_flash_lab(CLI::App& labs) {
       ->capture_default_str();
   app->add_option("--mine", options->lab.mine,
                   "folder of a course (./dev learn): also the attention written there");
+  CLI::Option* const tile_sweep =
+      app->add_flag("--tile-sweep", options->lab.tile_sweep, "also tiles of many sizes, drawn as a heat map");
+  for (CLI::Option* size : add_tile_sizes(*app, options->lab.tile_q, options->lab.tile_k))
+    tile_sweep->excludes(size);
   app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
   app->add_option("--time-limit", options->lab.time_limit,
                   "seconds a forward and backward of the sweep may take")

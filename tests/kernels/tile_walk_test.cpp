@@ -1,0 +1,80 @@
+#include "tilegrad/kernels/attention/tile_walk.h"
+
+#include <doctest/doctest.h>
+
+#include <map>
+
+using namespace tilegrad;
+using namespace tilegrad::kernels;
+
+namespace {
+
+bool sees(const AttentionOptions& options, Index i, Index j) {
+  if (options.causal && j > i) return false;
+  return !options.window.left || j >= i - *options.window.left;
+}
+
+TileState state_of(const AttentionOptions& options, const TileVisit& v) {
+  Index seen = 0;
+  for (Index i = v.first_query; i < v.first_query + v.queries; ++i)
+    for (Index j = v.first_key; j < v.first_key + v.keys; ++j) seen += sees(options, i, j);
+  return seen == 0 ? TileState::skipped : seen == v.queries * v.keys ? TileState::full : TileState::cut;
+}
+
+// Each visible pair of each head is in one tile, and every tile is what it is said to be.
+void check_walk(const TileWalk& walk, const WalkSizes& sizes, const AttentionOptions& options) {
+  std::map<std::array<Index, 4>, int> visits;
+  for (const TileTask& task : walk.tasks) {
+    for (const TileVisit& v : task.visits) {
+      CHECK(v.state == state_of(options, v));
+      CHECK(v.queries <= walk.tile.queries);
+      CHECK(v.keys <= walk.tile.keys);
+      for (Index i = v.first_query; i < v.first_query + v.queries; ++i)
+        for (Index j = v.first_key; j < v.first_key + v.keys; ++j)
+          if (sees(options, i, j)) ++visits[{task.batch, v.head, i, j}];
+    }
+  }
+  Index pairs = 0;
+  for (Index i = 0; i < sizes.tq; ++i)
+    for (Index j = 0; j < sizes.tk; ++j) pairs += sees(options, i, j);
+  CHECK(std::ssize(visits) == pairs * sizes.batch * sizes.heads);
+  for (const auto& [pair, count] : visits) CHECK(count == 1);
+}
+
+}  // namespace
+
+TEST_CASE("tile walk: every visible pair is in one tile, forward and backward") {
+  const WalkSizes sizes = {.batch = 2, .tq = 41, .tk = 41, .heads = 4, .kv_heads = 2, .dim = 8};
+  for (AttentionOptions options : {AttentionOptions{}, AttentionOptions{.causal = true},
+                                   AttentionOptions{.causal = true, .window = {.left = 9}}}) {
+    options.tiles = {.queries = 8, .keys = 16};
+    CAPTURE(options.causal);
+    check_walk(forward_walk(sizes, options), sizes, options);
+    check_walk(backward_walk(sizes, options, 3), sizes, options);
+  }
+}
+
+TEST_CASE("tile walk: a causal mask skips, cuts and leaves tiles") {
+  const WalkSizes sizes = {.batch = 1, .tq = 32, .tk = 32, .heads = 1, .kv_heads = 1, .dim = 8};
+  const TileWalk walk = forward_walk(sizes, {.causal = true, .tiles = {.queries = 16, .keys = 8}});
+  REQUIRE(walk.tasks.size() == 2);
+  // The last tile of queries has the most work and comes first.
+  CHECK(walk.tasks[0].visits.size() == 4);
+  CHECK(walk.tasks[0].visits[0].first_query == 16);
+  CHECK(walk.tasks[0].visits[1].state == TileState::full);
+  CHECK(walk.tasks[0].visits[3].state == TileState::cut);
+  CHECK(walk.tasks[1].visits.size() == 2);
+}
+
+TEST_CASE("tile walk: a task goes to the thread that is free first") {
+  TileWalk walk;
+  for (const std::size_t tiles : {4, 1, 2, 1})
+    walk.tasks.push_back({.batch = 0, .visits = std::vector<TileVisit>(tiles)});
+  const auto turns = turns_of(walk, 2);
+  const std::vector<int> threads = {0, 1, 1, 1};
+  const std::vector<Index> first = {0, 0, 1, 3};
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(turns[i].thread == threads[i]);
+    CHECK(turns[i].first_turn == first[i]);
+  }
+}
