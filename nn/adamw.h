@@ -2,14 +2,13 @@
 
 #include <vector>
 
-#include "tilegrad/nn/module.h"
+#include "tilegrad/nn/optimizer.h"
 
 namespace tilegrad::nn {
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019); without decay it is Adam (Kingma and Ba,
 /// 2015). Decay applies to matrices alone (rank ≥ 2).
-/// The learning rate is given at each step, so that a schedule needs no state here.
-class AdamW {
+class AdamW final : public Optimizer {
  public:
   struct Config {
     double beta1 = 0.9;
@@ -22,19 +21,10 @@ class AdamW {
   /// The parameters may be moved afterwards, as they are with their model, or destroyed.
   AdamW(const std::vector<NamedParameter>& parameters, const Config& config);
 
-  /// Updates all parameters that have a gradient. Returns the global norm of the gradient before clipping,
-  /// and throws if it is not finite, leaving the parameters as they were.
-  double step(double lr);
+  double step(double lr) override;
 
-  Index steps() const { return steps_; }
-
-  /// The state as named tensors, "<parameter>.m" and "<parameter>.v", sharing memory, to save it and to load it.
-  struct NamedState {
-    std::string name;
-    Tensor* tensor;
-  };
-  std::vector<NamedState> state();
-  void set_steps(Index steps) { steps_ = steps; }
+  /// "<parameter>.m" and "<parameter>.v" of every parameter.
+  std::vector<NamedState> state() override;
 
  private:
   struct Moments {
@@ -45,7 +35,6 @@ class AdamW {
   std::vector<Parameter> parameters_;  // shared with the model
   std::vector<Moments> moments_;
   Config config_;
-  Index steps_ = 0;
 };
 
 }  // namespace tilegrad::nn

@@ -11,13 +11,15 @@ Sgd::Sgd(const std::vector<NamedParameter>& parameters, const Config& config)
   check(config.momentum > 0 || !config.nesterov, "Sgd: nesterov without momentum");
   if (config.momentum == 0) return;
   const memory::CategoryScope scope(memory::Category::optimizer);
-  for (const Parameter& p : parameters_) {
-    velocities_.push_back(Tensor::zeros(p.value().shape(), p.value().dtype()));
+  for (const NamedParameter& p : parameters) {
+    const Tensor& value = p.parameter->value();
+    velocities_.push_back({.name = p.name, .v = Tensor::zeros(value.shape(), value.dtype())});
   }
 }
 
 double Sgd::step(double lr) {
   const double norm = gradient_norm("Sgd", parameters_);
+  ++steps_;
   kernels::SgdStep settings = {.lr = lr,
                                .momentum = config_.momentum,
                                .nesterov = config_.nesterov,
@@ -28,11 +30,17 @@ double Sgd::step(double lr) {
     if (!p.grad().defined()) continue;
     settings.weight_decay = p.value().rank() >= 2 ? config_.weight_decay : 0.0;
     with_float_type("Sgd", p.value().dtype(), [&]<class T>() {
-      const auto velocity = velocities_.empty() ? std::span<T>() : velocities_[i].mut<T>();
+      const auto velocity = velocities_.empty() ? std::span<T>() : velocities_[i].v.mut<T>();
       kernels::sgd<T>(p.value().mut<T>(), velocity, p.grad().view<T>(), settings);
     });
   }
   return norm;
+}
+
+std::vector<Sgd::NamedState> Sgd::state() {
+  std::vector<NamedState> out;
+  for (Velocity& velocity : velocities_) out.push_back({velocity.name + ".velocity", &velocity.v});
+  return out;
 }
 
 }  // namespace tilegrad::nn

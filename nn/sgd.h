@@ -2,13 +2,12 @@
 
 #include <vector>
 
-#include "tilegrad/nn/module.h"
+#include "tilegrad/nn/optimizer.h"
 
 namespace tilegrad::nn {
 
-/// Stochastic gradient descent, plain, with momentum, or with Nesterov's (Sutskever et al., 2013). The learning
-/// rate is given at each step, so that a schedule needs no state here.
-class Sgd {
+/// Stochastic gradient descent, plain, with momentum, or with Nesterov's (Sutskever et al., 2013).
+class Sgd final : public Optimizer {
  public:
   struct Config {
     double momentum = 0;
@@ -20,13 +19,19 @@ class Sgd {
   /// The parameters may be moved afterwards, as they are with their model, or destroyed.
   Sgd(const std::vector<NamedParameter>& parameters, const Config& config);
 
-  /// Updates all parameters that have a gradient. Returns the global norm of the gradient before clipping,
-  /// and throws if it is not finite, leaving the parameters as they were.
-  double step(double lr);
+  double step(double lr) override;
+
+  /// "<parameter>.velocity" of every parameter; nothing without momentum.
+  std::vector<NamedState> state() override;
 
  private:
+  struct Velocity {
+    std::string name;
+    Tensor v;
+  };
+
   std::vector<Parameter> parameters_;  // shared with the model
-  std::vector<Tensor> velocities_;     // none without momentum
+  std::vector<Velocity> velocities_;   // none without momentum
   Config config_;
 };
 

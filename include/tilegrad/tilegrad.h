@@ -15,6 +15,7 @@
 #include "tilegrad/nn/adamw.h"                  // IWYU pragma: export
 #include "tilegrad/nn/generate.h"               // IWYU pragma: export
 #include "tilegrad/nn/kv_pooling.h"             // IWYU pragma: export
+#include "tilegrad/nn/optimizer.h"              // IWYU pragma: export
 #include "tilegrad/nn/sgd.h"                    // IWYU pragma: export
 #include "tilegrad/nn/transformer.h"            // IWYU pragma: export
 #include "tilegrad/nn/weights.h"                // IWYU pragma: export

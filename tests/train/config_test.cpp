@@ -172,6 +172,7 @@ TEST_CASE("config: a config.json of an earlier program means the same run, and k
   CHECK(attention.softcap == 30);
   CHECK(attention.sinks);
   CHECK(config.checkpoint == CheckpointPolicy(Segments{2}));
+  CHECK(config.optimizer.kind == OptimizerKind::adamw);
   const auto written = to_json(config);
   const auto earlier = nlohmann::ordered_json::parse(text);
   for (const auto& setting : earlier.items()) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/message_of.h"
 #include "tests/train/run_program.h"
 #include "tilegrad/train/measure/spread.h"
 #include "tilegrad/train/report/numbers.h"
@@ -94,6 +95,18 @@ TEST_CASE("grid: every combination, with what follows from each value") {
   CHECK(grid[7].config.model.attention.positions == nn::PositionEncoding::alibi);
   CHECK(grid_of("--no-tie", {.vary = {"bias=true,false"}})[0].config.model.bias);
   CHECK_FALSE(grid_of("--no-tie", {.vary = {"bias=true,false"}})[0].config.model.tie);
+}
+
+TEST_CASE("grid: an optimizer has the rate that follows from it, unless one is given") {
+  const auto grid = grid_of("--task sort", {.vary = {"optimizer=adamw,sgd"}});
+  REQUIRE(grid.size() == 2);
+  CHECK(grid[0].config.optimizer.kind == OptimizerKind::adamw);
+  CHECK(grid[0].config.lr == 0.001);
+  CHECK(grid[1].config.optimizer.kind == OptimizerKind::sgd);
+  CHECK(grid[1].config.lr == kSgdLearningRate);
+  CHECK(grid_of("--task sort --lr 0.02", {.vary = {"optimizer=adamw,sgd"}})[1].config.lr == 0.02);
+  CHECK(test::message_of([] { grid_of("--beta2 0.9", {.vary = {"optimizer=sgd"}}); }) ==
+        "beta2: has no effect with --optimizer sgd");
 }
 
 TEST_CASE("grid: settings and values that are none are errors of one line") {

@@ -146,4 +146,25 @@ TEST_CASE("options: what was asked for and has no effect is an error") {
   CHECK(refused({"--schedule", "constant", "--min-lr", "0.1"}) ==
         "min-lr: has no effect with --schedule constant");
   CHECK(resolve({"--task", "recall", "--pairs", "3"}).task.pairs == 3);
+  for (const char* setting : {"beta1", "beta2"}) {
+    CHECK(refused({"--optimizer", "sgd", "--" + std::string(setting), "0.9"}) ==
+          fmt::format("{}: has no effect with --optimizer sgd", setting));
+  }
+  CHECK(refused({"--momentum", "0.9"}) == "momentum: has no effect with --optimizer adamw");
+  CHECK(refused({"--optimizer", "adam", "--nesterov"}) == "nesterov: has no effect with --optimizer adam");
+  CHECK(refused({"--optimizer", "adam", "--weight-decay", "0.1"}) ==
+        "weight-decay: has no effect with --optimizer adam");
+}
+
+TEST_CASE("options: rate, momentum and decay follow from the optimizer unless they are given") {
+  const RunConfig sgd = resolve({"--optimizer", "sgd"});
+  CHECK(sgd.lr == kSgdLearningRate);
+  CHECK(sgd.min_lr == doctest::Approx(kSgdLearningRate / 10));
+  CHECK(sgd.optimizer.momentum == 0.9);
+  const RunConfig given = resolve({"--optimizer", "sgd", "--lr", "0.5", "--momentum", "0"});
+  CHECK(given.lr == 0.5);
+  CHECK(given.optimizer.momentum == 0);
+  CHECK(resolve({"--text", "book", "--optimizer", "adam"}).optimizer.weight_decay == 0);
+  CHECK(resolve({"--text", "book"}).optimizer.weight_decay == 0.1);
+  CHECK(resolve({}).optimizer.momentum == 0);
 }

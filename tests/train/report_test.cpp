@@ -222,6 +222,8 @@ TEST_CASE("report: the command of a run says what differs from the defaults, and
        {" --task recall --no-filler --layers 3 --heads 4 --no-bias --lr 0.01 --steps 77",
         " --task add --heads 4 --kv-heads 2 --warmup 3 --steps 100",
         " --task induction --min-lr 0 --seed 12345678901",
+        " --task copy --optimizer sgd --nesterov --momentum 0.5 --lr 0.2",
+        " --task copy --optimizer sgd --weight-decay 0.1", " --text x.txt --optimizer adam --lr 0.01",
         " --task copy --positions alibi --window 16 --softcap 0.1 --sinks",
         " --text x.txt --mlp swiglu --positions learned --dropout 0.25 --checkpoint 2"}) {
     CAPTURE(options);

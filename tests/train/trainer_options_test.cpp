@@ -2,10 +2,13 @@
 
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "tests/train/run_program.h"
+#include "tilegrad/nn/safetensors.h"
 #include "tilegrad/train/run/learning_rate.h"
 #include "tilegrad/train/run/metrics.h"
+#include "tilegrad/train/run/run_folder.h"
 #include "tilegrad/train/run/stop_rule.h"
 #include "tilegrad/train/run/trainer.h"
 
@@ -60,6 +63,31 @@ TEST_CASE("train: stopped runs go on bit for bit, whatever the schedule, accumul
   check_resumes_exactly({"--accumulate", "2"});
   check_resumes_exactly({"--best", "--eval-every", "2"});
   check_resumes_exactly({"--patience", "1", "--lr", "10", "--eval-every", "2", "--clip", "0"});
+}
+
+TEST_CASE("train: stopped runs go on bit for bit, whatever the optimizer") {
+  check_resumes_exactly({"--optimizer", "adam"});
+  check_resumes_exactly({"--optimizer", "sgd"});
+  check_resumes_exactly({"--optimizer", "sgd", "--nesterov"});
+  check_resumes_exactly({"--optimizer", "sgd", "--momentum", "0"});
+}
+
+TEST_CASE("train: --optimizer decides what is kept with the weights, and stays when the run is resumed") {
+  const TemporaryFolder folder;
+  const auto state_of = [&](const std::string& name, const Options& more) {
+    check_success(run_program(tiny_training(folder / name, more)));
+    std::set<std::string> endings;
+    for (const auto& [tensor, value] : nn::load_safetensors(folder / name + "/state.safetensors").tensors) {
+      if (!tensor.starts_with("weights.")) endings.insert(tensor.substr(tensor.rfind('.')));
+    }
+    return endings;
+  };
+  CHECK(state_of("adamw", {}) == std::set<std::string>{".m", ".v"});
+  CHECK(state_of("sgd", {"--optimizer", "sgd"}) == std::set<std::string>{".velocity"});
+  CHECK(state_of("plain", {"--optimizer", "sgd", "--momentum", "0"}).empty());
+  CHECK(RunFolder(folder / "sgd").read_config().optimizer.kind == OptimizerKind::sgd);
+  check_error({"train", "--resume", folder / "sgd", "--optimizer", "adamw", "--log-level", "off"}, kFailure,
+              "resume: --optimizer cannot change");
 }
 
 TEST_CASE("learning rate: every schedule warms up, and descends as its name says") {
@@ -229,4 +257,8 @@ TEST_CASE("stop rule: only figures of an evaluation, with values that they can h
               "stop-when: `accuracy=2` is not");
   check_error({"train", "--decay", "3", "--log-level", "off"}, kFailure,
               "decay: has no effect with --schedule cosine");
+  check_error({"train", "--optimizer", "sgd", "--momentum", "0", "--nesterov", "--log-level", "off"},
+              kFailure, "nesterov: has no effect without momentum");
+  check_error({"train", "--optimizer", "sgd", "--momentum", "1", "--log-level", "off"}, kFailure,
+              "momentum: is 1, not in [0, 1)");
 }

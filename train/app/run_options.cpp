@@ -127,6 +127,10 @@ void RunOptions::check_effects(const RunConfig& c) const {
     check_effect(setting, !c.is_text() && c.task.kind == data::TaskKind::recall, data);
   }
   check_effect("min-lr", c.schedule != LrSchedule::constant, "--schedule constant");
+  const std::string optimizer = fmt::format("--optimizer {}", name_of(c.optimizer.kind));
+  for (const std::string_view setting : {"weight-decay", "beta1", "beta2", "momentum", "nesterov"}) {
+    check_effect(setting, has_effect(setting, c.optimizer), optimizer);
+  }
 }
 
 RunConfig RunOptions::resolve() {

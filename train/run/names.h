@@ -29,6 +29,10 @@ enum class InitKind { gpt2, associative };
 /// MHA, or drawn afresh.
 enum class KvInit { pooled, fresh };
 
+/// What makes a step of a gradient: adamw is Adam with decoupled weight decay, adam that without any decay, and sgd
+/// gradient descent, which may have momentum.
+enum class OptimizerKind { adamw, adam, sgd };
+
 /// How the learning rate goes on after warm-up (train/run/learning_rate.h).
 enum class LrSchedule { cosine, linear, constant, wsd };
 
@@ -66,6 +70,9 @@ inline constexpr Named<InitKind> kNames<InitKind>[] = {{InitKind::gpt2, "gpt2"},
                                                        {InitKind::associative, "associative"}};
 template <>
 inline constexpr Named<KvInit> kNames<KvInit>[] = {{KvInit::pooled, "pooled"}, {KvInit::fresh, "fresh"}};
+template <>
+inline constexpr Named<OptimizerKind> kNames<OptimizerKind>[] = {
+    {OptimizerKind::adamw, "adamw"}, {OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
 template <>
 inline constexpr Named<LrSchedule> kNames<LrSchedule>[] = {{LrSchedule::cosine, "cosine"},
                                                            {LrSchedule::linear, "linear"},

@@ -42,7 +42,7 @@ RunConfig task_preset(data::TaskKind kind) {
   config.model.context = config.task.context();
   config.model.tie = false;
   config.init = InitKind::associative;
-  config.adamw = {.beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0, .clip = 1};
+  config.optimizer = {.weight_decay = 0, .beta1 = 0.9, .beta2 = 0.95};
   config.lr = sizes.lr;
   config.min_lr = sizes.lr / 10;
   config.warmup = 50;
@@ -64,7 +64,7 @@ RunConfig text_preset() {
   config.model.attention.positions = nn::PositionEncoding::rope;
   config.model.tie = true;
   config.init = InitKind::gpt2;
-  config.adamw = {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1, .clip = 1};
+  config.optimizer = {.weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.99};
   config.lr = 1e-3;
   config.min_lr = 1e-4;
   config.warmup = 100;

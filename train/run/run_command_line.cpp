@@ -67,6 +67,7 @@ std::string shell_quoted(const std::string& word) {
 std::string options_of(const RunConfig& config, const Names& without) {
   const Names derived = derived_settings();
   RunConfig implied = preset_of(config);
+  Names said = without;
   std::string options =
       config.is_text() ? option_of("text", config.text) : option_of("task", config.task.kind);
   const auto say_what_differs = [&](const Setting& setting, auto& now, const auto& wanted) {
@@ -74,6 +75,8 @@ std::string options_of(const RunConfig& config, const Names& without) {
     const bool inherited = !config.from.empty() && comes_with_weights(setting) && setting.group != kDataGroup;
     const bool unsaid = now == wanted && !inherited;
     if (setting.name == "out" || without.contains(setting.name) || unsaid) return;
+    if (!has_effect(setting.name, config.optimizer)) return;  // the command line would be refused
+    said.insert(setting.name);
     options += option_of(setting.name, wanted);
     now = wanted;
   };
@@ -83,10 +86,16 @@ std::string options_of(const RunConfig& config, const Names& without) {
         say_what_differs(setting, now, wanted);
       },
       implied, config);
-  derive_settings(implied, [&](std::string_view setting) { return without.contains(setting); });
+  // Anew after each, since one may follow from another one.
+  const auto derive = [&] {
+    derive_settings(implied, [&](std::string_view setting) { return said.contains(setting); });
+  };
+  derive();
   for_each_setting(
       [&](const Setting& setting, auto& now, const auto& wanted) {
-        if (derived.contains(setting.name)) say_what_differs(setting, now, wanted);
+        if (!derived.contains(setting.name)) return;
+        say_what_differs(setting, now, wanted);
+        derive();
       },
       implied, config);
   return options;

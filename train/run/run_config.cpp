@@ -148,11 +148,7 @@ void RunConfig::validate() const {
   if (!stop_when.empty()) parse_stop_rule(stop_when);
   check(std::isfinite(lr) && lr > 0, "lr: is {}, must be positive", lr);
   check(min_lr >= 0 && min_lr <= lr, "min-lr: is {}, must lie between 0 and lr, {}", min_lr, lr);
-  check(adamw.beta1 >= 0 && adamw.beta1 < 1, "beta1: is {}, not in [0, 1)", adamw.beta1);
-  check(adamw.beta2 >= 0 && adamw.beta2 < 1, "beta2: is {}, not in [0, 1)", adamw.beta2);
-  check(std::isfinite(adamw.weight_decay) && adamw.weight_decay >= 0,
-        "weight-decay: is {}, must not be negative", adamw.weight_decay);
-  check(adamw.clip >= 0, "clip: is {}, must not be negative", adamw.clip);
+  train::validate(optimizer);
   check(!out.empty(), "out: names no folder");
 }
 

@@ -8,10 +8,10 @@
 #include <string_view>
 
 #include "tilegrad/data/task.h"
-#include "tilegrad/nn/adamw.h"
 #include "tilegrad/nn/transformer.h"
 #include "tilegrad/train/run/checkpoint_policy.h"
 #include "tilegrad/train/run/names.h"
+#include "tilegrad/train/run/optimizer.h"
 
 namespace tilegrad::train {
 
@@ -29,7 +29,7 @@ struct RunConfig {
   CheckpointPolicy checkpoint;
   std::string mine, mine_checkpoint;  // folders of a course, whose code takes the place of the library's
 
-  nn::AdamW::Config adamw;
+  OptimizerSettings optimizer;
   double lr = 1e-3;
   double min_lr = 1e-4;
   Index warmup = 0;
@@ -160,10 +160,24 @@ void for_each_setting(F&& f, Configs&... c) {
             .help = "steps of the descent of wsd; a fifth of all unless given",
             .newer = true},
     c.decay...);
-  f(Setting{"weight-decay", kOptimiser, "decay of matrices"}, c.adamw.weight_decay...);
-  f(Setting{"beta1", kOptimiser, "decay of the gradient's mean"}, c.adamw.beta1...);
-  f(Setting{"beta2", kOptimiser, "decay of the gradient's square"}, c.adamw.beta2...);
-  f(Setting{"clip", kOptimiser, "largest norm of the gradient; 0: no limit"}, c.adamw.clip...);
+  f(Setting{.name = "optimizer",
+            .group = kOptimiser,
+            .help = "adamw, adam (without weight decay) or sgd",
+            .newer = true},
+    c.optimizer.kind...);
+  f(Setting{"weight-decay", kOptimiser, "decay of matrices, by adamw and sgd"}, c.optimizer.weight_decay...);
+  f(Setting{"beta1", kOptimiser, "decay of the gradient's mean, by adamw and adam"}, c.optimizer.beta1...);
+  f(Setting{"beta2", kOptimiser, "decay of the gradient's square, by adamw and adam"}, c.optimizer.beta2...);
+  f(
+      Setting{
+          .name = "momentum", .group = kOptimiser, .help = "decay of sgd's velocity; 0: none", .newer = true},
+      c.optimizer.momentum...);
+  f(Setting{.name = "nesterov",
+            .group = kOptimiser,
+            .help = "sgd looks ahead along its velocity",
+            .newer = true},
+    c.optimizer.nesterov...);
+  f(Setting{"clip", kOptimiser, "largest norm of the gradient; 0: no limit"}, c.optimizer.clip...);
 
   f(Setting{"steps", kRun, "training steps", true}, c.steps...);
   f(Setting{"batch", kRun, "sequences in a step"}, c.batch...);

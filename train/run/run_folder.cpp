@@ -127,7 +127,7 @@ void RunFolder::save(Trainer& trainer) const {
   for (const nn::NamedParameter& p : parameters) {
     content.tensors[std::string(kWeightPrefix) + p.name] = p.parameter->value();
   }
-  for (const auto& moment : trainer.optimizer().state()) content.tensors[moment.name] = *moment.tensor;
+  for (const auto& part : trainer.optimizer().state()) content.tensors[part.name] = *part.tensor;
   content.metadata = {{"step", step},
                       {"seed", std::to_string(trainer.config().seed)},
                       {"loss_sum", fmt::format("{:.17g}", state.loss_sum)},
@@ -158,9 +158,8 @@ void RunFolder::load_state(Trainer& trainer) const {
       if (name.starts_with(kWeightPrefix)) weights.tensors[name.substr(kWeightPrefix.size())] = tensor;
     }
     nn::load_parameters(weights, nn::parameters(trainer.model()));
-    for (const auto& moment : trainer.optimizer().state()) {
-      nn::copy_elements(*moment.tensor,
-                        content.at(moment.name, moment.tensor->shape(), moment.tensor->dtype()));
+    for (const auto& part : trainer.optimizer().state()) {
+      nn::copy_elements(*part.tensor, content.at(part.name, part.tensor->shape(), part.tensor->dtype()));
     }
     trainer.set_state(state);
   });

@@ -18,7 +18,7 @@ namespace tilegrad::train {
 ///   best.safetensors   those of the lowest validation loss, with --best
 ///   curves.csv         the losses as a table, written at the end (train/report/comparison.h)
 ///   tensorboard/       event files, with --tensorboard (train/report/event_file.h)
-///   state.safetensors  weights, moments of the optimiser, and the position: all that --resume needs, so that
+///   state.safetensors  weights, the optimiser's state, and the position: all that --resume needs, so that
 ///                      a crash between the writes of the two files costs nothing
 class RunFolder {
  public:
@@ -48,7 +48,7 @@ class RunFolder {
   /// Writes state and model, each replaced atomically. Throws, leaving them as they were, if a weight is not
   /// finite.
   void save(Trainer& trainer) const;
-  /// Puts weights, moments and position back. Throws Error "<file>: ..." if they are not those of such a
+  /// Puts weights, the optimiser's state and the position back. Throws Error "<file>: ..." if they are not those of such a
   /// model.
   void load_state(Trainer& trainer) const;
   /// Writes best.safetensors, if the last evaluation was the best one and the file is not of that step already.

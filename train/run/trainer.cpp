@@ -24,13 +24,13 @@ const RunConfig& validated(const RunConfig& config) {
   return config;
 }
 
-// Training needs every parameter four times, as value, gradient, and two moments, and a little memory in
-// addition for what describes them.
-void check_fits(const nn::TransformerConfig& model) {
+// Training needs every parameter as value, as gradient and in the optimiser's state, and a little memory in addition
+// for what describes them.
+void check_fits(const nn::TransformerConfig& model, const OptimizerSettings& optimizer) {
   constexpr double kDescriptionsOfBlock = 16 << 10;
-  const double bytes =
-      4.0 * static_cast<double>(model.parameter_count()) * static_cast<double>(bytes_of(model.dtype)) +
-      kDescriptionsOfBlock * static_cast<double>(model.layers);
+  const double bytes = static_cast<double>((2 + state_tensors(optimizer)) * model.parameter_count()) *
+                           static_cast<double>(bytes_of(model.dtype)) +
+                       kDescriptionsOfBlock * static_cast<double>(model.layers);
   check(bytes <= static_cast<double>(memory::limit()),
         "train: {} layers of width {} need {:.1f} GiB for parameters, gradients and optimiser, "
         "there are {} of memory",
@@ -49,7 +49,7 @@ void check_batch_fits(const nn::TransformerConfig& model, Index batch) {
 
 nn::Transformer build_model(const RunConfig& config, Index vocabulary) {
   const nn::TransformerConfig model_config = config.model_for(vocabulary);
-  check_fits(model_config);
+  check_fits(model_config, config.optimizer);
   check_batch_fits(model_config, config.batch);
   const RandomKey key = RandomKey{config.seed}.fold(kWeights);
   nn::Transformer model(model_config, key);
@@ -82,7 +82,7 @@ Trainer::Trainer(const RunConfig& config)
     : config_(validated(config)),
       data_(make_dataset(config_)),
       model_(build_model(config_, data_->vocabulary())),
-      optimizer_(nn::parameters(model_), config_.adamw) {
+      optimizer_(make_optimizer(nn::parameters(model_), config_.optimizer)) {
   if (config_.threads > 0) kernels::set_threads(static_cast<int>(std::min<Index>(config_.threads, 1024)));
   model_.schedule = schedule_of(config_.checkpoint, config_.model.layers);
   if (const auto* budget = std::get_if<MemoryBudget>(&config_.checkpoint)) plan_for_budget(budget->bytes);
@@ -98,7 +98,7 @@ void Trainer::plan_for_budget(Index budget) {
 
 void Trainer::set_state(const TrainState& state) {
   state_ = state;
-  optimizer_.set_steps(state.step);
+  optimizer_->set_steps(state.step);
 }
 
 // Adds `share` times the gradients of a batch to those of the parameters, and returns its loss.
@@ -135,7 +135,7 @@ StepReport Trainer::step(Profiler* profiler) {
   if (profiled) profiled->update();
   report.live_bytes = memory::usage().live;
   report.lr = learning_rate(config_, step);
-  report.grad_norm = optimizer_.step(report.lr);
+  report.grad_norm = optimizer_->step(report.lr);
   nn::zero_grad(nn::parameters(model_));
 
   state_.step = step + 1;

@@ -5,7 +5,7 @@
 
 #include "tilegrad/base/memory.h"
 #include "tilegrad/data/batch.h"
-#include "tilegrad/nn/adamw.h"
+#include "tilegrad/nn/optimizer.h"
 #include "tilegrad/nn/transformer.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/run/evaluation.h"
@@ -27,7 +27,7 @@ struct StepReport {
   memory::ByCategory at_peak{};  ///< what they were used for
 };
 
-/// Where a run stands, besides its weights and the optimiser's moments. The random numbers of a step come
+/// Where a run stands, besides its weights and the optimiser's state. The random numbers of a step come
 /// from the seed and the step alone, so there is no generator to save.
 struct TrainState {
   Index step = 0;
@@ -57,7 +57,7 @@ class Trainer {
 
   const RunConfig& config() const { return config_; }
   nn::Transformer& model() { return model_; }
-  nn::AdamW& optimizer() { return optimizer_; }
+  nn::Optimizer& optimizer() { return *optimizer_; }
   const TrainState& state() const { return state_; }
   /// Continues from there; loading weights and moments is up to the caller.
   void set_state(const TrainState& state);
@@ -69,7 +69,7 @@ class Trainer {
   RunConfig config_;
   std::unique_ptr<data::Dataset> data_;
   nn::Transformer model_;
-  nn::AdamW optimizer_;
+  std::unique_ptr<nn::Optimizer> optimizer_;
   TrainState state_;
 };
 
