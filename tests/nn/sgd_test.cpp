@@ -41,11 +41,11 @@ TEST_CASE("Sgd: a gradient that is not finite is an error and changes nothing") 
 TEST_CASE("Sgd: state that is saved and loaded continues with the same bits") {
   const auto train = [](nn::Optimizer& optimizer, Parameter& w, int from, int to) {
     for (int step = from; step < to; ++step) {
-      w.grad() = numbers({3, 5}, static_cast<std::uint64_t>(step));
+      w.grad() = random({3, 5}, static_cast<std::uint64_t>(step));
       optimizer.step(0.1);
     }
   };
-  Parameter w(numbers({3, 5}, 9));
+  Parameter w(random({3, 5}, 9));
   nn::Sgd first({{"w", &w}}, {.momentum = 0.9});
   train(first, w, 0, 3);
   CHECK(first.steps() == 3);

@@ -203,6 +203,6 @@ TEST_CASE("look: wrong arguments are one line") {
   check_error({"look", run, "--prompt", "", "--out", page}, 1, "look: the prompt has no symbol");
   check_error({"look", run, "--prompt", "x", "--out", page}, 1, "sort: `x` is not one of its symbols: 0 1 2");
   check_error({"look", run, "--tokens", "0"}, 2, "--tokens");
-  check_error({"look", run, "--out", folder / "none" / "look.html"}, 1, "look.html");
+  check_error({"look", run, "--out", folder / "none/look.html"}, 1, "look.html");
   CHECK(!std::filesystem::exists(page));
 }
