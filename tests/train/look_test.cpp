@@ -199,7 +199,7 @@ TEST_CASE("look: wrong arguments are one line") {
   check_error({"look", run, "--example", "512", "--out", page}, 1,
               "look: --example is 512, the held-out examples are 0 to 511");
   check_error({"look", run, "--example", "-1"}, 2, "--example");
-  check_error({"look", run, "--prompt", "1", "--example", "1"}, 2, "--example excludes --prompt");
+  check_error({"look", run, "--prompt", "1", "--example", "1"}, 2, "--prompt excludes --example");
   check_error({"look", run, "--prompt", "", "--out", page}, 1, "look: the prompt has no symbol");
   check_error({"look", run, "--prompt", "x", "--out", page}, 1, "sort: `x` is not one of its symbols: 0 1 2");
   check_error({"look", run, "--tokens", "0"}, 2, "--tokens");
