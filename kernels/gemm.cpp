@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <type_traits>
 
 #include "tilegrad/base/error.h"
+#include "tilegrad/kernels/gemm/packed.h"
 #include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
@@ -64,7 +66,21 @@ void configure_once() {
   });
 }
 
-// Rows (or columns) of c in one piece. It depends on the shape alone. Every piece packs the other operand
+// Who computes a product of floats. Ours against OpenBLAS 0.3.21 on a Zen 3 (AVX2), one thread, share of the peak:
+//   768 x 128 x 128, a bᵀ   .91, .76    |  2048 x 1536 x 384, a bᵀ   .87, .81
+//   768 x 512 x 128, a bᵀ   .90, .78    |  1536 x 384 x 2048, aᵀ b   .82, .82
+//   768 x 128 x 512, a b    .90, .84    |  384 x 1536 x 2048, aᵀ b   .73, .73
+//   512 x 128 x 768, aᵀ b   .85, .86    |  1024 x 1024 x 1024, a b   .84, .86
+//   128 x 128 x 768, aᵀ b   .80, .81    |  2048 x 2048 x 512, a bᵀ   .85, .84
+//   1 x 768 x 768, a bᵀ     .08, .04    |  16 x 16 x 16, a bᵀ        .41, .21
+// So OpenBLAS is nowhere more than noise ahead, and keeps what it does not lose: a few hundred multiplications, and
+// alpha = 0, where a BLAS does not read a and b.
+bool packing_pays(float alpha, Index rows, Index cols, Index inner) {
+  constexpr Index kLeast = 8 * 8 * 8;
+  return alpha != 0 && rows * cols * inner > kLeast;
+}
+
+// Rows (or columns) of c in one piece for OpenBLAS. It depends on the shape alone. Every piece packs the other operand
 // again, which costs 1 % with two pieces and 8 % with eight, so pieces are not small; their number is a power
 // of two, because an odd one would leave the last piece to a single thread.
 Index piece_size(Index n) {
@@ -92,8 +108,14 @@ void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op 
 
 template <class T>
 void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
-  check_sizes(c, a, b);  // here, since a task must not throw
   const Index inner = op_a == Op::none ? a.cols : a.rows;
+  if constexpr (std::is_same_v<T, float>) {
+    if (packing_pays(alpha, c.rows, c.cols, inner)) {
+      return packed::multiply(
+          {.c = c, .alpha = alpha, .a = a, .op_a = op_a, .b = b, .op_b = op_b, .beta = beta});
+    }
+  }
+  check_sizes(c, a, b);  // here, since a task must not throw
   if (2 * c.rows * c.cols * inner < kSerialFlops) {
     gemm_serial<T>(c, alpha, a, op_a, b, op_b, beta);
     return;
