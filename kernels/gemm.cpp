@@ -66,18 +66,20 @@ void configure_once() {
   });
 }
 
-// Who computes a product of floats. Ours against OpenBLAS 0.3.21 on a Zen 3 (AVX2), one thread, share of the peak:
-//   768 x 128 x 128, a bᵀ   .91, .76    |  2048 x 1536 x 384, a bᵀ   .87, .81
-//   768 x 512 x 128, a bᵀ   .90, .78    |  1536 x 384 x 2048, aᵀ b   .82, .82
-//   768 x 128 x 512, a b    .90, .84    |  384 x 1536 x 2048, aᵀ b   .73, .73
-//   512 x 128 x 768, aᵀ b   .85, .86    |  1024 x 1024 x 1024, a b   .84, .86
-//   128 x 128 x 768, aᵀ b   .80, .81    |  2048 x 2048 x 512, a bᵀ   .85, .84
-//   1 x 768 x 768, a bᵀ     .08, .04    |  16 x 16 x 16, a bᵀ        .41, .21
-// So OpenBLAS is nowhere more than noise ahead, and keeps what it does not lose: a few hundred multiplications, and
-// alpha = 0, where a BLAS does not read a and b.
-bool packing_pays(float alpha, Index rows, Index cols, Index inner) {
-  constexpr Index kLeast = 8 * 8 * 8;
-  return alpha != 0 && rows * cols * inner > kLeast;
+// Who computes a product of floats. Time of ours divided by that of OpenBLAS 0.3.21, on one thread of a Zen 3 (AVX2, no
+// AVX-512) that other programs used too: of the fastest calls, and the median of pairs of calls.
+//   768 x 128 x 128, a bᵀ   .84, .85    |  1024 x 1024 x 1024, a b    1.13, 1.27
+//   768 x 512 x 128, a bᵀ   .88, .93    |  2048 x 384 x 1536, a b     1.11, 1.11
+//   768 x 128 x 512, a b    .95, .98    |  256 x 50257 x 768, a bᵀ    1.08, 1.20
+//   512 x 192 x 48, a bᵀ    .73, .74    |  512 x 128 x 768, aᵀ b      1.04, 1.06
+//   1 x 768 x 768, a bᵀ     .79, .85    |  128 x 128 x 768, aᵀ b      1.01, 1.06
+//   8 x 768 x 768, a bᵀ     .75, .77    |
+// So OpenBLAS keeps what stands on the right: a transposed, and a large b with many rows to multiply. It also keeps a few
+// hundred multiplications, and alpha = 0, where a BLAS does not read a and b.
+bool packing_pays(float alpha, Op op_a, Index rows, Index cols, Index inner) {
+  constexpr Index kLeast = 8 * 8 * 8, kThin = 16, kLargest = 1 << 19;
+  const bool is_small = rows * cols * inner <= kLeast;
+  return alpha != 0 && op_a == Op::none && !is_small && (rows <= kThin || inner * cols <= kLargest);
 }
 
 // Rows (or columns) of c in one piece for OpenBLAS. It depends on the shape alone. Every piece packs the other operand
@@ -110,9 +112,8 @@ template <class T>
 void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   if constexpr (std::is_same_v<T, float>) {
-    if (packing_pays(alpha, c.rows, c.cols, inner)) {
-      return packed::multiply(
-          {.c = c, .alpha = alpha, .a = a, .op_a = op_a, .b = b, .op_b = op_b, .beta = beta});
+    if (packing_pays(alpha, op_a, c.rows, c.cols, inner)) {
+      return packed::multiply({.c = c, .alpha = alpha, .a = a, .b = b, .op_b = op_b, .beta = beta});
     }
   }
   check_sizes(c, a, b);  // here, since a task must not throw

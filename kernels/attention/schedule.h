@@ -8,13 +8,12 @@
 
 #include "tilegrad/base/index.h"
 #include "tilegrad/kernels/attention/attention.h"
+#include "tilegrad/kernels/round_up.h"
 
 /// Which task of flash attention computes what, and in which order sums that several tasks share are added.
 /// Plain C++, the same for all types and SIMD targets: a schedule depends on shapes and options, and results
 /// depend on nothing else, so they are the same for every number of threads. Private to kernels/.
 namespace tilegrad::kernels {
-
-inline Index ceil_div(Index n, Index d) { return (n + d - 1) / d; }
 
 /// Consecutive queries or keys [begin, end); empty if end ≤ begin.
 struct Range {

@@ -24,7 +24,7 @@ Index second_level() {
 Product Product::part(Index row, Index rows, Index col, Index cols) const {
   Product part = *this;
   part.c = c.row_block(row, rows).col_block(col, cols);
-  part.a = op_a == Op::none ? a.row_block(row, rows) : a.col_block(row, rows);
+  part.a = a.row_block(row, rows);
   part.b = op_b == Op::none ? b.col_block(col, cols) : b.row_block(col, cols);
   return part;
 }
@@ -51,7 +51,6 @@ Pieces cut(const Product& p, const Blocking& blocking) {
   constexpr double kTransposed = .4, kCopied = .2, kRead = .05, kMultiplied = 1.0 / 16;
   constexpr double kCheap = .02;  // of the work: a cut that is worth it even if there are enough tasks
   const Index m = p.c.rows, n = p.c.cols;
-  const double pack_a = p.op_a == Op::none ? kRead : kTransposed;
   const double pack_b = p.op_b == Op::none ? kCopied : kTransposed;
   const Index least_rows = 8 * blocking.rows, least_cols = 2 * blocking.cols;
   Pieces pieces = {.rows = m, .cols = n, .row_pieces = 1, .col_pieces = 1};
@@ -59,7 +58,7 @@ Pieces cut(const Product& p, const Blocking& blocking) {
     const bool rows_fit = pieces.rows >= 2 * least_rows, cols_fit = pieces.cols >= 2 * least_cols;
     if (!rows_fit && !cols_fit) break;
     const double by_rows = pack_b / kMultiplied / static_cast<double>(pieces.rows);
-    const double by_cols = pack_a / kMultiplied / static_cast<double>(pieces.cols);
+    const double by_cols = kRead / kMultiplied / static_cast<double>(pieces.cols);
     const bool cut_rows = rows_fit && (!cols_fit || by_rows < by_cols);
     if (pieces.tasks() >= kEnough && (cut_rows ? by_rows : by_cols) > kCheap) break;
     Index& size = cut_rows ? pieces.rows : pieces.cols;

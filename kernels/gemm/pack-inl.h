@@ -1,4 +1,4 @@
-// How factors get into panels. For one SIMD target.
+// How the right factor gets into panels. For one SIMD target.
 #if defined(TILEGRAD_KERNELS_GEMM_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TILEGRAD_KERNELS_GEMM_PACK_INL_H_
 #undef TILEGRAD_KERNELS_GEMM_PACK_INL_H_
@@ -89,37 +89,6 @@ HWY_INLINE void pack_right(float* panels, Mat<const float> b) {
 HWY_INLINE void pack_right_transposed(float* panels, Mat<const float> b) {
   for (Index col = 0; col < b.rows; col += kTileCols) {
     pack_panel_transposed(panels + col * b.cols, b.row_block(col, std::min(kTileCols, b.rows - col)));
-  }
-}
-
-// Rows [begin, end) of one panel: `rows` columns of a from the first on. A tile's row is no whole number of
-// vectors, so where a has room and the next row of the panel is still to come, a vector is moved that ends in
-// it.
-HWY_INLINE void pack_tile_transposed(float* panel, Mat<const float> a, Index first, Index rows, Index begin,
-                                     Index end) {
-  const float* from = a.row(begin) + first;
-  float* to = panel + begin * kTileRows;
-  Index k = begin;
-  if constexpr (kLanes == 8) {
-    const Tag<float> d;
-    const Index last = first + kLanes <= a.cols ? std::min(end, a.rows - 1) : begin;
-    for (; k < last; ++k, from += a.stride, to += kTileRows) hn::StoreU(hn::LoadU(d, from), d, to);
-  }
-  if (rows == kTileRows) {
-    for (; k < end; ++k, from += a.stride, to += kTileRows) std::copy_n(from, kTileRows, to);  // a known size
-  } else {
-    for (; k < end; ++k, from += a.stride, to += kTileRows) std::copy_n(from, rows, to);
-  }
-}
-
-// a transposed, (inner, m), in panels (inner, kTileRows) of as many columns as the tiles have rows.
-HWY_INLINE void pack_left_transposed(float* panels, Mat<const float> a, const RowTiles& tiles) {
-  for (Index begin = 0; begin < a.rows; begin += kRowsAtOnce) {
-    const Index end = std::min(begin + kRowsAtOnce, a.rows);
-    for (Index tile = 0; tile < tiles.tiles; ++tile) {
-      pack_tile_transposed(panels + tile * a.rows * kTileRows, a, tiles.first(tile), tiles.rows(tile), begin,
-                           end);
-    }
   }
 }
 

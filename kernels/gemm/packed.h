@@ -2,25 +2,22 @@
 
 #include "tilegrad/base/index.h"
 #include "tilegrad/kernels/gemm.h"
+#include "tilegrad/kernels/round_up.h"
 #include "tilegrad/kernels/views.h"
 
 /// The project's own matrix product for float. Inside kernels/ only: gemm() decides who gets it.
 namespace tilegrad::kernels::packed {
 
-inline Index ceil_div(Index n, Index d) { return (n + d - 1) / d; }
-inline Index round_up(Index n, Index multiple) { return ceil_div(n, multiple) * multiple; }
-
-/// c = alpha * op_a(a) * op_b(b) + beta * c, as gemm() has it. No size is 0.
+/// c = alpha * a * op_b(b) + beta * c, as gemm() has it with a not transposed. No size is 0.
 struct Product {
   Mat<float> c;
   float alpha = 1;
   Mat<const float> a;
-  Op op_a = Op::none;
   Mat<const float> b;
   Op op_b = Op::none;
   float beta = 0;
 
-  Index inner() const { return op_a == Op::none ? a.cols : a.rows; }
+  Index inner() const { return a.cols; }
 
   /// The product that gives these rows and columns of c.
   Product part(Index row, Index rows, Index col, Index cols) const;
@@ -30,8 +27,7 @@ struct Product {
 /// `inner` terms of every sum. Meanwhile
 ///   a panel (inner, cols) of b fills half of the first-level cache, while the rows of a stream past it; a sum of up to
 ///   one and a half times `inner` terms is not cut, since a second pass over c costs more than the tighter cache;
-///   a block (block_rows, inner) of a fills a quarter of the second-level cache, while it is packed, with its source
-///   beside it, and while panels and c stream past it;
+///   a block (block_rows, inner) of a fills a quarter of the second-level cache, while panels and c stream past it;
 ///   a block (inner, block_cols) of b lies packed in memory of the thread, at most 1 MiB of the third level.
 /// `inner` decides where sums are cut, and so how they are rounded: it follows from the vectors alone, for
 /// the 32 KiB that every processor has. block_rows and block_cols decide about speed alone.

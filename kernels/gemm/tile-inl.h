@@ -30,21 +30,6 @@ inline constexpr Index kTileRows = 8;
 inline constexpr Index kTileRows = 6;
 #endif
 
-// The factor that is read element by element: rows where they lie, or a packed panel of kTileRows of them.
-struct InPlace {
-  const float* data;
-  Index stride;
-  // The rows from `row` on, which are those of tile number `tile`.
-  HWY_INLINE InPlace of_tile(Index /*tile*/, Index row) const { return {data + row * stride, stride}; }
-  HWY_INLINE const float& at(Index m, Index k) const { return data[m * stride + k]; }
-};
-struct InPanel {
-  const float* data;
-  Index size;  // of a panel
-  HWY_INLINE InPanel of_tile(Index tile, Index /*row*/) const { return {data + tile * size, size}; }
-  HWY_INLINE const float& at(Index m, Index k) const { return data[k * kTileRows + m]; }
-};
-
 // c = alpha x + beta c for two vectors or one. With beta = 0 c is not read.
 struct Update {
   float alpha, beta;
@@ -58,10 +43,10 @@ struct Update {
   }
 };
 
-// A tile of `Rows` rows: c (Rows, cols) = alpha a b + beta c, for a panel b (inner, kTileCols) of which the
-// first `Vectors` vectors are needed, the last of them perhaps in part.
-template <class Left, Index Rows, Index Vectors>
-HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, Left a,
+// A tile of `Rows` rows: c (Rows, cols) = alpha a b + beta c, for rows of a where they lie, and a panel b
+// (inner, kTileCols) of which the first `Vectors` vectors are needed, the last of them perhaps in part.
+template <Index Rows, Index Vectors>
+HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, const float* a, Index a_stride,
                                          const float* HWY_RESTRICT b, Index inner, Update update) {
   const Tag<float> d;
   Vec<float> sum[Rows][Vectors];
@@ -76,7 +61,7 @@ HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, Lef
     for (Index v = 0; v < Vectors; ++v) right[v] = hn::Load(d, b + k * kTileCols + v * kLanes);
     HWY_UNROLL(16)
     for (Index m = 0; m < Rows; ++m) {
-      const auto left = hn::Set(d, a.at(m, k));
+      const auto left = hn::Set(d, a[m * a_stride + k]);
       HWY_UNROLL(2)
       for (Index v = 0; v < Vectors; ++v) sum[m][v] = hn::MulAdd(left, right[v], sum[m][v]);
     }
@@ -104,17 +89,16 @@ HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, Lef
   }
 }
 
-template <class Left>
-using TileFunction = void (*)(float*, Index, Index, Left, const float*, Index, Update);
+using TileFunction = void (*)(float*, Index, Index, const float*, Index, const float*, Index, Update);
 
 // multiply_tile for 1, ..., kTileRows rows.
-template <class Left, Index Vectors, std::size_t... I>
-constexpr std::array<TileFunction<Left>, sizeof...(I)> tile_functions(std::index_sequence<I...>) {
-  return {multiply_tile<Left, Index{I} + 1, Vectors>...};
+template <Index Vectors, std::size_t... I>
+constexpr std::array<TileFunction, sizeof...(I)> tile_functions(std::index_sequence<I...>) {
+  return {multiply_tile<Index{I} + 1, Vectors>...};
 }
-template <class Left, Index Vectors>
+template <Index Vectors>
 inline constexpr auto kTileFunctions =
-    tile_functions<Left, Vectors>(std::make_index_sequence<std::size_t{kTileRows}>());
+    tile_functions<Vectors>(std::make_index_sequence<std::size_t{kTileRows}>());
 
 // Rows in tiles of nearly one size: 8 rows are 4 + 4 and not 6 + 2, because a tile of two rows takes as long
 // as one of four.
@@ -122,7 +106,7 @@ struct RowTiles {
   Index tiles, size, larger;  // the first `larger` tiles have one row more
 
   explicit RowTiles(Index rows)
-      : tiles(packed::ceil_div(rows, kTileRows)), size(rows / tiles), larger(rows % tiles) {}
+      : tiles(ceil_div(rows, kTileRows)), size(rows / tiles), larger(rows % tiles) {}
   Index rows(Index tile) const { return tile < larger ? size + 1 : size; }
   Index first(Index tile) const { return tile * size + std::min(tile, larger); }
 };
