@@ -25,7 +25,6 @@ constexpr Meaning kMeanings[] = {
     {"lowest", "of the seeds"},
     {"highest", "of the seeds"},
     {"accuracy", "share of the held-out positions where the likeliest token is right"},
-    {"accuracy, %", "share of the held-out positions where the likeliest token is right"},
     {"ms per step", "median time of a training step: forward, backward and update"},
     {"tokens/s", "tokens per second, at the median time of a step"},
     {"loss differs by", "largest difference of a step's loss from that of the first run"},
@@ -82,6 +81,9 @@ constexpr Meaning kMeanings[] = {
     {"segments", "what is recomputed: each segment of blocks keeps its input and is run again in backward"},
     {"ops recomputed", "operations that run a second time in a step"},
     {"same bits", "whether loss and gradients are those of recomputing nothing, bit for bit"},
+    {"page faults", "how often a step touched memory that the system had to find first"},
+    {"result", "what one may not have expected of the figures"},
+    {"why", "computed from the figures; there is no row where they do not tell"},
     // Where heads look.
     {"head", "counted from 1"},
     {"K/V head", "the head of keys and values that the head reads; GQA and MQA share it"},
