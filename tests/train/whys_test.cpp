@@ -80,6 +80,14 @@ TEST_CASE("why: recomputing costs no time if it is hidden by the spread, or make
   CHECK_FALSE(why_no_slower(t));
   t.faults = 100;
   CHECK(contains(why_no_slower(t), "20.0 % of a step by prediction, but it asks"));
+  t.predicted = std::nullopt;  // page faults alone can explain it, however large the spread
+  t.spread = 1;
+  REQUIRE(why_no_slower(t));
+  CHECK(why_no_slower(t)->reason ==
+        "it asks the system for less fresh memory: 100 page faults a step instead of 9000");
+  t.faults = 9000;
+  CHECK_FALSE(why_no_slower(t));
+  t.predicted = 0.2;
   t.verdict = Verdict::greater;
   CHECK_FALSE(why_no_slower(t));  // as expected
   t.verdict = Verdict::less;

@@ -189,9 +189,13 @@ std::vector<Why> whys_of(const ChainCost& chain, const std::vector<Variant>& var
   add(why_segments_need_more(chain, std::ssize(root.schedule), root.measured.peak,
                              named(variants, "block").measured.peak));
   for (const Variant& v : variants) {
+    // The prediction is of what a schedule recomputes, and knows nothing of the parts of a block.
+    std::optional<double> predicted;
+    if (v.recompute == nn::Recompute::nothing)
+      predicted = static_cast<double>(v.predicted.nanoseconds) / (1e6 * none.step.ms);
     add(why_no_slower({.name = v.name,
                        .ops = v.predicted.ops,
-                       .predicted = static_cast<double>(v.predicted.nanoseconds) / (1e6 * none.step.ms),
+                       .predicted = predicted,
                        .measured = v.extra_time / 100,
                        .spread = std::max(v.step.spread_ms, none.step.spread_ms) / none.step.ms,
                        .faults = v.measured.page_faults,

@@ -74,8 +74,8 @@ struct Sweep {
   std::string end_of_mine = {};  // and from where on a learner's code is missing
 };
 
-// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays. A learner's code, which is
-// slower, is left out from there on, and ends nothing.
+// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays. A learner's code, which
+// is slower, is left out from there on, and ends nothing.
 void add_length(const FlashLab& lab, const FlashTask& task, const AttentionCosts& costs, Index l2, int rounds,
                 Sweep& sweep) {
   std::string end;

@@ -8,9 +8,6 @@
 /// The measurements of `tilegrad lab heads`, each made in a child.
 namespace tilegrad::train {
 
-/// Pairs of a key and a value in a sequence of recall.
-inline constexpr Index kPairs = 8;
-
 /// One kind of attention: MHA, GQA or MQA, by the number of its key/value heads.
 struct HeadsTask {
   Index seq = 1, head_size = 1, heads = 1, kv_heads = 1, layers = 1;

@@ -35,15 +35,16 @@ std::optional<Why> why_as_many_bytes(const AttentionProblem& problem, Phase phas
   const auto size = static_cast<double>(problem.head_size);
   return Why{
       fmt::format("{}: flash moves {} by the model, naive {}", to_string(phase), bytes(flash), bytes(naive)),
-      fmt::format("beside the tensors, {}, naive moves scores, {} at any D; flash streams rows past blocks "
-                  "of the cache of "
-                  "{}, {} at D = {}, which grows with D squared: the two are equal at D = {:.0f}",
-                  bytes(tensors), bytes(scores), format_bytes(cache_bytes), bytes(streamed),
-                  problem.head_size, size * std::sqrt(scores / streamed))};
+      fmt::format(
+          "besides the tensors, {}, naive moves the scores, {} at any D; flash streams rows past blocks "
+          "that fill the cache of {}, which moves {} at D = {} and grows with D squared: the two are "
+          "equal at D = {:.0f}",
+          bytes(tensors), bytes(scores), format_bytes(cache_bytes), bytes(streamed), problem.head_size,
+          size * std::sqrt(scores / streamed))};
 }
 
-// With L blocks of which each keeps S bytes, and an output of O, segments of k blocks need (L / k) O for their inputs, and
-// k (S + O) while one of them goes back, which is least at k = sqrt(L O / (S + O)).
+// With L blocks of which each keeps S bytes, and an output of O, segments of k blocks need (L / k) O for their inputs,
+// and k (S + O) while one of them goes back, which is least at k = sqrt(L O / (S + O)).
 std::optional<Why> why_segments_need_more(const ChainCost& chain, Index segments, Index peak_of_segments,
                                           Index peak_of_blocks) {
   const auto layers = std::ssize(chain.blocks);
@@ -53,15 +54,15 @@ std::optional<Why> why_segments_need_more(const ChainCost& chain, Index segments
   const double less = static_cast<double>(layers - segments) * output;
   if (peak_of_segments <= peak_of_blocks || more <= less) return std::nullopt;
   const double best = std::sqrt(static_cast<double>(layers) * output / (kept + output));
-  return Why{fmt::format("{} segments need {}, one for each block {}", segments,
-                         format_bytes(peak_of_segments), format_bytes(peak_of_blocks)),
-             fmt::format("a block keeps {} for backward, {:.1f} times its output of {}; while a segment of "
-                         "{} blocks goes back, "
-                         "{} more than of one block are kept, and only {} of inputs less. The best length is "
-                         "sqrt(L O / (S + "
-                         "O)) = {:.2g} blocks; it would be sqrt(L) = {:.2g} if a block kept its output alone",
-                         bytes(kept), kept / output, bytes(output), length, bytes(more), bytes(less), best,
-                         std::sqrt(static_cast<double>(layers)))};
+  return Why{
+      fmt::format("{} segments need {}, one for each block {}", segments, format_bytes(peak_of_segments),
+                  format_bytes(peak_of_blocks)),
+      fmt::format("a block keeps {} for backward, {:.1f} times its output of {}; while a segment of "
+                  "{} blocks goes back, it keeps {} more than one block would, and the inputs that it "
+                  "saves are only {}. The best length is sqrt(L O / (S + O)) = {:.2g} blocks; it would be "
+                  "sqrt(L) = {:.2g} if a block kept its output alone",
+                  bytes(kept), kept / output, bytes(output), length, bytes(more), bytes(less), best,
+                  std::sqrt(static_cast<double>(layers)))};
 }
 
 std::optional<Why> why_no_slower(const RecomputingTimes& t) {
@@ -72,18 +73,16 @@ std::optional<Why> why_no_slower(const RecomputingTimes& t) {
       faster
           ? fmt::format("{} recomputes {} ops and takes {:.1f} % less time", t.name, t.ops, -100 * t.measured)
           : fmt::format("{} recomputes {} ops, and no more time can be seen", t.name, t.ops);
-  const std::string ops = fmt::format("these ops take {:.1f} % of a step by prediction", 100 * t.predicted);
-  const bool hidden = undecided && t.predicted <= t.spread,
-             fewer_faults = t.faults < kFewerFaults * t.faults_of_none;
-  if (hidden) {
+  const std::string ops =
+      t.predicted ? fmt::format("these ops take {:.1f} % of a step by prediction", 100 * *t.predicted) : "";
+  if (undecided && t.predicted && *t.predicted <= t.spread) {
     return Why{result, fmt::format("{}, less than the times spread: {:.1f} %", ops, 100 * t.spread)};
   }
-  if (!fewer_faults) return std::nullopt;
+  if (t.faults >= kFewerFaults * t.faults_of_none) return std::nullopt;
   return Why{
       result,
-      fmt::format("{}, but it asks the system for less fresh memory: {:.0f} page faults a step instead of "
-                  "{:.0f}",
-                  ops, t.faults, t.faults_of_none)};
+      fmt::format("{}it asks the system for less fresh memory: {:.0f} page faults a step instead of {:.0f}",
+                  ops.empty() ? "" : ops + ", but ", t.faults, t.faults_of_none)};
 }
 
 Table table_of(const std::vector<Why>& whys) {

@@ -28,7 +28,8 @@ std::optional<Why> why_segments_need_more(const ChainCost& chain, Index segments
 struct RecomputingTimes {
   std::string name = {};  ///< of the variant
   Index ops = 0;          ///< recomputed
-  double predicted = 0;   ///< time of these ops, as a part of a step that recomputes nothing
+  /// Time of these ops, as a part of a step that recomputes nothing, if it was predicted.
+  std::optional<double> predicted = {};
   double measured = 0;  ///< by how much a step takes longer, as a part of that; less than 0 if it is shorter
   double spread = 0;    ///< distance of the quartiles of its times, as a part of that
   double faults = 0, faults_of_none = 0;           ///< page faults a step, of this and of the other one

@@ -5,8 +5,8 @@
 
 #include "tilegrad/base/index.h"
 
-/// The highest speed that was ever measured on this machine. A peak that is measured anew each time differs with what the
-/// neighbours do, and with it every fraction of the peak.
+/// The highest speed that was ever measured on this machine. A peak that is measured anew each time differs with what
+/// the neighbours do, and with it every fraction of the peak.
 namespace tilegrad::train {
 
 /// Where it is kept: tilegrad/peaks.json in $XDG_CACHE_HOME, or in ~/.cache if that is not an absolute path; empty if

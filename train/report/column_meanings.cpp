@@ -89,8 +89,7 @@ constexpr Meaning kMeanings[] = {
     {"K/V head", "the head of keys and values that the head reads; GQA and MQA share it"},
     {"induction score",
      "mean p(t, s + 1), where s <= t - 2 is the last position with the same token as t: what followed this "
-     "token "
-     "the last time"},
+     "token the last time"},
     {"at the answers", "the same, at the positions alone where the task asks for a token"},
     {"previous token", "mean p(t, t - 1)"},
     {"itself", "mean p(t, t)"},
