@@ -67,7 +67,8 @@ TEST_CASE("bench: JSON has a line for each type and pass, and every number in it
     CAPTURE(i);
     const json& line = lines[i];
     CHECK(keys_of(line) == std::set<std::string>{"type", "pass", "threads", "ms", "gflops", "peak_gflops",
-                                                 "fraction", "peak_bytes", "max_abs_diff"});
+                                                 "fraction", "peak_bytes", "max_abs_diff",
+                                                 "share_of_others"});
     CHECK(line["type"] == types[i]);
     CHECK(line["pass"] == (i % 2 == 0 ? "forward" : "backward"));
     CHECK(line["threads"] == 2);

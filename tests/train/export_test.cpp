@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+
 #include "tests/train/run_program.h"
 #include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/event_file.h"
@@ -65,6 +67,38 @@ TEST_CASE("export: a single run leaves its curves, and report writes tables, pic
   CHECK(read_file(folder / "svg/training_loss.svg").ends_with("</svg>\n"));
   CHECK(std::filesystem::exists(folder / "svg/peak_of_tracked_memory.svg"));
   CHECK(std::filesystem::exists(folder / "tb/run/events.out.tfevents.0000000000.tilegrad"));
+}
+
+TEST_CASE("export: --png hands every picture to rsvg-convert, and says what is missing or failed") {
+  const TemporaryFolder folder;
+  check_success(run_program(tiny_training(folder / "run")));
+  const auto report_with = [&](const std::string& script) {
+    const std::string tool = folder / "bin/rsvg-convert";
+    make_folder(folder / "bin");
+    std::filesystem::remove(tool);
+    if (!script.empty()) {
+      write_file(tool, "#!/bin/sh\n" + script + "\n");
+      std::filesystem::permissions(tool, std::filesystem::perms::owner_all);
+    }
+    const std::string before = std::getenv("PATH");
+    ::setenv("PATH", (folder / "bin").c_str(), 1);
+    Output output =
+        run_program({"report", folder / "run", "--out", folder / "page.html", "--png", folder / "png"});
+    ::setenv("PATH", before.c_str(), 1);
+    return output;
+  };
+  check_error(report_with(""), kFailure, "png: rsvg-convert is not installed (Debian: librsvg2-bin)");
+  CHECK_FALSE(std::filesystem::exists(folder / "page.html"));
+  // Copies its last argument to the file after --output.
+  const std::string copy =
+      "while [ $# -gt 1 ]; do [ $1 = --output ] && out=$2; shift; done; /bin/cat $1 > $out";
+  check_success(report_with(copy));
+  CHECK(read_file(folder / "png/training_loss.png").starts_with("<svg"));
+  CHECK_FALSE(std::filesystem::exists(folder / "png/training_loss.png.svg"));
+  const Output failed = report_with("exit 3");
+  CHECK(failed.code == kFailure);
+  CHECK(failed.err.find(".png with exit code 3\n") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(folder / "png/training_loss.png.svg"));
 }
 
 TEST_CASE("export: a name with a comma is one cell") {

@@ -17,6 +17,7 @@ TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated
                         .layers = 2,
                         .tokens = 8,
                         .steps = 20,
+                        .seeds = 2,
                         .convert = true,
                         .repeats = 1};
   const LabOutput output = run_lab(folder / "lab", "heads", [&](const auto& options, const auto& console) {
@@ -36,6 +37,8 @@ TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated
     CHECK(row.at("peak_rss_bytes") > row.at("peak_bytes"));
     CHECK(row.at("accuracy") > 0);
     CHECK(row.at("accuracy") <= 1);
+    CHECK(row.at("seeds") == 2);
+    CHECK(row.at("accuracy_deviation") > 0);
   }
   const Json& conversions = output.json.at("details").at("conversions");
   REQUIRE(conversions.size() == 2);

@@ -61,4 +61,15 @@ function inspectThumbnail(button) {
 document.querySelectorAll(".thumbnail").forEach(inspectThumbnail);
 document.querySelectorAll(".grid canvas, .thumbnail canvas").forEach(inspectGrid);
 document.querySelectorAll(".canvas canvas").forEach(inspect);
+// Leaves on the page how many sentences there are in its tables, and how many run out of their frames; once all tables
+// are unfolded, which takes them an event.
+function inspectSentences() {
+  const kSentence = 60;
+  const cells = [...document.querySelectorAll(".scroll td")].filter((cell) => cell.textContent.length > kSentence);
+  const right = (node) => node.getBoundingClientRect().right;
+  const cut = cells.filter((cell) => right(cell) > right(cell.closest(".scroll")) + 1);
+  Object.assign(document.documentElement.dataset, { sentences: cells.length, cut: cut.length });
+}
+
+setTimeout(inspectSentences, 100);
 document.documentElement.dataset.ready = "";

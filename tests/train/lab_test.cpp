@@ -6,6 +6,7 @@
 #include "tests/train/lab_output.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/base/lock.h"
+#include "tilegrad/base/process.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/child.h"
@@ -39,6 +40,36 @@ TEST_CASE("lab: the median of several times and the distance of their quartiles"
   CHECK(timing.ms == 4);
   CHECK(timing.spread_ms == 3);
   CHECK(timing_of({7.0}).ms == 7);
+}
+
+TEST_CASE("lab: what is compared are the medians of rounds, so that one disturbed round decides nothing") {
+  const Timing timing = timing_of({1, 2, 9, 4, 5, 6, 7, 7, 8}, 3);
+  CHECK(timing.round_ms == std::vector<double>{2, 5, 7});
+  CHECK(timing.ms == 6);
+  // Six repetitions in three rounds, of which the machine was slower in all of one kind: no finding.
+  const Timing fast = timing_of({1, 1, 1, 1, 1, 1}, 3), slow = timing_of({2, 2, 2, 2, 2, 2}, 3);
+  CHECK(sign_test(fast.round_ms, slow.round_ms) == Verdict::not_distinguishable);
+  CHECK(LabOptions().rounds >= 6);
+}
+
+TEST_CASE("lab: --threads is that of each measurement, and stands in the results") {
+  const TemporaryFolder folder;
+  const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};
+  for (const int threads : {1, 3}) {
+    LabOptions options = options_in(folder / "lab");
+    options.threads = threads;
+    CHECK(measure_in_child(options, task).at("threads") == threads);
+  }
+  const ChildResult lab =
+      run_child(program_file(), {"lab", "flash", "--threads", "3", "--seq", "16", "--head-size", "4",
+                                 "--repeats", "1", "--out", folder / "flash"});
+  REQUIRE(lab.exit_code == kSuccess);
+  CHECK(Json::parse(read_file(folder / "flash/flash.json")).at("configuration").at("threads") == 3);
+  for (const char* command : {"bench", "check", "sample", "evaluate", "attention", "train"}) {
+    CAPTURE(command);
+    check_error({command, "--threads", "many"}, kWrongCommandLine, "--threads");
+  }
+  check_error({"lab", "heads", "--threads", "1025"}, kWrongCommandLine, "--threads");
 }
 
 TEST_CASE("lab: rounds join what was timed, and leave the rest as the first one found it") {

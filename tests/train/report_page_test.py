@@ -240,6 +240,16 @@ def test_flash_lab(tilegrad, folder):
         check(len(page.tables[name]) == 4, f"{name}: the table has {len(page.tables[name])} rows")
 
 
+def test_whys(tilegrad, folder):
+    """lab checkpoint tells why segments need more than blocks, in sentences that wrap."""
+    out = folder / "checkpoint"
+    run(tilegrad, "lab", "checkpoint", "--layers", "4", "--seq", "32", "--width", "16", "--heads", "1", "--batch", "1",
+        "--repeats", "1", "--out", out)
+    page = open_page(out / "report.html", folder)
+    check("times its output" in page.tables["Why"][1][1], f"no reason is given: {page.tables['Why']}")
+    check(page.root["data-cut"] == "0", f"{page.root['data-cut']} of {page.root['data-sentences']} sentences are cut")
+
+
 def main():
     tilegrad = pathlib.Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as name:
@@ -248,6 +258,7 @@ def main():
         test_hostile_names_and_damage(tilegrad, folder, compared)
         test_look(tilegrad, folder)
         test_flash_lab(tilegrad, folder)
+        test_whys(tilegrad, folder)
     print("report_page_test: passed")
 
 

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <utility>
 
+#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/measure/attention_workload.h"
+#include "tilegrad/train/measure/best_peak.h"
+#include "tilegrad/train/measure/machine_load.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/measure/tensor_difference.h"
@@ -170,11 +173,16 @@ BenchReport run_bench(const BenchCase& bench) {
                                    {.backward = bench.backward, .random_mask = bench.random_mask});
   const Index input_bytes = memory::usage().live;
   const Comparison comparison = compare_kernels(bench, workload);
+  const MachineLoad load;
   Timing timing = time_interleaved(bench, workload, comparison.fitting);
+
+  const double peak = best_peak(timing.peak_gflops, to_string(problem.dtype), kernels::threads());
 
   BenchReport report = {.passes = {},
                         .calls = std::move(timing.calls),
-                        .peak_gflops = timing.peak_gflops,
+                        .peak_gflops = peak,
+                        .measured_peak_gflops = timing.peak_gflops,
+                        .share_of_others = load.share_of_others(),
                         .skipped = comparison.skipped};
   for (const AttentionKernel kernel : bench.kernels) {
     for (const Phase phase : {Phase::forward, Phase::backward}) {
@@ -184,7 +192,7 @@ BenchReport run_bench(const BenchCase& bench) {
                      .phase = phase,
                      .flops = attention_flops(problem, phase),
                      .moved_bytes = moved_bytes(problem, kernel, phase, l2_bytes()),
-                     .peak_gflops = timing.peak_gflops,
+                     .peak_gflops = peak,
                      .max_abs_diff = phase == Phase::forward ? comparison.out_diff : comparison.grads_diff});
       summarize(pass, report.calls, input_bytes);
     }

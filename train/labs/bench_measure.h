@@ -36,7 +36,7 @@ struct PassReport {
   Phase phase = Phase::forward;
   double flops = 0;
   double moved_bytes = 0;                   ///< by the model of attention_cost.h
-  double peak_gflops = 0;                   ///< of the machine
+  double peak_gflops = 0;                   ///< of the machine, the best that was ever measured
   std::vector<double> times_ms = {};        ///< of all repetitions, in order
   std::optional<Index> peak_bytes = {};     ///< tracked, beyond the inputs
   std::optional<double> max_abs_diff = {};  ///< between the two kernels: of out, or of dq, dk and dv
@@ -49,8 +49,10 @@ struct PassReport {
 struct BenchReport {
   std::vector<PassReport> passes;
   std::vector<TimedCall> calls;
-  double peak_gflops = 0;            ///< of the machine, the best between all calls
-  std::vector<std::string> skipped;  ///< a line for each kernel that was left out: why
+  double peak_gflops = 0;           ///< of the machine, the best that was ever measured (best_peak.h)
+  double measured_peak_gflops = 0;  ///< the best between the calls
+  std::optional<double> share_of_others = {};  ///< of the processors' time during the calls (machine_load.h)
+  std::vector<std::string> skipped;            ///< a line for each kernel that was left out: why
 };
 
 /// Compares the results of the kernels, then times them interleaved: A B A B ... Throws if a result is not

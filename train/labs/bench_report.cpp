@@ -5,7 +5,9 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/columns.h"
 #include "tilegrad/train/labs/speed_finding.h"
+#include "tilegrad/train/labs/whys.h"
 #include "tilegrad/train/measure/chrome_trace.h"
+#include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
@@ -82,7 +84,11 @@ std::string bench_table(const BenchReport& report) {
 
 std::string bench_json_lines(const BenchReport& report) {
   std::string lines;
-  for (const PassReport& pass : report.passes) lines += json_of(pass_columns(), pass).dump() + "\n";
+  for (const PassReport& pass : report.passes) {
+    OrderedJson line = json_of(pass_columns(), pass);
+    line["share_of_others"] = or_null(report.share_of_others);
+    lines += line.dump() + "\n";
+  }
   return lines;
 }
 
@@ -92,6 +98,17 @@ std::string bench_finding(const BenchReport& report) {
   std::string text = speed_finding("flash", "naive", row.flash_forward, row.naive_forward) + " (forward)";
   if (!row.flash_backward.empty()) {
     text += ", " + speed_finding("flash", "naive", row.flash_backward, row.naive_backward) + " (backward)";
+  }
+  return text;
+}
+
+std::string bench_whys(const BenchCase& bench) {
+  if (bench.kernels.size() < 2) return "";
+  std::string text;
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    if (phase == Phase::backward && !bench.backward) continue;
+    const auto why = why_as_many_bytes(bench.problem, phase, l2_bytes());
+    if (why) text += fmt::format("{}: {}\n", why->result, why->reason);
   }
   return text;
 }

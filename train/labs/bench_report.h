@@ -12,8 +12,11 @@ namespace tilegrad::train {
 /// Kernel and pass, times, GFLOP/s, fraction of the peak, memory, bytes moved by the model.
 std::string bench_table(const BenchReport& report);
 /// A line for each pass, of an object with "type", "pass", "threads", "ms", "gflops", "peak_gflops",
-/// "fraction", "peak_bytes" and "max_abs_diff"; null where there is no such number.
+/// "fraction", "peak_bytes", "max_abs_diff" and "share_of_others" (of the processors' time, in all passes); null where
+/// there is no such number.
 std::string bench_json_lines(const BenchReport& report);
+/// Why kernels move as much as each other, where they do and both are asked for, a line for each pass (whys.h).
+std::string bench_whys(const BenchCase& bench);
 /// Which kernel is faster, as far as the repetitions tell; empty unless both were timed.
 std::string bench_finding(const BenchReport& report);
 /// Writes a trace with an event for each timed call, and tracked memory as counters.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "tilegrad/train/labs/checkpoint_measure.h"
 #include "tilegrad/train/labs/publish.h"
@@ -88,10 +89,10 @@ void measure_variants(const CheckpointLab& lab, const LabOptions& options, std::
   for (std::size_t i = 0; i < variants.size(); ++i) {
     Variant& v = variants[i];
     results[i].get_to(v.measured);
-    v.step = timing_of(v.measured.step_ms);
+    v.step = timing_of(v.measured.step_ms, options.rounds);
     v.extra_time = 100 * (v.step.ms / none.step.ms - 1);
     v.same_bits = v.measured.loss == none.measured.loss && v.measured.gradients == none.measured.gradients;
-    v.verdict = sign_test(v.step.all_ms, none.step.all_ms);
+    v.verdict = sign_test(v.step.round_ms, none.step.round_ms);
   }
 }
 
@@ -108,6 +109,8 @@ std::vector<Column<Variant>> columns() {
       {"spread, ms", "step_spread_ms", [](const Variant& v) { return v.step.spread_ms; }, one},
       {"extra time, %", "extra_time_percent", &Variant::extra_time, number("{:+.1f}")},
       {"ops recomputed", "recomputed_ops", [](const Variant& v) { return v.predicted.ops; }},
+      {"page faults", "page_faults", [](const Variant& v) { return v.measured.page_faults; },
+       number("{:.0f}")},
       {"", "same_bits", &Variant::same_bits},
       {"same bits", "", [](const Variant& v) { return v.same_bits ? "yes" : "NO"; }}};
 }
@@ -118,11 +121,14 @@ std::string time_of(const Variant& v) {
                                                    : fmt::format("{:+.0f} % time", v.extra_time);
 }
 
+const Variant& named(const std::vector<Variant>& variants, std::string_view name) {
+  return *std::find_if(variants.begin(), variants.end(), [&](const Variant& v) { return v.name == name; });
+}
+
 std::string finding_of(const std::vector<Variant>& variants, Index budget) {
   const auto by_peak = [](const Variant& a, const Variant& b) { return a.measured.peak < b.measured.peak; };
   const Variant& least = *std::min_element(variants.begin(), variants.end(), by_peak);
-  const auto planned =
-      std::find_if(variants.begin(), variants.end(), [](const Variant& v) { return v.name == "budget"; });
+  const Variant& planned = named(variants, "budget");
   double worst = 0;
   for (const Variant& v : variants) worst = std::max(worst, std::abs(v.misprediction()));
   const auto differing =
@@ -131,7 +137,7 @@ std::string finding_of(const std::vector<Variant>& variants, Index budget) {
       "{} needs least memory, {} instead of {} ({}); under a budget of {} the plan needs {} ({}, {} ops "
       "recomputed); peaks were predicted within {:.1f} %; {}",
       least.name, format_bytes(least.measured.peak), format_bytes(variants[0].measured.peak), time_of(least),
-      format_bytes(budget), format_bytes(planned->measured.peak), time_of(*planned), planned->predicted.ops,
+      format_bytes(budget), format_bytes(planned.measured.peak), time_of(planned), planned.predicted.ops,
       worst,
       differing == 0 ? "loss and gradients have the same bits everywhere"
                      : fmt::format("loss or gradients of {} variants DIFFER", differing));
@@ -174,6 +180,31 @@ Chart peaks(const std::vector<Variant>& variants) {
   return chart;
 }
 
+std::vector<Why> whys_of(const ChainCost& chain, const std::vector<Variant>& variants) {
+  std::vector<Why> whys;
+  const auto add = [&](std::optional<Why> why) {
+    if (why) whys.push_back(*std::move(why));
+  };
+  const Variant &root = named(variants, "sqrt"), &none = variants[0];
+  add(why_segments_need_more(chain, std::ssize(root.schedule), root.measured.peak,
+                             named(variants, "block").measured.peak));
+  for (const Variant& v : variants) {
+    // The prediction is of what a schedule recomputes, and knows nothing of the parts of a block.
+    std::optional<double> predicted;
+    if (v.recompute == nn::Recompute::nothing)
+      predicted = static_cast<double>(v.predicted.nanoseconds) / (1e6 * none.step.ms);
+    add(why_no_slower({.name = v.name,
+                       .ops = v.predicted.ops,
+                       .predicted = predicted,
+                       .measured = v.extra_time / 100,
+                       .spread = std::max(v.step.spread_ms, none.step.spread_ms) / none.step.ms,
+                       .faults = v.measured.page_faults,
+                       .faults_of_none = none.measured.page_faults,
+                       .verdict = v.verdict}));
+  }
+  return whys;
+}
+
 OrderedJson configuration_of(const CheckpointLab& lab, Index budget) {
   return {{"layers", lab.layers}, {"seq", lab.seq},         {"width", lab.width}, {"heads", lab.heads},
           {"batch", lab.batch},   {"repeats", lab.repeats}, {"seed", lab.seed},   {"budget_bytes", budget}};
@@ -194,7 +225,8 @@ int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, cons
 
   LabResult result = {.name = "checkpoint",
                       .configuration = configuration_of(lab, budget),
-                      .rows = json_of(columns(), variants)};
+                      .rows = json_of(columns(), variants),
+                      .whys = whys_of(chain, variants)};
   result.report = {.title = "Activation checkpointing",
                    .finding = finding_of(variants, budget),
                    .tables = {table_of("Checkpointing", columns(), variants)},

@@ -4,6 +4,7 @@
 #include "tilegrad/base/hash.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/train/labs/random_tokens.h"
+#include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/run/stage_costs.h"
 
 namespace tilegrad::train {
@@ -68,7 +69,9 @@ StepCosts measure_schedule(const CheckpointTask& task, const CallTimer& timer) {
   StepCosts costs = {.loss = bench.step()};
   costs.peak = memory::usage().peak;
   costs.gradients = hash_of_gradients(bench.model);
+  const Index faults = page_faults();
   costs.step_ms = timer.time("step", [&] { bench.step(); });
+  costs.page_faults = static_cast<double>(page_faults() - faults) / static_cast<double>(costs.step_ms.size());
   return costs;
 }
 

@@ -46,11 +46,13 @@ struct StepCosts {
   std::uint64_t gradients = 0;   ///< a hash of all their bits
   Index peak = 0, peak_rss = 0;  ///< bytes
   std::vector<double> step_ms = {};
+  double page_faults = 0;  ///< of a step, among those that were timed
 };
 StepCosts measure_schedule(const CheckpointTask& task, const CallTimer& timer);
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckpointTask, layers, seq, width, heads, batch, recompute, schedule,
                                    seed)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(StepCosts, loss, gradients, peak, peak_rss, step_ms)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(StepCosts, loss, gradients, peak, peak_rss, step_ms,
+                                                page_faults)
 
 }  // namespace tilegrad::train

@@ -8,6 +8,7 @@
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/process.h"
+#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/labs/measurements.h"
 #include "tilegrad/train/run/run_folder.h"
@@ -16,7 +17,7 @@ namespace tilegrad::train {
 
 namespace fs = std::filesystem;
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Task, measurement, variant, arguments, repeats, profile)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Task, measurement, variant, arguments, repeats, threads, profile)
 
 namespace {
 
@@ -75,6 +76,7 @@ Json measure(const Task& task) {
 Json measure_in_child(const LabOptions& options, Task task) {
   const fs::path folder = options.out;
   make_folder(folder);
+  task.threads = options.threads;
   if (options.profile) task.profile = profile_stem(options, task.variant);
   write_file(task_file(folder), Json(task).dump(2) + "\n");
   const InterruptScope interrupt;
@@ -90,7 +92,10 @@ Json measure_in_child(const LabOptions& options, Task task) {
 
 void run_measurement(const fs::path& folder) {
   const auto task = read_json(task_file(folder)).get<Task>();
-  write_file(result_file(folder), measure(task).dump() + "\n");
+  if (task.threads > 0) kernels::set_threads(task.threads);
+  Json result = measure(task);
+  result["threads"] = kernels::threads();
+  write_file(result_file(folder), result.dump() + "\n");
 }
 
 std::vector<Json> measure_interleaved(const LabOptions& options, const std::vector<Task>& tasks,

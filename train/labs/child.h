@@ -23,6 +23,7 @@ struct Task {
   std::string variant = {};      ///< names the files of --profile; empty: nothing is timed
   Json arguments = {};
   Index repeats = 1;         ///< of what is timed
+  int threads = 0;           ///< 0: one for each processor
   std::string profile = {};  ///< the beginning of the profiles' names; empty: none
 };
 
@@ -44,8 +45,8 @@ class CallTimer {
 /// The measurement of the task in this process; throws if there is none of that name.
 Json measure(const Task& task);
 
-/// Measures the task in a child process and adds "peak_rss" in bytes. Throws if the child fails, which has
-/// reported why by then, or if the folder of the results cannot be written to; and Interrupted.
+/// Measures the task in a child process and adds "peak_rss" in bytes, and "threads", those that it used. Throws if the
+/// child fails, which has reported why by then, or if the folder of the results cannot be written to; and Interrupted.
 Json measure_in_child(const LabOptions& options, Task task);
 
 /// Measures every task in several rounds, interleaved, so that whatever else the machine does meanwhile

@@ -6,6 +6,7 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/flash_measure.h"
 #include "tilegrad/train/labs/flash_pictures.h"
+#include "tilegrad/train/labs/flash_rows.h"
 #include "tilegrad/train/labs/flash_tiles.h"
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/labs/speed_finding.h"
@@ -17,31 +18,7 @@ namespace tilegrad::train {
 
 namespace {
 
-constexpr std::string_view kMine = "mine";
 constexpr std::array kKernels = {AttentionKernel::naive, AttentionKernel::flash};
-
-struct Machine {
-  double gflops = 0;        // of the compute type
-  double gbytes_per_s = 0;  // from memory
-  Index l2 = 0;             // bytes
-  std::string processor = {};
-};
-
-// One pass of one kernel at one length.
-struct Row {
-  Index seq = 0;
-  AttentionKernel kernel = AttentionKernel::flash;
-  bool mine = false;      // a learner's code, which computes what flash computes
-  bool backward = false;  // forward and backward, or forward alone
-  Timing time = {};
-  Index peak = 0, peak_rss = 0;      // bytes
-  double moved = 0, operations = 0;  // by the formulas of attention_cost.h
-
-  std::string_view name() const { return mine ? kMine : name_of(kernel); }
-  std::string_view pass() const { return backward ? "forward + backward" : "forward"; }
-  double gflops() const { return operations / time.ms / 1e6; }
-  double gbytes_per_s() const { return moved / time.ms / 1e6; }
-};
 
 FlashTask task_of(const FlashLab& lab, AttentionKernel kernel, Index seq) {
   return {.batch = lab.batch,
@@ -74,57 +51,6 @@ Task attention_task(const FlashLab& lab, const FlashTask& task) {
           .repeats = lab.repeats};
 }
 
-Machine machine_of(const MachineSpeeds& speeds, Dtype dtype) {
-  const auto best = [](const std::vector<double>& tries) {
-    return *std::max_element(tries.begin(), tries.end());
-  };
-  return {.gflops = best(dtype == Dtype::f64 ? speeds.f64_gflops : speeds.f32_gflops),
-          .gbytes_per_s = best(speeds.gbytes_per_s),
-          .l2 = speeds.l2_bytes,
-          .processor = speeds.processor};
-}
-
-// The rows of forward, and of forward and backward.
-std::array<Row, 2> rows_of(const FlashTask& task, const AttentionCosts& costs, Index l2) {
-  const AttentionProblem problem = task.problem();
-  Row forward = {.seq = task.seq,
-                 .kernel = task.kernel,
-                 .mine = !task.mine.empty(),
-                 .time = timing_of(costs.forward_ms),
-                 .peak = costs.forward_peak,
-                 .peak_rss = costs.peak_rss,
-                 .moved = moved_bytes(problem, task.kernel, Phase::forward, l2),
-                 .operations = attention_flops(problem, Phase::forward)};
-  Row both = forward;
-  both.backward = true;
-  both.time = timing_of(costs.step_ms);
-  both.peak = costs.step_peak;
-  both.moved += moved_bytes(problem, task.kernel, Phase::backward, l2);
-  both.operations += attention_flops(problem, Phase::backward);
-  return {forward, both};
-}
-
-std::vector<Column<Row>> columns_of(const Machine& machine) {
-  const double peak = machine.gflops, bandwidth = machine.gbytes_per_s;
-  return {{"T", "seq", &Row::seq},
-          {"kernel", "kernel", [](const Row& r) { return r.name(); }},
-          {"pass", "pass", [](const Row& r) { return r.pass(); }},
-          {"ms", "ms", [](const Row& r) { return r.time.ms; }, number("{:.2f}")},
-          {"spread, ms", "spread_ms", [](const Row& r) { return r.time.spread_ms; }, number("{:.2f}")},
-          {"peak tracked", "peak_bytes", &Row::peak, bytes},
-          {"peak RSS", "peak_rss_bytes", &Row::peak_rss, bytes},
-          {"bytes moved", "moved_bytes", &Row::moved, bytes},
-          {"", "operations", &Row::operations},
-          {"flop per byte", "operations_per_byte", [](const Row& r) { return r.operations / r.moved; },
-           number("{:.1f}")},
-          {"GFLOP/s", "gflops", &Row::gflops, number("{:.1f}")},
-          {"of FMA peak", "fma_peak_percent", [peak](const Row& r) { return 100 * r.gflops() / peak; },
-           number("{:.1f} %")},
-          {"", "gbytes_per_s", &Row::gbytes_per_s},
-          {"of memory peak", "memory_peak_percent",
-           [bandwidth](const Row& r) { return 100 * r.gbytes_per_s() / bandwidth; }, number("{:.1f} %")}};
-}
-
 std::vector<Column<TensorErrors>> accuracy_columns() {
   // In f64 naive attention is its own reference: there is no error to compare with.
   const auto ratio = [](const TensorErrors& e) {
@@ -143,21 +69,21 @@ std::vector<Column<TensorErrors>> accuracy_columns() {
 Index next_length(Index seq) { return (seq & (seq - 1)) == 0 ? seq / 2 * 3 : seq / 3 * 4; }
 
 struct Sweep {
-  std::vector<Row> rows = {};
+  std::vector<FlashRow> rows = {};
   std::string end = {};          // why it ended
   std::string end_of_mine = {};  // and from where on a learner's code is missing
 };
 
-// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays. A learner's code, which is
-// slower, is left out from there on, and ends nothing.
-void add_length(const FlashLab& lab, const FlashTask& task, const AttentionCosts& costs, Index l2,
+// Naive attention comes first and ends the sweep in nearly all cases; the first reason stays. A learner's code, which
+// is slower, is left out from there on, and ends nothing.
+void add_length(const FlashLab& lab, const FlashTask& task, const AttentionCosts& costs, Index l2, int rounds,
                 Sweep& sweep) {
   std::string end;
   const std::string_view name = task.mine.empty() ? name_of(task.kernel) : kMine;
   if (!costs.fits) {
     end = fmt::format("{} needs more than {} at T = {}", name, format_bytes(lab.memory_limit), task.seq);
   } else {
-    for (const Row& row : rows_of(task, costs, l2)) sweep.rows.push_back(row);
+    for (const FlashRow& row : rows_of(task, costs, l2, rounds)) sweep.rows.push_back(row);
     if (sweep.rows.back().time.ms > 1e3 * lab.time_limit) {
       end = fmt::format("{} takes more than {} s at T = {}", name, lab.time_limit, task.seq);
     }
@@ -178,29 +104,29 @@ Sweep sweep_lengths(const FlashLab& lab, const LabOptions& options, Index l2, co
     }
     const auto results = measure_interleaved(options, tasks, console);
     for (std::size_t i = 0; i < results.size(); ++i) {
-      add_length(lab, arguments[i], results[i].get<AttentionCosts>(), l2, sweep);
+      add_length(lab, arguments[i], results[i].get<AttentionCosts>(), l2, options.rounds, sweep);
     }
   }
   return sweep;
 }
 
-const Row* find_row(const std::vector<Row>& rows, AttentionKernel kernel, Index seq) {
-  const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
+const FlashRow* find_row(const std::vector<FlashRow>& rows, AttentionKernel kernel, Index seq) {
+  const auto found = std::find_if(rows.begin(), rows.end(), [&](const FlashRow& r) {
     return r.kernel == kernel && !r.mine && r.backward && r.seq == seq;
   });
   return found == rows.end() ? nullptr : &*found;
 }
 
 // From which length on flash is faster, among those at which both were measured.
-std::string finding_of_lengths(const std::vector<Row>& rows) {
+std::string finding_of_lengths(const std::vector<FlashRow>& rows) {
   std::vector<Index> lengths;
   std::vector<bool> won;
-  for (const Row& naive : rows) {
+  for (const FlashRow& naive : rows) {
     if (naive.kernel != AttentionKernel::naive || !naive.backward) continue;
-    const Row* const flash = find_row(rows, AttentionKernel::flash, naive.seq);
+    const FlashRow* const flash = find_row(rows, AttentionKernel::flash, naive.seq);
     if (flash == nullptr) continue;
     lengths.push_back(naive.seq);
-    won.push_back(sign_test(flash->time.all_ms, naive.time.all_ms) == Verdict::less);
+    won.push_back(sign_test(flash->time.round_ms, naive.time.round_ms) == Verdict::less);
   }
   if (lengths.empty()) return "";
   const auto first = first_lasting_win(won);
@@ -208,17 +134,17 @@ std::string finding_of_lengths(const std::vector<Row>& rows) {
                : fmt::format("; flash is not distinguishably faster at T = {}", lengths.back());
 }
 
-std::string finding_of(const FlashLab& lab, const std::vector<Row>& rows) {
-  const Row &naive = *find_row(rows, AttentionKernel::naive, lab.seq),
-            &flash = *find_row(rows, AttentionKernel::flash, lab.seq);
+std::string finding_of(const FlashLab& lab, const std::vector<FlashRow>& rows) {
+  const FlashRow &naive = *find_row(rows, AttentionKernel::naive, lab.seq),
+                 &flash = *find_row(rows, AttentionKernel::flash, lab.seq);
   const double memory = static_cast<double>(naive.peak) / static_cast<double>(flash.peak);
   return fmt::format("at T = {} flash uses {:.1f}x {} memory than naive; {}", lab.seq,
                      std::max(memory, 1 / memory), memory >= 1 ? "less" : "more",
-                     speed_finding("flash", "naive", flash.time.all_ms, naive.time.all_ms));
+                     speed_finding("flash", "naive", flash.time.round_ms, naive.time.round_ms));
 }
 
 template <class Value>
-Chart chart_over_lengths(const std::string& title, const std::string& axis, const std::vector<Row>& rows,
+Chart chart_over_lengths(const std::string& title, const std::string& axis, const std::vector<FlashRow>& rows,
                          Value&& value) {
   Chart chart = {.title = title,
                  .note = "forward and backward",
@@ -227,7 +153,7 @@ Chart chart_over_lengths(const std::string& title, const std::string& axis, cons
   for (const std::string_view name :
        {name_of(AttentionKernel::naive), name_of(AttentionKernel::flash), kMine}) {
     Series series = {.name = std::string(name)};
-    for (const Row& r : rows) {
+    for (const FlashRow& r : rows) {
       if (r.name() == name && r.backward) series.points.emplace_back(static_cast<double>(r.seq), value(r));
     }
     if (!series.points.empty()) chart.series.push_back(std::move(series));
@@ -235,18 +161,10 @@ Chart chart_over_lengths(const std::string& title, const std::string& axis, cons
   return chart;
 }
 
-std::vector<Chart> charts_of(const std::vector<Row>& rows) {
-  return {chart_over_lengths("Time", "time, ms", rows, [](const Row& r) { return r.time.ms; }),
+std::vector<Chart> charts_of(const std::vector<FlashRow>& rows) {
+  return {chart_over_lengths("Time", "time, ms", rows, [](const FlashRow& r) { return r.time.ms; }),
           chart_over_lengths("Tracked memory", "peak, MiB", rows,
-                             [](const Row& r) { return mebibytes(r.peak); })};
-}
-
-Chart roofline_of(const Machine& machine, const std::vector<Row>& rows) {
-  std::vector<RooflinePoint> points;
-  for (const Row& r : rows) {
-    points.push_back({fmt::format("{}, {}", r.name(), r.pass()), r.operations / r.moved, r.gflops()});
-  }
-  return roofline(machine.gflops, machine.gbytes_per_s, points);
+                             [](const FlashRow& r) { return mebibytes(r.peak); })};
 }
 
 // Adds the maps and the finding of --tile-sweep.
@@ -256,12 +174,6 @@ void sweep_tiles(const FlashLab& lab, const LabOptions& options, const Console& 
   result.details["tiles"] = tiles_json(times);
   result.report.finding += "; " + tile_finding(times);
   for (Grid& map : tile_maps(times)) result.report.grids.push_back(std::move(map));
-}
-
-std::string describe(const Machine& machine, Dtype dtype) {
-  return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
-                     machine.gflops, to_string(compute_dtype(dtype)), machine.gbytes_per_s,
-                     format_bytes(machine.l2));
 }
 
 OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
@@ -300,18 +212,18 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
   for (const FlashTask& task : measured) tasks.push_back(attention_task(lab, task));
   const auto results = measure_interleaved(options, tasks, console);
   const Machine machine = machine_of(results[0].get<MachineSpeeds>(), lab.dtype);
-  std::vector<Row> rows;
+  std::vector<FlashRow> rows;
   for (std::size_t i = 0; i < measured.size(); ++i) {
     const FlashTask& task = measured[i];
     const auto costs = results[i + 1].get<AttentionCosts>();
     check(costs.fits, "lab flash: {} attention does not fit into memory at T = {}", name_of(task.kernel),
           lab.seq);
-    for (const Row& row : rows_of(task, costs, machine.l2)) rows.push_back(row);
+    for (const FlashRow& row : rows_of(task, costs, machine.l2, options.rounds)) rows.push_back(row);
   }
   const auto accuracy =
       measure_in_child(options, {.measurement = "accuracy", .arguments = flash}).get<Accuracy>();
 
-  const std::vector<Column<Row>> columns = columns_of(machine);
+  const std::vector<Column<FlashRow>> columns = columns_of(machine);
   LabResult result = {.name = "flash",
                       .configuration = configuration_of(lab, machine),
                       .details = {{"accuracy", json_of(accuracy_columns(), accuracy.tensors)}}};
@@ -323,6 +235,10 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
   result.report.charts = {roofline_of(machine, rows)};
   result.report.grids = walk_pictures(flash, kernels::threads());
   if (lab.tile_sweep) sweep_tiles(lab, options, console, result);
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    if (auto why = why_as_many_bytes(flash.problem(), phase, machine.l2))
+      result.whys.push_back(*std::move(why));
+  }
   if (lab.sweep) {
     const Sweep sweep = sweep_lengths(lab, options, machine.l2, console);
     result.report.finding += finding_of_lengths(sweep.rows) + "; " + sweep.end;

@@ -12,7 +12,7 @@ namespace tilegrad::train {
 struct HeadsTask {
   Index seq = 1, head_size = 1, heads = 1, kv_heads = 1, layers = 1;
   Index tokens = 1;  ///< to decode
-  Index steps = 1;   ///< of training on the toy task
+  Index steps = 1;   ///< of training on recall
   std::uint64_t seed = 1;
 
   /// The model that is trained and decodes, with random weights.
@@ -39,7 +39,7 @@ struct Sharing {
 };
 Sharing measure_sharing(const HeadsTask& task);
 
-/// What the model learns of the toy task.
+/// What the model learns of recall.
 struct Learning {
   double loss = 0, accuracy = 0, exact = 0;
 };

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "tilegrad/train/measure/statistics.h"
 
 namespace tilegrad::train {
@@ -10,6 +12,10 @@ std::string speed_finding(std::string_view a, std::string_view b, const std::vec
                           const std::vector<double>& b_ms) {
   const double ratio = median(b_ms) / median(a_ms);
   const Verdict verdict = sign_test(a_ms, b_ms);
+  constexpr double kWorthSaying = 1.005;  // which is written as 1.01
+  if (verdict != Verdict::not_distinguishable && std::max(ratio, 1 / ratio) < kWorthSaying) {
+    return fmt::format("the times of {} and {} differ by less than half a percent", a, b);
+  }
   // The medians have the last word, because the ratio is theirs.
   if (verdict == Verdict::less && ratio > 1) return fmt::format("{} is {:.2f}x faster than {}", a, ratio, b);
   if (verdict == Verdict::greater && ratio < 1) {

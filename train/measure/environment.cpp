@@ -46,11 +46,6 @@ std::string system() {
   return uname(&name) == 0 ? fmt::format("{} {} {}", name.sysname, name.release, name.machine) : "";
 }
 
-std::string simd_target() {
-  const std::int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;
-  return hwy::TargetName(usable & -usable);  // the lowest bit is the best target
-}
-
 std::string compiler() {
 #if defined(__clang__)
   return "clang " __clang_version__;
@@ -60,6 +55,11 @@ std::string compiler() {
 }
 
 }  // namespace
+
+std::string simd_target() {
+  const std::int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;
+  return hwy::TargetName(usable & -usable);  // the lowest bit is the best target
+}
 
 Environment current_environment(std::string command) {
   return {.command = std::move(command),

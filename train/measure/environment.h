@@ -22,6 +22,9 @@ struct Environment {
 /// Of this machine and this program.
 Environment current_environment(std::string command);
 
+/// The vector instructions that the kernels chose: "AVX2".
+std::string simd_target();
+
 /// As names and values, for a report; what is not known is left out.
 std::vector<std::pair<std::string, std::string>> facts_of(const Environment& environment);
 

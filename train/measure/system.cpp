@@ -1,5 +1,6 @@
 #include "tilegrad/train/measure/system.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -36,6 +37,12 @@ Index l2_bytes() {
   if (file >> kibibytes && kibibytes > 0) return kibibytes << 10;
   const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
   return bytes > 0 ? Index{bytes} : Index{1} << 20;
+}
+
+Index page_faults() {
+  rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
 }
 
 Index installed_memory() {

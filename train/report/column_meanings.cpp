@@ -25,7 +25,6 @@ constexpr Meaning kMeanings[] = {
     {"lowest", "of the seeds"},
     {"highest", "of the seeds"},
     {"accuracy", "share of the held-out positions where the likeliest token is right"},
-    {"accuracy, %", "share of the held-out positions where the likeliest token is right"},
     {"ms per step", "median time of a training step: forward, backward and update"},
     {"tokens/s", "tokens per second, at the median time of a step"},
     {"loss differs by", "largest difference of a step's loss from that of the first run"},
@@ -82,13 +81,15 @@ constexpr Meaning kMeanings[] = {
     {"segments", "what is recomputed: each segment of blocks keeps its input and is run again in backward"},
     {"ops recomputed", "operations that run a second time in a step"},
     {"same bits", "whether loss and gradients are those of recomputing nothing, bit for bit"},
+    {"page faults", "how often a step touched memory that the system had to find first"},
+    {"result", "what one may not have expected of the figures"},
+    {"why", "computed from the figures; there is no row where they do not tell"},
     // Where heads look.
     {"head", "counted from 1"},
     {"K/V head", "the head of keys and values that the head reads; GQA and MQA share it"},
     {"induction score",
      "mean p(t, s + 1), where s <= t - 2 is the last position with the same token as t: what followed this "
-     "token "
-     "the last time"},
+     "token the last time"},
     {"at the answers", "the same, at the positions alone where the task asks for a token"},
     {"previous token", "mean p(t, t - 1)"},
     {"itself", "mean p(t, t)"},

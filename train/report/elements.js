@@ -6,6 +6,7 @@ const kColors = 6;
 // Curves that lie on each other show through the gaps of those above.
 const kDashes = [[], [9, 6], [3, 6], [12, 4, 3, 4], [6, 10], [2, 3]];
 const kFewPoints = 40;  // are shown as points too
+const kLongestNumber = 40;  // characters; what is longer is a sentence
 
 // --- small helpers ----------------------------------------------------------------------------------
 
@@ -37,14 +38,16 @@ const show = (value) => (Number.isFinite(value) ? String(Number(value.toPrecisio
 
 // --- tables -----------------------------------------------------------------------------------------
 
+// A column of sentences is set as text, which wraps; all others as numbers, which do not.
 function addTable(parent, columns, rows) {
   const table = element("table", { parent: element("div", { parent, class: "scroll" }) });
   const head = element("tr", { parent: element("thead", { parent: table }) });
-  for (const column of columns) element("th", { parent: head, scope: "col", text: column });
+  const kinds = columns.map((_, i) => (rows.some((row) => row[i]?.length > kLongestNumber) ? "text" : "number"));
+  columns.forEach((text, i) => element("th", { parent: head, scope: "col", class: kinds[i], text }));
   const body = element("tbody", { parent: table });
   for (const row of rows) {
     const line = element("tr", { parent: body });
-    for (const cell of row) element("td", { parent: line, text: cell });
+    row.forEach((text, i) => element("td", { parent: line, class: kinds[i], text }));
   }
 }
 

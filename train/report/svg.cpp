@@ -283,11 +283,12 @@ std::string chart_svg(const Chart& chart) {
   return chart.kind == Chart::Kind::bars ? bars_svg(chart) : lines_svg(chart);
 }
 
-std::vector<fs::path> write_svgs(const fs::path& folder, const std::vector<Chart>& charts) {
+std::vector<fs::path> write_svgs(const fs::path& folder, const std::vector<Chart>& charts,
+                                 const std::string& ending) {
   make_folder(folder);
   std::vector<fs::path> files;
   for (const Chart& chart : charts) {
-    files.push_back(folder / (file_name(chart.title) + ".svg"));
+    files.push_back(folder / (file_name(chart.title) + ending));
     write_file(files.back(), chart_svg(chart));
   }
   return files;

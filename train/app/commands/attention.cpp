@@ -4,11 +4,11 @@
 
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
-#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/nn/safetensors.h"
 #include "tilegrad/train/app/choice.h"
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/decimal.h"
+#include "tilegrad/train/app/threads.h"
 
 namespace tilegrad::train {
 
@@ -37,9 +37,7 @@ struct AttentionCommand {
     app.add_option("--seed", options.dropout_key.value, "seed of the dropout mask")
         ->transform(decimal<std::uint64_t>())
         ->capture_default_str();
-    app.add_option("--threads", threads, "threads; 0: one per processor")
-        ->transform(decimal<int>())
-        ->check(CLI::Range(0, 1024));
+    add_threads(app, threads);
     add_choice<Dtype>(app, "--dtype", dtype, "convert the input to f32 or f64");
   }
 
@@ -144,7 +142,7 @@ nn::Safetensors compute(const nn::Safetensors& in, AttentionKernel kernel, const
 }
 
 int attend(const AttentionCommand& command, const Console& console) {
-  if (command.threads > 0) kernels::set_threads(command.threads);
+  use_threads(command.threads);
   const nn::Safetensors operands = load_operands(command.in, command.dtype);
   const nn::Safetensors result = compute(operands, command.kernel, command.options);
   nn::save_safetensors(command.out, result);

@@ -1,6 +1,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <optional>
 
 #include "tilegrad/base/file.h"
 #include "tilegrad/base/format.h"
@@ -8,8 +9,10 @@
 #include "tilegrad/train/app/choice.h"
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/decimal.h"
+#include "tilegrad/train/app/threads.h"
 #include "tilegrad/train/app/tile_options.h"
 #include "tilegrad/train/labs/bench_report.h"
+#include "tilegrad/train/measure/machine_load.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 
@@ -47,9 +50,7 @@ struct BenchOptions {
         ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
     add_tile_sizes(app, p.options.tiles.queries, p.options.tiles.keys);
     app.add_flag("--backward", bench.backward, "time the backward pass as well");
-    app.add_option("--threads", threads, "threads; 0: one for each processor")
-        ->transform(decimal<int>())
-        ->check(CLI::Range(0, 1024));
+    add_threads(app, threads);
     app.add_option("--seconds", bench.seconds, "seconds to spend on each kernel")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
@@ -91,9 +92,17 @@ struct BenchOptions {
 };
 
 std::string describe_machine(const BenchReport& report) {
-  return fmt::format("{}, threads {}: FMA peak {:.1f} GFLOP/s, memory reads {:.1f} GB/s, L2 {}\n",
-                     processor_name(), kernels::threads(), report.peak_gflops, read_bandwidth(),
+  const bool remembered = report.peak_gflops > report.measured_peak_gflops;
+  const std::string now =
+      remembered ? fmt::format(" (remembered; {:.1f} in this run)", report.measured_peak_gflops) : "";
+  return fmt::format("{}, threads {}: FMA peak {:.1f} GFLOP/s{}, memory reads {:.1f} GB/s, L2 {}\n",
+                     processor_name(), kernels::threads(), report.peak_gflops, now, read_bandwidth(),
                      format_bytes(l2_bytes()));
+}
+
+void say_if_busy(const Console& console, std::optional<double> share_of_others) {
+  const std::string busy = busy_note(share_of_others);
+  if (!busy.empty()) console.out << busy << '\n';
 }
 
 void show_progress(const Console& console, const std::string& text) {
@@ -110,6 +119,8 @@ int run_once(const BenchOptions& options, const BenchCase& bench, const Console&
     console.out << bench_json_lines(report);
   } else {
     console.out << describe_machine(report) << bench_table(report);
+    console.out << bench_whys(bench);
+    say_if_busy(console, report.share_of_others);
     const std::string finding = bench_finding(report);
     if (!finding.empty()) console.out << finding << '\n';
   }
@@ -125,6 +136,7 @@ int run_sweep(const BenchOptions& options, BenchCase bench, const Console& conso
   const Index longest = p.tq;
   bench.backward = true;
   std::vector<SweepRow> rows;
+  const MachineLoad load;
   for (Index time = kShortest; time <= longest; time *= 2) {
     show_progress(console, fmt::format("T = {} of {}", time, longest));
     p.tq = p.tk = time;
@@ -134,8 +146,9 @@ int run_sweep(const BenchOptions& options, BenchCase bench, const Console& conso
   }
   show_progress(console, "\n");
   write_file(options.out, sweep_csv(rows));
-  console.out << sweep_table(rows) << sweep_verdict(rows) << '\n'
-              << fmt::format("results: {}\n", options.out) << std::flush;
+  console.out << sweep_table(rows);
+  say_if_busy(console, load.share_of_others());
+  console.out << sweep_verdict(rows) << '\n' << fmt::format("results: {}\n", options.out) << std::flush;
   return kSuccess;
 }
 
@@ -145,10 +158,13 @@ Command add_bench_command(CLI::App& program) {
   CLI::App* app = program.add_subcommand("bench", "time naive and flash attention side by side");
   app->footer(
       "--b, --h, --gqa-groups, --q-len, --d and --type are other spellings of --batch, --heads, "
-      "--kv-heads, --seq, --head-size and --attention.");
+      "--kv-heads, --seq, --head-size and --attention.\n"
+      "The FMA peak is the highest that was ever measured on this processor with as many threads; it is "
+      "remembered in "
+      "tilegrad/peaks.json in $XDG_CACHE_HOME, or else in ~/.cache.");
   const auto options = std::make_shared<BenchOptions>(*app);
   return {app, [options](const Console& console) {
-            if (options->threads > 0) kernels::set_threads(options->threads);
+            use_threads(options->threads);
             const BenchCase bench = options->resolve();
             return options->sweep ? run_sweep(*options, bench, console) : run_once(*options, bench, console);
           }};

@@ -5,6 +5,7 @@
 #include "tilegrad/train/app/check_attention.h"
 #include "tilegrad/train/app/check_report.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/threads.h"
 
 namespace tilegrad::train {
 
@@ -70,6 +71,7 @@ struct CheckOptions {
     app.add_option("--seed", attention.seed, "seed of all random numbers")
         ->needs(flag)
         ->capture_default_str();
+    add_threads(app, threads);
   }
 
   AttentionCheck resolve() const {
@@ -81,6 +83,7 @@ struct CheckOptions {
 
   AttentionCheck attention;
   bool attention_only = false;
+  int threads = 0;
   CLI::Option *kv_heads = nullptr, *kv_len = nullptr;
 };
 
@@ -90,6 +93,7 @@ Command add_check_command(CLI::App& program) {
   CLI::App* app = program.add_subcommand("check", "compare every gradient with finite differences");
   const auto options = std::make_shared<CheckOptions>(*app);
   return {app, [options](const Console& console) {
+            use_threads(options->threads);
             if (options->attention_only) {
               const Index failures = check_attention(options->resolve(), console.out);
               console.out << std::flush;

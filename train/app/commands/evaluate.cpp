@@ -2,8 +2,8 @@
 #include <nlohmann/json.hpp>
 
 #include "tilegrad/base/json.h"
-#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/app/command.h"
+#include "tilegrad/train/app/threads.h"
 #include "tilegrad/train/report/numbers.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/run_folder.h"
@@ -18,7 +18,7 @@ struct EvaluateOptions {
     text_option =
         app.add_option("--text", text, "evaluate on this whole text instead of the run's held-out data");
     app.add_flag("--best", best, "use the weights with the lowest validation loss, kept by train --best");
-    app.add_option("--threads", threads, "threads; 0: one for each processor")->check(CLI::Range(0, 1024));
+    add_threads(app, threads);
     app.add_flag("--json", json, "print a JSON object");
   }
 
@@ -39,7 +39,7 @@ int evaluate_run(const EvaluateOptions& options, const Console& console) {
   const bool other_text = options.text_option->count() > 0;
   check(!other_text || config.is_text(), "evaluate: {} learned {}, which --text has no effect on",
         options.run, config.data_name());
-  if (options.threads > 0) kernels::set_threads(options.threads);
+  use_threads(options.threads);
   const auto data = other_text ? make_held_out_text(config, options.text) : make_dataset(config);
   nn::Transformer model(config.model_for(data->vocabulary()), RandomKey{config.seed}.fold(kWeights));
   weights.load(model);

@@ -9,6 +9,7 @@
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/app/output_folder.h"
 #include "tilegrad/train/app/run_options.h"
+#include "tilegrad/train/app/threads.h"
 #include "tilegrad/train/app/tile_options.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/flash_lab.h"
@@ -32,6 +33,7 @@ void add_common(CLI::App& app, LabOptions& options, Index& repeats, std::uint64_
   options.out = "runs/lab-" + app.get_name();
   app.add_option("--out", options.out, "folder for the results")->capture_default_str();
   add_size(app, "--repeats", repeats, "timed repetitions of each variant");
+  add_threads(app, options.threads);
   app.add_flag("--profile", options.profile,
                "report what each op costs in what is timed; the files of profiles/ open in Perfetto");
   app.add_flag("--explain", options.explain, "print what each column means");
@@ -48,6 +50,8 @@ int run_lab(const CLI::App& app, LabOptions options, const Console& console,
   if (app.get_option("--out")->count() == 0) options.out = free_folder(options.out).string();
   const FolderLock lock(options.out);
   clear_profiles(options);
+  use_threads(options.threads);
+  options.load.emplace();
   try {
     return run(options);
   } catch (const Interrupted&) {
@@ -113,7 +117,8 @@ Command add_heads_lab(CLI::App& labs) {
   add_size(*app, "--head-size,--d", options->lab.head_size, "size of a head");
   add_size(*app, "--layers", options->lab.layers, "transformer blocks");
   add_size(*app, "--tokens", options->lab.tokens, "tokens to decode, at the end of the sequence");
-  add_size(*app, "--steps", options->lab.steps, "training steps on the toy task");
+  add_size(*app, "--steps", options->lab.steps, "training steps on recall");
+  add_size(*app, "--seeds", options->lab.seeds, "trainings of each kind, with seeds from --seed on");
   app->add_flag("--convert", options->lab.convert, "also pool the heads of a trained MHA, and train on");
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
   return {app, [app, options](const Console& console) {

@@ -8,6 +8,7 @@
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/event_file.h"
+#include "tilegrad/train/report/png.h"
 #include "tilegrad/train/report/run_page.h"
 #include "tilegrad/train/report/svg.h"
 
@@ -24,11 +25,12 @@ struct ReportOptions {
     app.add_option("--json", json, "also write the results to this file, in the form of compare.json");
     app.add_option("--curves", curves, "also write the loss of every step to this CSV file");
     app.add_option("--svg", svg, "also write every chart as a picture into this folder");
+    app.add_option("--png", png, "the same as PNG, which takes rsvg-convert (Debian: librsvg2-bin)");
     app.add_option("--tensorboard", events, "also write event files for TensorBoard into this folder");
   }
 
   std::vector<std::filesystem::path> folders;
-  std::string out = "report.html", csv, json, curves, svg, events;
+  std::string out = "report.html", csv, json, curves, svg, png, events;
 };
 
 // Each only if it was asked for.
@@ -48,6 +50,9 @@ void write_exports(const ReportOptions& options, const std::vector<LoadedRun>& r
   if (!options.svg.empty()) {
     for (const auto& file : write_svgs(options.svg, page.charts)) say("svg", file.string());
   }
+  if (!options.png.empty()) {
+    for (const auto& file : write_pngs(options.png, page.charts)) say("png", file.string());
+  }
   if (!options.events.empty()) {
     export_events(options.events, runs);
     say("tensorboard", options.events);
@@ -55,6 +60,7 @@ void write_exports(const ReportOptions& options, const std::vector<LoadedRun>& r
 }
 
 int report(const ReportOptions& options, const Console& console) {
+  if (!options.png.empty()) png_converter();  // complains before anything is written
   const LoadedRuns all = load_runs(options.folders);
   const Report page = run_page(all);
   for (const std::string& warning : page.warnings) spdlog::warn("{}", warning);

@@ -7,6 +7,7 @@
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/decimal.h"
+#include "tilegrad/train/app/threads.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/run_folder.h"
 
@@ -33,6 +34,7 @@ struct SampleOptions {
         ->transform(decimal<Index>())
         ->check(CLI::NonNegativeNumber);
     app.add_option("--seed", seed, "seed of what is drawn")->transform(decimal<std::uint64_t>());
+    add_threads(app, threads);
   }
 
   std::string run, prompt, prompts;
@@ -41,6 +43,7 @@ struct SampleOptions {
   double temperature = 0;
   Index top_k = 0;
   std::uint64_t seed = 1;
+  int threads = 0;
 };
 
 // The lines of a file, or of standard input, without the empty ones.
@@ -78,6 +81,7 @@ void continue_prompt(const SampleOptions& options, const RunConfig& config, cons
 }
 
 int sample(const SampleOptions& options, const Console& console) {
+  use_threads(options.threads);
   const SavedWeights weights = weights_at(options.run, options.best);
   const RunConfig config = weights.folder.read_config();
   const auto codec = make_codec(config);

@@ -1,0 +1,79 @@
+#include "tilegrad/train/labs/flash_rows.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/labs/flash_pictures.h"
+#include "tilegrad/train/measure/best_peak.h"
+
+namespace tilegrad::train {
+
+Machine machine_of(const MachineSpeeds& speeds, Dtype dtype) {
+  const auto best = [](const std::vector<double>& tries) {
+    return *std::max_element(tries.begin(), tries.end());
+  };
+  const double measured = best(dtype == Dtype::f64 ? speeds.f64_gflops : speeds.f32_gflops);
+  return {.gflops = best_peak(measured, to_string(compute_dtype(dtype)), kernels::threads()),
+          .gbytes_per_s = best(speeds.gbytes_per_s),
+          .l2 = speeds.l2_bytes,
+          .processor = speeds.processor};
+}
+
+std::array<FlashRow, 2> rows_of(const FlashTask& task, const AttentionCosts& costs, Index l2, int rounds) {
+  const AttentionProblem problem = task.problem();
+  FlashRow forward = {.seq = task.seq,
+                      .kernel = task.kernel,
+                      .mine = !task.mine.empty(),
+                      .time = timing_of(costs.forward_ms, rounds),
+                      .peak = costs.forward_peak,
+                      .peak_rss = costs.peak_rss,
+                      .moved = moved_bytes(problem, task.kernel, Phase::forward, l2),
+                      .operations = attention_flops(problem, Phase::forward)};
+  FlashRow both = forward;
+  both.backward = true;
+  both.time = timing_of(costs.step_ms, rounds);
+  both.peak = costs.step_peak;
+  both.moved += moved_bytes(problem, task.kernel, Phase::backward, l2);
+  both.operations += attention_flops(problem, Phase::backward);
+  return {forward, both};
+}
+
+std::vector<Column<FlashRow>> columns_of(const Machine& machine) {
+  const double peak = machine.gflops, bandwidth = machine.gbytes_per_s;
+  return {
+      {"T", "seq", &FlashRow::seq},
+      {"kernel", "kernel", [](const FlashRow& r) { return r.name(); }},
+      {"pass", "pass", [](const FlashRow& r) { return r.pass(); }},
+      {"ms", "ms", [](const FlashRow& r) { return r.time.ms; }, number("{:.2f}")},
+      {"spread, ms", "spread_ms", [](const FlashRow& r) { return r.time.spread_ms; }, number("{:.2f}")},
+      {"peak tracked", "peak_bytes", &FlashRow::peak, bytes},
+      {"peak RSS", "peak_rss_bytes", &FlashRow::peak_rss, bytes},
+      {"bytes moved", "moved_bytes", &FlashRow::moved, bytes},
+      {"", "operations", &FlashRow::operations},
+      {"flop per byte", "operations_per_byte", [](const FlashRow& r) { return r.operations / r.moved; },
+       number("{:.1f}")},
+      {"GFLOP/s", "gflops", &FlashRow::gflops, number("{:.1f}")},
+      {"of FMA peak", "fma_peak_percent", [peak](const FlashRow& r) { return 100 * r.gflops() / peak; },
+       number("{:.1f} %")},
+      {"", "gbytes_per_s", &FlashRow::gbytes_per_s},
+      {"of memory peak", "memory_peak_percent",
+       [bandwidth](const FlashRow& r) { return 100 * r.gbytes_per_s() / bandwidth; }, number("{:.1f} %")}};
+}
+
+std::string describe(const Machine& machine, Dtype dtype) {
+  return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
+                     machine.gflops, to_string(compute_dtype(dtype)), machine.gbytes_per_s,
+                     format_bytes(machine.l2));
+}
+
+Chart roofline_of(const Machine& machine, const std::vector<FlashRow>& rows) {
+  std::vector<RooflinePoint> points;
+  for (const FlashRow& r : rows) {
+    points.push_back({fmt::format("{}, {}", r.name(), r.pass()), r.operations / r.moved, r.gflops()});
+  }
+  return roofline(machine.gflops, machine.gbytes_per_s, points);
+}
+
+}  // namespace tilegrad::train
