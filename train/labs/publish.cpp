@@ -57,7 +57,8 @@ void publish(const LabOptions& options, const LabResult& result, const Console& 
   Report report = result.report;
   for (const auto& [key, value] : configuration.items()) report.facts.emplace_back(key, text_of(value));
   if (others)
-    report.facts.emplace_back("other programs took", fmt::format("{:.0f} % of the processors", 100 * *others));
+    report.facts.emplace_back("other programs took",
+                              fmt::format("{:.0f} % of the processors", 100 * *others));
   for (auto& fact : facts_of(environment)) report.facts.push_back(std::move(fact));
   for (Table& table : profile_tables(options)) report.tables.push_back(std::move(table));
   const std::vector<Table> printed = report.tables;
