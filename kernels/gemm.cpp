@@ -74,13 +74,14 @@ void configure_once() {
 //   512 x 192 x 48, a bᵀ    .73, .74    |  512 x 128 x 768, aᵀ b      1.04, 1.06
 //   1 x 768 x 768, a bᵀ     .79, .85    |  128 x 128 x 768, aᵀ b      1.01, 1.06
 //   8 x 768 x 768, a bᵀ     .75, .77    |
-// The two rows aᵀ b are wall time, all others processor time. For large products the same code differed from itself by up
-// to .14, so there the right is a cautious choice. OpenBLAS keeps it: a transposed, and a large b with many rows to multiply. It also keeps a few
-// hundred multiplications, and alpha = 0, where a BLAS does not read a and b.
+// The two rows aᵀ b are wall time, all others processor time. The same code differed from itself by up to .14 in large
+// products, so OpenBLAS keeps all shapes of the right column: a transposed, and a large b with many rows to multiply.
+// It also keeps a few hundred multiplications, alpha = 0, where a BLAS does not read a and b, and every target but AVX2.
 bool packing_pays(float alpha, Op op_a, Index rows, Index cols, Index inner) {
   constexpr Index kLeast = 8 * 8 * 8, kThin = 16, kLargest = 1 << 19;
   const bool is_small = rows * cols * inner <= kLeast;
-  return alpha != 0 && op_a == Op::none && !is_small && (rows <= kThin || inner * cols <= kLargest);
+  return alpha != 0 && op_a == Op::none && !is_small && (rows <= kThin || inner * cols <= kLargest) &&
+         packed::is_measured_target();
 }
 
 // Rows (or columns) of c in one piece for OpenBLAS. It depends on the shape alone. Every piece packs the other operand

@@ -11,6 +11,7 @@ namespace tilegrad::kernels::packed {
 
 // What each SIMD target provides.
 struct GemmTable {
+  bool is_avx2;
   Index tile_rows, tile_cols;
   // panels: memory of one thread, (inner, block_cols), aligned to 64 bytes.
   void (*multiply)(const Product& p, const Blocking& blocking, float* panels);
@@ -69,7 +70,8 @@ void multiply(const Product& p, const Blocking& blocking, float* panels) {
   }
 }
 
-constexpr GemmTable kGemmTable = {.tile_rows = kTileRows, .tile_cols = kTileCols, .multiply = multiply};
+constexpr GemmTable kGemmTable = {
+    .is_avx2 = HWY_TARGET == HWY_AVX2, .tile_rows = kTileRows, .tile_cols = kTileCols, .multiply = multiply};
 const GemmTable* gemm_table() { return &kGemmTable; }
 
 }  // namespace
@@ -84,6 +86,8 @@ namespace {
 HWY_EXPORT(gemm_table);
 
 }  // namespace
+
+bool is_measured_target() { return HWY_DYNAMIC_DISPATCH(gemm_table)()->is_avx2; }
 
 void multiply(const Product& p) {
   const GemmTable& table = *HWY_DYNAMIC_DISPATCH(gemm_table)();

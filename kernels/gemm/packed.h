@@ -52,6 +52,11 @@ struct Pieces {
 };
 Pieces cut(const Product& p, const Blocking& blocking);
 
+/// Whether this processor's SIMD target is one on which these products were measured to be faster than OpenBLAS:
+/// AVX2. OpenBLAS has kernels for older processors, which Highway's plain C++ is no match for, and for AVX-512, where the
+/// two have not been compared.
+bool is_measured_target();
+
 /// Computes the product on all threads. The result has the same bits for every number of threads.
 void multiply(const Product& p);
 
