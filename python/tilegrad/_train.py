@@ -56,7 +56,8 @@ class Settings(TypedDict, total=False):
     # memory
     checkpoint: Union[str, int]
     mine_checkpoint: Path
-    # optimiser: AdamW
+    # optimiser
+    optimizer: str
     lr: float
     min_lr: float
     warmup: int
@@ -65,6 +66,8 @@ class Settings(TypedDict, total=False):
     weight_decay: float
     beta1: float
     beta2: float
+    momentum: float
+    nesterov: bool
     clip: float
     # run
     steps: int
