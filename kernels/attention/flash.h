@@ -71,7 +71,11 @@ void flash_forward(const StoredHeads<float>& out, std::span<float> lse, const Fl
 void flash_forward(const StoredHeads<double>& out, std::span<double> lse, const FlashInputs<double>& in,
                    const AttentionProblem<double>& problem);
 
-/// The same for a problem that is_decode(): correct for any other, but not fast. Not for bf16: few
+/// With which products both passes run on this machine, for the computing type of the argument: what tiles depend on.
+MicroKernel flash_micro_kernel(float);
+MicroKernel flash_micro_kernel(double);
+
+/// flash_forward() for a problem that is_decode(): correct for any other, but not fast. Not for bf16: few
 /// models keep their cache in it on a CPU, and flash_forward() is right for them as well.
 void flash_decode(HeadsView<float> out, std::span<float> lse, const FlashInputs<float>& in,
                   const AttentionProblem<float>& problem);

@@ -194,11 +194,8 @@ class FlashBackward {
     const Sequence& s = problem_.sequences[key_tile.sequence];
     const auto k = widened(StoredRows(in_.k, s.b, hkv, key_tile.rows), w.wide_k);
     const auto v = widened(StoredRows(in_.v, s.b, hkv, key_tile.rows), w.wide_v);
-    for (Index j = 0, n = 0; j < k.rows; j += kPanel<T>, ++n) {
-      const Index nk = std::min(kPanel<T>, k.rows - j);
-      pack_transposed(key_panel(w.kt, n, k.cols), k.row_block(j, nk));
-      pack_transposed(key_panel(w.vt, n, v.cols), v.row_block(j, nk));
-    }
+    pack_rows(w.kt, k);
+    pack_rows(w.vt, v);
     if (needs_dq()) pack_columns(w.k, k);
     std::fill_n(w.dkt, schedule_.panels_per_tile() * k.cols * kPanel<T>, T{0});
     std::fill_n(w.dvt, schedule_.panels_per_tile() * v.cols * kPanel<T>, T{0});

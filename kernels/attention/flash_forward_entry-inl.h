@@ -18,6 +18,8 @@ void forward(const StoredHeads<Real>& out, std::span<Real> lse, const FlashInput
   FlashForward<Real>(out, lse, in, problem).run();
 }
 
+MicroKernel micro_kernel() { return kMicroKernel<Real>; }
+
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -31,6 +33,10 @@ void flash_forward(const StoredHeads<Real>& out, std::span<Real> lse, const Flas
                    const AttentionProblem<Real>& problem) {
   HWY_DYNAMIC_DISPATCH(forward)(out, lse, in, problem);
 }
+
+HWY_EXPORT(micro_kernel);
+
+MicroKernel flash_micro_kernel(Real) { return HWY_DYNAMIC_DISPATCH(micro_kernel)(); }
 
 }  // namespace tilegrad::kernels
 #endif

@@ -13,8 +13,8 @@
 
 #include "tilegrad/kernels/attention/exp2-inl.h"
 #include "tilegrad/kernels/attention/problem.h"
+#include "tilegrad/kernels/attention/stored_rows-inl.h"
 #include "tilegrad/kernels/attention/tile-inl.h"
-#include "tilegrad/kernels/attention/transpose-inl.h"
 #include "tilegrad/kernels/dropout.h"
 
 HWY_BEFORE_NAMESPACE();

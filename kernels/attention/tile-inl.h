@@ -8,11 +8,15 @@
 
 #include <algorithm>
 
-#include "tilegrad/kernels/attention/panels-inl.h"
 #include "tilegrad/kernels/attention/schedule.h"
+#include "tilegrad/kernels/panels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
+
+template <class T>
+inline constexpr MicroKernel kMicroKernel = {
+    .lanes = kPanel<T>, .element_bytes = sizeof(T), .few_registers = kFewRegisters};
 
 // A part of the score matrix: some queries against some keys, for `heads` heads from h on that share a
 // key/value head.

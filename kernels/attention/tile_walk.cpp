@@ -1,25 +1,20 @@
 #include "tilegrad/kernels/attention/tile_walk.h"
 
-#include <hwy/targets.h>
-
 #include <algorithm>
 
+#include "tilegrad/kernels/attention/flash.h"
 #include "tilegrad/kernels/attention/schedule.h"
 
 namespace tilegrad::kernels {
 
 namespace {
 
-// Of the best SIMD target of this machine, which the kernels run with. One lane, so that no tile holds several heads, and no
-// keys are split.
-MicroKernel micro_kernel(Index element_bytes) {
-#if HWY_ARCH_ARM_A64
-  constexpr bool few_registers = false;
-#else
-  const std::int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;  // the lowest bit is the best target
-  const bool few_registers = (usable & -usable) > HWY_AVX3;
-#endif
-  return {.lanes = 1, .element_bytes = element_bytes, .few_registers = few_registers};
+// One lane, so that no tile holds several heads, and no keys are split.
+MicroKernel one_lane(Index element_bytes) {
+  MicroKernel kernel =
+      element_bytes == sizeof(double) ? flash_micro_kernel(double{}) : flash_micro_kernel(float{});
+  kernel.lanes = 1;
+  return kernel;
 }
 
 ProblemShape shape_of(const WalkSizes& s, const AttentionOptions& options) {
@@ -53,7 +48,7 @@ TileVisit visit(const Sequence& s, Range queries, Range keys, Index head) {
 
 TileWalk forward_walk(const WalkSizes& sizes, const AttentionOptions& options) {
   const ProblemShape shape = shape_of(sizes, options);
-  const ForwardSchedule schedule(shape, micro_kernel(sizes.element_bytes));
+  const ForwardSchedule schedule(shape, one_lane(sizes.element_bytes));
   TileWalk walk = {.tile = schedule.tile(), .tasks = {}};
   for (Index n = 0; n < schedule.tasks(); ++n) {
     const ForwardSchedule::Task task = schedule.task(n);
@@ -69,7 +64,7 @@ TileWalk forward_walk(const WalkSizes& sizes, const AttentionOptions& options) {
 
 TileWalk backward_walk(const WalkSizes& sizes, const AttentionOptions& options, int threads) {
   const ProblemShape shape = shape_of(sizes, options);
-  const BackwardSchedule schedule(shape, micro_kernel(sizes.element_bytes), {}, threads);
+  const BackwardSchedule schedule(shape, one_lane(sizes.element_bytes), {}, threads);
   TileWalk walk = {.tile = schedule.tile(), .tasks = {}};
   for (const BackwardSchedule::Task& task : schedule.tasks()) {
     const SequenceTile& keys = schedule.key_tiles()[task.key_tile];

@@ -25,7 +25,8 @@ struct GemmTable {
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "tilegrad/kernels/gemm/pack-inl.h"
+#include "tilegrad/kernels/gemm/tile-inl.h"
+#include "tilegrad/kernels/pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
@@ -38,9 +39,9 @@ using packed::Product;
 // c = alpha a b + beta c for a block of a and all packed panels of b.
 void multiply_block(Mat<float> c, Mat<const float> a, const float* panels, Update update) {
   const RowTiles tiles(c.rows);
-  for (Index col = 0; col < c.cols; col += kTileCols, panels += a.cols * kTileCols) {
-    const Index cols = std::min(kTileCols, c.cols - col);
-    const auto& functions = cols <= kLanes ? kTileFunctions<1> : kTileFunctions<2>;
+  for (Index col = 0; col < c.cols; col += kPanel<float>, panels += a.cols * kPanel<float>) {
+    const Index cols = std::min(kPanel<float>, c.cols - col);
+    const auto& functions = cols <= kLanes<float> ? kTileFunctions<LowLanes> : kTileFunctions<AllLanes>;
     for (Index tile = 0; tile < tiles.tiles; ++tile) {
       const Index row = tiles.first(tile);
       const auto multiply_tile = functions[static_cast<std::size_t>(tiles.rows(tile) - 1)];
@@ -52,8 +53,8 @@ void multiply_block(Mat<float> c, Mat<const float> a, const float* panels, Updat
 // c = alpha a b + beta c for terms [k, k + size) of every sum, and the columns that fit into panels.
 void multiply_columns(const Product& p, Index k, Index size, Index block_rows, float* panels) {
   const Update update = {.alpha = p.alpha, .beta = k == 0 ? p.beta : 1};
-  p.op_b == Op::none ? pack_right(panels, p.b.row_block(k, size))
-                     : pack_right_transposed(panels, p.b.col_block(k, size));
+  p.op_b == Op::none ? pack_columns(panels, p.b.row_block(k, size))
+                     : pack_rows(panels, p.b.col_block(k, size));
   for (Index row = 0; row < p.c.rows; row += block_rows) {
     const Index rows = std::min(block_rows, p.c.rows - row);
     multiply_block(p.c.row_block(row, rows), p.a.row_block(row, rows).col_block(k, size), panels, update);
@@ -70,8 +71,10 @@ void multiply(const Product& p, const Blocking& blocking, float* panels) {
   }
 }
 
-constexpr GemmTable kGemmTable = {
-    .is_avx2 = HWY_TARGET == HWY_AVX2, .tile_rows = kTileRows, .tile_cols = kTileCols, .multiply = multiply};
+constexpr GemmTable kGemmTable = {.is_avx2 = HWY_TARGET == HWY_AVX2,
+                                  .tile_rows = kMicroRows,
+                                  .tile_cols = kPanel<float>,
+                                  .multiply = multiply};
 const GemmTable* gemm_table() { return &kGemmTable; }
 
 }  // namespace

@@ -13,22 +13,11 @@
 #include <utility>
 
 #include "tilegrad/kernels/gemm/packed.h"
-#include "tilegrad/kernels/simd-inl.h"
+#include "tilegrad/kernels/panels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
-
-inline constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
-inline constexpr Index kTileCols = 2 * kLanes;
-
-// Two vectors of each row are accumulators: 16 of 32 registers, or 12 of 16. An accumulator takes a term
-// every four cycles, so eight are the least.
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-inline constexpr Index kTileRows = 8;
-#else
-inline constexpr Index kTileRows = 6;
-#endif
 
 // c = alpha x + beta c for two vectors or one. With beta = 0 c is not read.
 struct Update {
@@ -44,61 +33,45 @@ struct Update {
 };
 
 // A tile of `Rows` rows: c (Rows, cols) = alpha a b + beta c, for rows of a where they lie, and a panel b
-// (inner, kTileCols) of which the first `Vectors` vectors are needed, the last of them perhaps in part.
-template <Index Rows, Index Vectors>
+// (inner, panel), of which the columns of `Half` are needed.
+template <Index Rows, class Half>
 HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, const float* a, Index a_stride,
                                          const float* HWY_RESTRICT b, Index inner, Update update) {
   const Tag<float> d;
-  Vec<float> sum[Rows][Vectors];
-  HWY_UNROLL(16)
-  for (Index m = 0; m < Rows; ++m) {
-    for (Index v = 0; v < Vectors; ++v) sum[m][v] = hn::Zero(d);
-    hwy::Prefetch(c + m * stride);
-  }
-  for (Index k = 0; k < inner; ++k) {
-    Vec<float> right[Vectors];
-    HWY_UNROLL(2)
-    for (Index v = 0; v < Vectors; ++v) right[v] = hn::Load(d, b + k * kTileCols + v * kLanes);
+  Accumulators<float, Rows> sum;
+  sum.clear();
+  for (Index m = 0; m < Rows; ++m) hwy::Prefetch(c + m * stride);
+  sum.template add_product<Half>(RowMajor<float>{a, a_stride}, b, inner);
+  const auto store = [&](Index m, const float* old, float* to) HWY_ATTR {
+    hn::StoreU(update(sum.v[m][0], old), d, to);
+    hn::StoreU(update(sum.v[m][1], old + kLanes<float>), d, to + kLanes<float>);
+  };
+  if (cols == kPanel<float>) {
     HWY_UNROLL(16)
-    for (Index m = 0; m < Rows; ++m) {
-      const auto left = hn::Set(d, a[m * a_stride + k]);
-      HWY_UNROLL(2)
-      for (Index v = 0; v < Vectors; ++v) sum[m][v] = hn::MulAdd(left, right[v], sum[m][v]);
-    }
-  }
-  if (cols == Vectors * kLanes) {
-    HWY_UNROLL(16)
-    for (Index m = 0; m < Rows; ++m) {
-      HWY_UNROLL(2)
-      for (Index v = 0; v < Vectors; ++v) {
-        float* to = c + m * stride + v * kLanes;
-        hn::StoreU(update(sum[m][v], to), d, to);
-      }
-    }
+    for (Index m = 0; m < Rows; ++m) store(m, c + m * stride, c + m * stride);
     return;
   }
-  // The last columns: through a row of our own, since memory ends within a vector.
+  // The last columns: through a row of our own, since memory may end within a vector.
   HWY_UNROLL(16)
   for (Index m = 0; m < Rows; ++m) {
-    HWY_ALIGN float row[kTileCols] = {};
+    HWY_ALIGN float row[kPanel<float>] = {};
     float* to = c + m * stride;
     if (update.beta != 0) std::copy_n(to, cols, row);
-    HWY_UNROLL(2)
-    for (Index v = 0; v < Vectors; ++v) hn::Store(update(sum[m][v], row + v * kLanes), d, row + v * kLanes);
+    store(m, row, row);
     std::copy_n(row, cols, to);
   }
 }
 
 using TileFunction = void (*)(float*, Index, Index, const float*, Index, const float*, Index, Update);
 
-// multiply_tile for 1, ..., kTileRows rows.
-template <Index Vectors, std::size_t... I>
+// multiply_tile for 1, ..., kMicroRows rows.
+template <class Half, std::size_t... I>
 constexpr std::array<TileFunction, sizeof...(I)> tile_functions(std::index_sequence<I...>) {
-  return {multiply_tile<Index{I} + 1, Vectors>...};
+  return {multiply_tile<Index{I} + 1, Half>...};
 }
-template <Index Vectors>
+template <class Half>
 inline constexpr auto kTileFunctions =
-    tile_functions<Vectors>(std::make_index_sequence<std::size_t{kTileRows}>());
+    tile_functions<Half>(std::make_index_sequence<std::size_t{kMicroRows}>());
 
 // Rows in tiles of nearly one size: 8 rows are 4 + 4 and not 6 + 2, because a tile of two rows takes as long
 // as one of four.
@@ -106,7 +79,7 @@ struct RowTiles {
   Index tiles, size, larger;  // the first `larger` tiles have one row more
 
   explicit RowTiles(Index rows)
-      : tiles(ceil_div(rows, kTileRows)), size(rows / tiles), larger(rows % tiles) {}
+      : tiles(ceil_div(rows, kMicroRows)), size(rows / tiles), larger(rows % tiles) {}
   Index rows(Index tile) const { return tile < larger ? size + 1 : size; }
   Index first(Index tile) const { return tile * size + std::min(tile, larger); }
 };

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from tilegrad import _core
 from tilegrad._core import Error
+from tilegrad._paths import checked_path
 from tilegrad._run import Run
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def train(
     arguments = ["--log-level=warn", "train", "--quiet", "--json"]
     if (data is None) == (resume is None):
         raise Error("train: needs data or a run to resume, and not both")
-    arguments.append(f"--resume={_path(resume)}" if data is None else _data(data, settings.get("out")))
+    arguments.append("--resume=" + checked_path(resume, "train") if data is None else _data(data, settings.get("out")))
     if overwrite:
         arguments.append("--overwrite")
     if stop_after is not None:
@@ -137,7 +138,7 @@ def _data(data, out):
         return f"--text={_kept_text(data, pathlib.Path(out or 'runs/text').parent)}"
     if data in _core.tasks():
         return f"--task={data}"
-    path = _path(data)
+    path = checked_path(data, "train")
     if isinstance(data, str) and not os.path.exists(path):
         raise Error(f"train: {data!r} is neither a task ({', '.join(_core.tasks())}) nor a file")
     return f"--text={path}"
@@ -167,14 +168,9 @@ def _option(name, value):
     option = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{option}" if value else f"--no-{option}"
-    return f"--{option}={_path(value) if hasattr(value, '__fspath__') else value}"
-
-
-def _path(path):
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise Error(f"train: {path!r} is not a path") from None
+    if hasattr(value, "__fspath__"):
+        value = checked_path(value, "train")
+    return f"--{option}={value}"
 
 
 def _checked(argument):

@@ -7,6 +7,7 @@ from typing import Any, Literal, Mapping, Optional, Sequence, Union
 
 from tilegrad import _core
 from tilegrad._core import Error
+from tilegrad._paths import checked_path
 
 Array = Any  # a NumPy array
 Checkpoint = Union[str, int]  # "none", "block", a number of segments, "attention", "mlp" or "elementwise"
@@ -157,20 +158,11 @@ class Transformer:
 
     def save(self, path: Any) -> None:
         """Writes the parameters as a safetensors file, like the model.safetensors of a run; replaces it atomically."""
-        self._core.save(_path(path))
+        self._core.save(checked_path(path, "Transformer"))
 
     def load(self, path: Any) -> None:
         """Reads what save() wrote for a model of the same shapes."""
-        self._core.load(_path(path))
-
-
-def _path(path):
-    import os
-
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise Error(f"Transformer: {path!r} is not a path") from None
+        self._core.load(checked_path(path, "Transformer"))
 
 
 def _plain(number):

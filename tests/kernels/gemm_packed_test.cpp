@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include "tests/kernels/checks.h"
+#include "tests/kernels/products.h"
 #include "tests/kernels/simd_targets.h"
 #include "tilegrad/kernels/gemm/packed.h"
 
@@ -10,41 +10,17 @@ using namespace tilegrad::test;
 
 namespace {
 
-struct Shape {
-  Index m, n, k;
-};
-
 constexpr Op kOps[] = {Op::none, Op::transpose};
-
-Padded<float> operand(Index rows, Index cols, Op op, std::uint64_t seed) {
-  return op == Op::none ? Padded<float>(rows, cols, seed) : Padded<float>(cols, rows, seed);
-}
-
-double element(const Padded<float>& x, Op op, Index i, Index j) { return op == Op::none ? x(i, j) : x(j, i); }
-
-// alpha a b + beta c by the definition; c is not read if beta is 0.
-std::vector<Sum> expected(const Shape& s, double alpha, const Padded<float>& a, const Padded<float>& b,
-                          Op op_b, double beta, const Padded<float>& c) {
-  std::vector<Sum> sums;
-  for (Index i = 0; i < s.m; ++i) {
-    for (Index j = 0; j < s.n; ++j) {
-      Sum sum(beta == 0 ? 0 : beta * c(i, j));
-      for (Index k = 0; k < s.k; ++k) sum.add(alpha * a(i, k) * element(b, op_b, k, j));
-      sums.push_back(sum);
-    }
-  }
-  return sums;
-}
 
 void check_product(const Shape& s, Op op_b, float alpha, float beta) {
   CAPTURE(s.m);
   CAPTURE(s.n);
   CAPTURE(s.k);
   CAPTURE(static_cast<int>(op_b));
-  const Padded<float> a(s.m, s.k, 1), b = operand(s.k, s.n, op_b, 2);
+  const Padded<float> a(s.m, s.k, 1), b = operand<float>(s.k, s.n, op_b, 2);
   Padded<float> c(s.m, s.n, 3);
   if (beta == 0) c.fill(std::numeric_limits<float>::quiet_NaN());
-  const auto sums = expected(s, alpha, a, b, op_b, beta, c);
+  const auto sums = expected(s, alpha, a, Op::none, b, op_b, beta, c);
   packed::multiply({view(c), alpha, view(a), view(b), op_b, beta});
   check_close(c.dense(), sums, static_cast<double>(s.k) + 3);
   CHECK(c.room_is_untouched());
@@ -82,7 +58,7 @@ TEST_CASE("gemm: packed products that are cut into tasks agree with plain loops"
 TEST_CASE("gemm: an element of a packed product has the same bits, wherever its row and column stand") {
   on_each_target([] {
     for (const Op op_b : kOps) {
-      const Padded<float> a(120, 300, 1), b = operand(300, 90, op_b, 2);
+      const Padded<float> a(120, 300, 1), b = operand<float>(300, 90, op_b, 2);
       Padded<float> whole(120, 90, 3), parts = whole;
       const packed::Product all = {view(parts), 0.75f, view(a), view(b), op_b, 0.5f};
       packed::multiply({view(whole), 0.75f, view(a), view(b), op_b, 0.5f});
@@ -100,7 +76,7 @@ TEST_CASE("gemm: packed products have the same bits on any number of threads") {
   on_each_target([] {
     for (const Shape& s : {Shape{768, 130, 128}, Shape{130, 900, 64}, Shape{128, 128, 768}}) {
       for (const Op op_b : kOps) {
-        const Padded<float> a(s.m, s.k, 1), b = operand(s.k, s.n, op_b, 2);
+        const Padded<float> a(s.m, s.k, 1), b = operand<float>(s.k, s.n, op_b, 2);
         check_threads([&] {
           Padded<float> c(s.m, s.n, 3);
           packed::multiply({view(c), 1, view(a), view(b), op_b, 1});
@@ -116,7 +92,7 @@ TEST_CASE("gemm: NaN and infinity pass through a packed product, into their row 
               infinity = std::numeric_limits<float>::infinity();
   on_each_target([&] {
     for (const Op op_b : kOps) {
-      Padded<float> a(41, 30, 1), b = operand(30, 51, op_b, 2);
+      Padded<float> a(41, 30, 1), b = operand<float>(30, 51, op_b, 2);
       a.at(7, 3) = nan;
       (op_b == Op::none ? b.at(4, 50) : b.at(50, 4)) = infinity;
       a.at(9, 4) = 0;  // times infinity

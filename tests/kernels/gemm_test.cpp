@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/kernels/checks.h"
+#include "tests/kernels/products.h"
 #include "tilegrad/base/error.h"
 
 using namespace tilegrad;
@@ -11,35 +11,9 @@ using namespace tilegrad::test;
 
 namespace {
 
-struct Shape {
-  Index m, n, k;
-};
-
 // The last four are cut into pieces: by rows, by columns, and as a weight's gradient with a long inner sum.
 constexpr Shape kShapes[] = {{1, 1, 1},     {3, 5, 7},     {17, 33, 1},    {1, 100, 37},   {64, 1, 64},
                              {31, 29, 130}, {701, 41, 50}, {41, 1203, 50}, {130, 70, 300}, {97, 97, 770}};
-
-template <class T>
-Padded<T> operand(Index rows, Index cols, Op op, std::uint64_t seed) {
-  return op == Op::none ? Padded<T>(rows, cols, seed) : Padded<T>(cols, rows, seed);
-}
-
-double element(const auto& x, Op op, Index i, Index j) { return op == Op::none ? x(i, j) : x(j, i); }
-
-// alpha a b + beta c by the definition; c is not read if beta is 0.
-template <class T>
-std::vector<Sum> expected(const Shape& s, double alpha, const Padded<T>& a, Op op_a, const Padded<T>& b,
-                          Op op_b, double beta, const Padded<T>& c) {
-  std::vector<Sum> sums;
-  for (Index i = 0; i < s.m; ++i) {
-    for (Index j = 0; j < s.n; ++j) {
-      Sum sum(beta == 0 ? 0 : beta * c(i, j));
-      for (Index k = 0; k < s.k; ++k) sum.add(alpha * element(a, op_a, i, k) * element(b, op_b, k, j));
-      sums.push_back(sum);
-    }
-  }
-  return sums;
-}
 
 }  // namespace
 

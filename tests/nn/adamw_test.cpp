@@ -55,25 +55,7 @@ TEST_CASE("AdamW: a parameter without a gradient stays as it is") {
 }
 
 TEST_CASE("AdamW: state that is saved and loaded continues with the same bits") {
-  const auto train = [](nn::AdamW& optimizer, Parameter& w, int from, int to) {
-    for (int step = from; step < to; ++step) {
-      w.grad() = random({3, 5}, static_cast<std::uint64_t>(step));
-      optimizer.step(0.1);
-    }
-  };
-  Parameter w(random({3, 5}, 9));
-  nn::AdamW first({{"w", &w}}, {});
-  train(first, w, 0, 3);
-  Parameter copy(w.value().clone());
-  nn::AdamW second({{"w", &copy}}, {});
-  REQUIRE(first.state().size() == 2);
-  CHECK(first.state()[0].name == "w.m");
-  CHECK(first.state()[1].name == "w.v");
-  for (std::size_t i = 0; i < 2; ++i) *second.state()[i].tensor = first.state()[i].tensor->clone();
-  second.set_steps(first.steps());
-  train(first, w, 3, 6);
-  train(second, copy, 3, 6);
-  CHECK(distance(w.value(), copy.value()) == 0);
+  check_resumes<nn::AdamW>({}, {"w.m", "w.v"});
 }
 
 TEST_CASE("AdamW: its memory is counted as the optimizer's") {

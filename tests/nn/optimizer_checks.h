@@ -55,4 +55,32 @@ void check_refuses_gradients(const std::string& name) {
   check_refuses_gradients<Optimizer>(name, [](Optimizer&) {});
 }
 
+/// What is saved after three steps continues with the same bits in an optimizer of its own. Its tensors, for a parameter
+/// "w", have these names.
+template <class Optimizer>
+void check_resumes(const typename Optimizer::Config& config, const std::vector<std::string>& names) {
+  const auto train = [](Optimizer& optimizer, Parameter& w, int from, int to) {
+    for (int step = from; step < to; ++step) {
+      w.grad() = random({3, 5}, static_cast<std::uint64_t>(step));
+      optimizer.step(0.1);
+    }
+  };
+  Parameter w(random({3, 5}, 9));
+  Optimizer first({{"w", &w}}, config);
+  train(first, w, 0, 3);
+  CHECK(first.steps() == 3);
+  Parameter copy(w.value().clone());
+  Optimizer second({{"w", &copy}}, config);
+  const auto saved = first.state(), loaded = second.state();
+  REQUIRE(saved.size() == names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    CHECK(saved[i].name == names[i]);
+    *loaded[i].tensor = saved[i].tensor->clone();
+  }
+  second.set_steps(first.steps());
+  train(first, w, 3, 6);
+  train(second, copy, 3, 6);
+  CHECK(distance(w.value(), copy.value()) == 0);
+}
+
 }  // namespace tilegrad::test

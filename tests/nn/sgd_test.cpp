@@ -39,23 +39,6 @@ TEST_CASE("Sgd: a gradient that is not finite is an error and changes nothing") 
 }
 
 TEST_CASE("Sgd: state that is saved and loaded continues with the same bits") {
-  const auto train = [](nn::Optimizer& optimizer, Parameter& w, int from, int to) {
-    for (int step = from; step < to; ++step) {
-      w.grad() = random({3, 5}, static_cast<std::uint64_t>(step));
-      optimizer.step(0.1);
-    }
-  };
-  Parameter w(random({3, 5}, 9));
-  nn::Sgd first({{"w", &w}}, {.momentum = 0.9});
-  train(first, w, 0, 3);
-  CHECK(first.steps() == 3);
-  Parameter copy(w.value().clone());
-  nn::Sgd second({{"w", &copy}}, {.momentum = 0.9});
-  REQUIRE(first.state().size() == 1);
-  CHECK(first.state()[0].name == "w.velocity");
-  *second.state()[0].tensor = first.state()[0].tensor->clone();
-  train(first, w, 3, 6);
-  train(second, copy, 3, 6);
-  CHECK(distance(w.value(), copy.value()) == 0);
-  CHECK(nn::Sgd({{"w", &w}}, {}).state().empty());
+  check_resumes<nn::Sgd>({.momentum = 0.9}, {"w.velocity"});
+  check_resumes<nn::Sgd>({}, {});
 }

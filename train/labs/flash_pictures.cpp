@@ -92,10 +92,10 @@ Chart roofline(double peak_gflops, double gbytes_per_s, const std::vector<Roofli
   double lowest = ridge, highest = ridge;
   Chart chart = {.title = "Roofline",
                  .note = fmt::format(
-                     "The roof: {:.1f} GB/s from memory up to {:.1f} operations a byte, from there on {:.0f} "
+                     "The roof: {:.1f} GB/s from memory up to {:.1f} flop per byte, from there on {:.0f} "
                      "GFLOP/s of fused multiply-adds; both measured. Bytes by the model.",
                      gbytes_per_s, ridge, peak_gflops),
-                 .x = {.title = "operations a byte", .logarithmic = true, .switchable = true},
+                 .x = {.title = "flop per byte", .logarithmic = true, .switchable = true},
                  .y = {.title = "GFLOP/s", .logarithmic = true, .switchable = true},
                  .series = {{.name = "roof"}}};
   for (const RooflinePoint& p : points) {

@@ -16,8 +16,8 @@ struct RooflinePoint {
   double flops_per_byte, gflops;
 };
 
-/// Points under the roof of this machine (S. Williams et al., "Roofline", 2009): a program that does I operations a byte
-/// cannot do more than min(peak, I · bandwidth) operations a second.
+/// Points under the roof of this machine (S. Williams et al., "Roofline", 2009): a program that does I operations for each
+/// byte cannot do more than min(peak, I · bandwidth) operations a second.
 Chart roofline(double peak_gflops, double gbytes_per_s, const std::vector<RooflinePoint>& points);
 
 /// How flash walks over the tiles of the first head, forward and backward: what it skips, cuts and computes whole, and

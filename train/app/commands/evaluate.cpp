@@ -4,9 +4,9 @@
 #include "tilegrad/base/json.h"
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/threads.h"
+#include "tilegrad/train/app/weights_option.h"
 #include "tilegrad/train/report/numbers.h"
 #include "tilegrad/train/run/dataset.h"
-#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 
@@ -14,16 +14,16 @@ namespace {
 
 struct EvaluateOptions {
   explicit EvaluateOptions(CLI::App& app) {
-    app.add_option("run,--run", run, "folder of a trained run, or one of its weight files")->required();
+    weights.add(app);
     text_option =
         app.add_option("--text", text, "evaluate on this whole text instead of the run's held-out data");
-    app.add_flag("--best", best, "use the weights with the lowest validation loss, kept by train --best");
     add_threads(app, threads);
     app.add_flag("--json", json, "print a JSON object");
   }
 
-  std::string run, text;
-  bool best = false, json = false;
+  WeightsOption weights;
+  std::string text;
+  bool json = false;
   int threads = 0;
   CLI::Option* text_option = nullptr;
 };
@@ -34,11 +34,11 @@ void print(std::ostream& out, const std::string& title, const Evaluation& e, boo
 }
 
 int evaluate_run(const EvaluateOptions& options, const Console& console) {
-  const SavedWeights weights = weights_at(options.run, options.best);
+  const SavedWeights weights = options.weights.find();
   RunConfig config = weights.folder.read_config();
   const bool other_text = options.text_option->count() > 0;
   check(!other_text || config.is_text(), "evaluate: {} learned {}, which --text has no effect on",
-        options.run, config.data_name());
+        options.weights.run, config.data_name());
   use_threads(options.threads);
   const auto data = other_text ? make_held_out_text(config, options.text) : make_dataset(config);
   nn::Transformer model(config.model_for(data->vocabulary()), RandomKey{config.seed}.fold(kWeights));

@@ -4,11 +4,11 @@
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/app/run_options.h"
+#include "tilegrad/train/app/weights_option.h"
 #include "tilegrad/train/report/look_page.h"
 #include "tilegrad/train/run/dataset.h"
 #include "tilegrad/train/run/evaluation.h"
 #include "tilegrad/train/run/names.h"
-#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 
@@ -16,8 +16,7 @@ namespace {
 
 struct LookOptions {
   explicit LookOptions(CLI::App& app) {
-    app.add_option("run,--run", run, "folder of a trained run, or one of its files of weights")->required();
-    app.add_flag("--best", best, "the weights of the lowest validation loss, which train --best kept");
+    weights.add(app);
     prompt_option = app.add_option(
         "--prompt", prompt, "what the model reads: text, or symbols of the task with spaces between them");
     app.add_option("--example", example, "number of a held-out example that it reads")
@@ -32,8 +31,8 @@ struct LookOptions {
     app.add_option("--out", out, "page to write")->capture_default_str();
   }
 
-  std::string run, prompt, out = "look.html";
-  bool best = false;
+  WeightsOption weights;
+  std::string prompt, out = "look.html";
   Index example = 0, tokens = 128;
   CLI::Option* prompt_option = nullptr;
 };
@@ -98,16 +97,14 @@ void score(Look& look, const data::Dataset* data, bool is_text) {
 
 std::string describe(const nn::TransformerConfig& model) {
   const nn::AttentionConfig& attention = model.attention;
-  std::string text = fmt::format("{} layers, {} heads, {} key/value heads, {} positions", model.layers,
-                                 attention.heads, attention.kv_heads, name_of(attention.positions));
-  if (attention.window) text += fmt::format(", window {}", *attention.window);
-  if (attention.softcap) text += fmt::format(", softcap {}", *attention.softcap);
-  if (attention.sinks) text += ", sinks";
-  return text;
+  const std::string options = attention.options();
+  return fmt::format("{} layers, {} heads, {} key/value heads, {} positions{}{}", model.layers,
+                     attention.heads, attention.kv_heads, name_of(attention.positions),
+                     options.empty() ? "" : ", ", options);
 }
 
 int look_at(const LookOptions& options, const std::string& command, const Console& console) {
-  const SavedWeights weights = weights_at(options.run, options.best);
+  const SavedWeights weights = options.weights.find();
   RunConfig config = weights.folder.read_config();
   const bool is_text = config.is_text(), prompted = options.prompt_option->count() > 0;
   // A task draws its examples anew; those of a text need its file.

@@ -8,8 +8,8 @@
 #include "tilegrad/train/app/command.h"
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/app/threads.h"
+#include "tilegrad/train/app/weights_option.h"
 #include "tilegrad/train/run/dataset.h"
-#include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
 
@@ -17,8 +17,7 @@ namespace {
 
 struct SampleOptions {
   explicit SampleOptions(CLI::App& app) {
-    app.add_option("run,--run", run, "folder of a trained run, or one of its weight files")->required();
-    app.add_flag("--best", best, "use the weights with the lowest validation loss, kept by train --best");
+    weights.add(app);
     CLI::Option* prompt_option = app.add_option(
         "--prompt", prompt, "what to continue: text, or symbols of the task with spaces between them");
     app.add_option("--prompts", prompts,
@@ -37,8 +36,8 @@ struct SampleOptions {
     add_threads(app, threads);
   }
 
-  std::string run, prompt, prompts;
-  bool best = false;
+  WeightsOption weights;
+  std::string prompt, prompts;
   Index tokens = -1;
   double temperature = 0;
   Index top_k = 0;
@@ -82,7 +81,7 @@ void continue_prompt(const SampleOptions& options, const RunConfig& config, cons
 
 int sample(const SampleOptions& options, const Console& console) {
   use_threads(options.threads);
-  const SavedWeights weights = weights_at(options.run, options.best);
+  const SavedWeights weights = options.weights.find();
   const RunConfig config = weights.folder.read_config();
   const auto codec = make_codec(config);
   nn::Transformer model(config.model_for(codec->vocabulary()), RandomKey{config.seed}.fold(kWeights));

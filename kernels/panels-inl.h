@@ -1,19 +1,18 @@
-// The matrix products of flash attention, for one SIMD target.
+// Matrix products in registers, for flash attention and for gemm. For one SIMD target.
 //
 // A panel is a matrix [rows][kPanel] in our own aligned memory, two vectors wide. Every product reads one
-// factor as a panel, by vectors, and the other element by element from wherever it lies, so that Q, K, V and
-// dO are used in their natural layout. A block of kMicroRows rows of the product stays in registers.
-#if defined(TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_
-#undef TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_
+// factor as a panel, by vectors, and the other element by element, where it lies. A block of kMicroRows rows of
+// the product stays in registers.
+#if defined(TILEGRAD_KERNELS_PANELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_PANELS_INL_H_
+#undef TILEGRAD_KERNELS_PANELS_INL_H_
 #else
-#define TILEGRAD_KERNELS_ATTENTION_PANELS_INL_H_
+#define TILEGRAD_KERNELS_PANELS_INL_H_
 #endif
 
 #include <algorithm>
 #include <type_traits>
 
-#include "tilegrad/kernels/attention/schedule.h"
 #include "tilegrad/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -25,17 +24,15 @@ inline constexpr Index kLanes = static_cast<Index>(HWY_LANES(T));
 template <class T>
 inline constexpr Index kPanel = 2 * kLanes<T>;
 
-// Rows of a product that stay in registers: 2 accumulators each, of 32 registers or of 16.
+// AVX2 and older have 16 vector registers, AVX-512 and NEON 32.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 inline constexpr bool kFewRegisters = false;
 #else
 inline constexpr bool kFewRegisters = true;
 #endif
+// Rows of a product that stay in registers: 2 accumulators each, of 32 registers or of 16. An accumulator takes a term
+// every four cycles, so 8 are the least that keep two multipliers busy.
 inline constexpr Index kMicroRows = kFewRegisters ? 6 : 8;
-
-template <class T>
-inline constexpr MicroKernel kMicroKernel = {
-    .lanes = kPanel<T>, .element_bytes = sizeof(T), .few_registers = kFewRegisters};
 
 // The two vectors of row m of a panel.
 template <class T>
