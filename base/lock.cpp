@@ -57,9 +57,10 @@ void sweep(const std::filesystem::path& folder) {
 
 }  // namespace
 
-FolderLock::FolderLock(const std::filesystem::path& folder) : folder_(folder), file_(folder / ".lock") {
+FolderLock::FolderLock(const std::filesystem::path& folder) : file_(folder / ".lock") {
   std::error_code error;
-  made_here_ = !std::filesystem::exists(folder, error);
+  for (auto path = folder; !path.empty() && !std::filesystem::exists(path, error); path = path.parent_path())
+    made_here_.push_back(path);
   make_folder(folder);
   lock_ = locked(folder, file_);
   const std::string owner = std::to_string(::getpid());
@@ -71,7 +72,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder) : folder_(folder), f
 
 FolderLock::~FolderLock() {
   ::unlink(file_.c_str());
-  if (made_here_) ::rmdir(folder_.c_str());  // which fails, as it should, unless the folder is empty
+  for (const auto& folder : made_here_) ::rmdir(folder.c_str());  // fails, as it should, unless it is empty
 }
 
 }  // namespace tilegrad

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 #include "tilegrad/base/descriptor.h"
 
@@ -13,14 +14,14 @@ class FolderLock {
   /// Creates the folder if it is missing. Throws Error with the number of the process that holds it, or if
   /// the folder is not writable.
   explicit FolderLock(const std::filesystem::path& folder);
-  /// Removes the folder again if it was created here and nothing was put into it.
+  /// Removes the folder again, and those above it, that were created here and have nothing in them.
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
  private:
-  std::filesystem::path folder_, file_;
-  bool made_here_;
+  std::filesystem::path file_;
+  std::vector<std::filesystem::path> made_here_;  // the folder itself first
   Descriptor lock_;
 };
 

@@ -33,6 +33,10 @@ TEST_CASE("lock: a folder that was made and stayed empty goes away, another one 
   const TemporaryFolder folder;
   { const FolderLock lock(folder / "empty"); }
   CHECK_FALSE(fs::exists(folder / "empty"));
+  fs::create_directory(folder / "before");
+  { const FolderLock lock(folder / "before/made/for/it"); }
+  CHECK(fs::exists(folder / "before"));
+  CHECK_FALSE(fs::exists(folder / "before/made"));
   {
     const FolderLock lock(folder / "used");
     write_file(folder / "used/a", "x");
