@@ -23,6 +23,7 @@ inline constexpr std::size_t kSquareBytes = 16;
 template <class T>
 inline constexpr Index kSide = std::max<Index>(kSquareBytes / sizeof(T), 1);
 
+#if HWY_TARGET != HWY_SCALAR
 // kSide elements of as many rows as D has lanes: block j of 128 bits has those of row kSide j.
 template <class T, class D>
 HWY_INLINE hn::Vec<D> load_blocks(D d, const T* x, Index stride) {
@@ -34,6 +35,7 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const T* x, Index stride) {
     return hn::Combine(d, load_blocks(half, x + kRows / 2 * stride, stride), load_blocks(half, x, stride));
   }
 }
+#endif
 
 // Transposes kSide columns of as many rows as D has lanes: store(i, column i). The blocks of a vector are squares.
 template <class T, class D, class F>
