@@ -116,7 +116,7 @@ class NaiveBackward {
     gemm_serial<T>(ds, T{1}, dout, Op::none, rows_.keys(in_.v, tile), Op::transpose, T{0});
     for (Index i = 0; i < p.rows; ++i)
       score_gradients(ds.row(i), p.row(i), tile.queries.begin + i, chunk, factors, tile);
-    through_scale(ds, Mat<T>(w.dropped, p.rows, p.cols), tile);
+    rows_.mod_gradients(ds, Mat<T>(w.dropped, p.rows, p.cols), tile);
     // forward: S = scale Q Kᵀ
     if (grads_.dq) {
       const Mat<T> dq = grads_.dq.to.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
@@ -155,20 +155,6 @@ class NaiveBackward {
     double rest = 1;
     for (Index j = 0; j < n; ++j) rest -= static_cast<double>(p[j]);
     return std::max(rest, 0.0);
-  }
-
-  // To the gradient of Q Kᵀ. The softcap's derivative needs the products again.
-  void through_scale(Mat<T> ds, Mat<T> products, const RowBlock& tile) const {
-    const T scale = static_cast<T>(rows_.problem.scale), cap = static_cast<T>(rows_.problem.softcap);
-    if (cap > 0) rows_.products(products, tile);
-    for (Index i = 0; i < ds.rows; ++i) {
-      for (Index j = 0; j < ds.cols; ++j) {
-        // Products of a row that sees nothing may be NaN, but it has no gradients.
-        const T t = cap > 0 && ds(i, j) != 0 ? std::tanh(products(i, j) / cap) : T{0};
-        ds(i, j) *= scale * (1 - t * t);
-      }
-      rows_.mask_out(ds.row(i), tile.queries.begin + i, tile, T{0});
-    }
   }
 
   void add_shares() const {

@@ -41,7 +41,7 @@ class NaiveForward {
   void softmax_row(T* row, Index i, const RowBlock& tile) {
     constexpr T kInfinity = std::numeric_limits<T>::infinity();
     const Index n = tile.keys.size();
-    apply(row, i, tile);
+    rows_.mod_scores(row, i, tile);
     rows_.mask_out(row, i, tile, -kInfinity);
     const T sink = rows_.problem.sink(tile.h);
     const T max = std::max(sink, row_max<T>(n, row));
@@ -58,24 +58,6 @@ class NaiveForward {
     T* whole = row - tile.keys.begin;
     std::fill(whole, row, T{0});
     std::fill(row + n, whole + rows_.problem.tk, T{0});
-  }
-
-  // Softcap, bias and ALiBi.
-  void apply(T* row, Index i, const RowBlock& tile) const {
-    const Index n = tile.keys.size();
-    if (rows_.problem.softcap > 0) {
-      const T cap = static_cast<T>(rows_.problem.softcap);
-      for (Index j = 0; j < n; ++j) row[j] = cap * std::tanh(row[j] / cap);
-    }
-    if (rows_.problem.bias) {
-      const T* bias = rows_.problem.bias.row(tile.b(), tile.h, i) + tile.keys.begin;
-      for (Index j = 0; j < n; ++j) row[j] += bias[j];
-    }
-    if (!rows_.problem.alibi.empty()) {
-      const T slope = rows_.problem.alibi[tile.h];
-      for (Index j = 0; j < n; ++j)
-        row[j] -= slope * static_cast<T>(std::abs(i + tile.sequence->shift - tile.keys.begin - j));
-    }
   }
 
   NaiveRows<T> rows_;

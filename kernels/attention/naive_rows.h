@@ -6,7 +6,7 @@
 #include "tilegrad/kernels/dropout.h"
 #include "tilegrad/kernels/gemm.h"
 
-/// What both passes of naive attention share: blocks of query rows, masks, dropout. Private to kernels/.
+/// What both passes of naive attention share: blocks of query rows, score mods, masks, dropout. Private to kernels/.
 namespace tilegrad::kernels {
 
 /// Query rows in one block.
@@ -54,13 +54,45 @@ class NaiveRows {
             tile.queries.size(), tile.keys.size(), problem.tk};
   }
 
-  // What the scores are before softcap: scale Q Kᵀ.
+  // The scores before any score mod: scale Q Kᵀ.
   void products(Mat<T> s, const RowBlock& tile) const {
     const T scale = static_cast<T>(problem.scale);
     // A BLAS does not look at its factors if it is to multiply them by 0, and would swallow a NaN.
     gemm_serial<T>(s, scale == 0 ? T{1} : scale, queries(q_, tile), Op::none, keys(k_, tile), Op::transpose,
                    T{0});
     for (Index i = 0; scale == 0 && i < s.rows; ++i) row_scale<T>(s.row(i), s.cols, scale);
+  }
+
+  // The score mods on one row of scale Q Kᵀ: softcap, bias and ALiBi.
+  void mod_scores(T* row, Index i, const RowBlock& tile) const {
+    const Index n = tile.keys.size();
+    if (problem.softcap > 0) {
+      const T cap = static_cast<T>(problem.softcap);
+      for (Index j = 0; j < n; ++j) row[j] = cap * std::tanh(row[j] / cap);
+    }
+    if (problem.bias) {
+      const T* bias = problem.bias.row(tile.b(), tile.h, i) + tile.keys.begin;
+      for (Index j = 0; j < n; ++j) row[j] += bias[j];
+    }
+    if (!problem.alibi.empty()) {
+      const T slope = problem.alibi[tile.h];
+      for (Index j = 0; j < n; ++j)
+        row[j] -= slope * static_cast<T>(std::abs(i + tile.sequence->shift - tile.keys.begin - j));
+    }
+  }
+  // Their backward, and that of the scale: dS becomes the gradient of Q Kᵀ. The softcap's derivative needs the products
+  // again, for which there is memory in `again`.
+  void mod_gradients(Mat<T> ds, Mat<T> again, const RowBlock& tile) const {
+    const T scale = static_cast<T>(problem.scale), cap = static_cast<T>(problem.softcap);
+    if (cap > 0) products(again, tile);
+    for (Index i = 0; i < ds.rows; ++i) {
+      for (Index j = 0; j < ds.cols; ++j) {
+        // Products of a row that sees nothing may be NaN, but it has no gradients.
+        const T t = cap > 0 && ds(i, j) != 0 ? std::tanh(again(i, j) / cap) : T{0};
+        ds(i, j) *= scale * (1 - t * t);
+      }
+      mask_out(ds.row(i), tile.queries.begin + i, tile, T{0});
+    }
   }
 
   // Masked keys get `value`.
