@@ -37,6 +37,12 @@ foreach(umbrella ${TILEGRAD_UMBRELLAS})
                    ${PROJECT_BINARY_DIR}/include/tilegrad/${umbrella} SYMBOLIC)
 endforeach()
 
+# tilegrad_unity(<target>): headers and templates that eight files share are compiled once for all eight. So the names in
+# the anonymous namespaces of one target must differ.
+function(tilegrad_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${TILEGRAD_UNITY} UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
+
 # tilegrad_floor(<name> SOURCES <files> [PUBLIC <libraries>] [PRIVATE <libraries>])
 # One library tilegrad::<name> for one folder. A floor links what lies below it and nothing else.
 function(tilegrad_floor name)
@@ -44,6 +50,9 @@ function(tilegrad_floor name)
   add_library(tilegrad_${name} STATIC ${ARG_SOURCES})
   add_library(tilegrad::${name} ALIAS tilegrad_${name})
   set_target_properties(tilegrad_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  if(NOT name STREQUAL kernels)  # whose files compile once for each SIMD target
+    tilegrad_unity(tilegrad_${name})
+  endif()
   target_compile_features(tilegrad_${name} PUBLIC cxx_std_20)
   target_include_directories(tilegrad_${name} PUBLIC ${PROJECT_BINARY_DIR}/include)
   target_link_libraries(tilegrad_${name} PUBLIC tilegrad_sanitizer ${ARG_PUBLIC}

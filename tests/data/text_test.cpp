@@ -12,7 +12,7 @@
 namespace tilegrad::data {
 namespace {
 
-constexpr RandomKey kKey{99};
+constexpr RandomKey kTextKey{99};
 
 // Text in which every position can be told from its neighbourhood: the numbers 0, 1, 2, ...
 std::string numbers(std::size_t bytes) {
@@ -47,7 +47,7 @@ TEST_CASE("text: a byte or a token outside the vocabulary is an error that names
 
 TEST_CASE("text: each target is the byte that follows, and training stays within its 90 %") {
   const std::string content = numbers(5000);
-  const Text text(content, 20, kKey);
+  const Text text(content, 20, kTextKey);
   std::size_t first = content.size(), last = 0;
   for (Index step = 0; step < 300; ++step) {
     const Batch batch = text.train(step, 16);
@@ -71,7 +71,7 @@ TEST_CASE("text: each target is the byte that follows, and training stays within
 
 TEST_CASE("text: validation windows cover the last tenth once, without the incomplete rest") {
   const std::string content = numbers(5000);
-  const Text text(content, 30, kKey);
+  const Text text(content, 30, kTextKey);
   std::string covered;
   Index windows = 0;
   for (Index i = 0; i < text.validation_batches(4); ++i) {
@@ -88,7 +88,7 @@ TEST_CASE("text: validation windows cover the last tenth once, without the incom
 }
 
 TEST_CASE("text: a batch follows from the seed and the step alone") {
-  const Text text(numbers(2000), 16, kKey);
+  const Text text(numbers(2000), 16, kTextKey);
   const Batch third = text.train(3, 8);
   text.train(4, 8);
   CHECK(text.train(3, 8).tokens == third.tokens);
@@ -98,16 +98,16 @@ TEST_CASE("text: a batch follows from the seed and the step alone") {
 
 TEST_CASE("text: the shortest text that will do does, one byte less is an error") {
   // After the first 90 of 101 bytes come 11: one window of 10 and the byte that follows it.
-  const Text shortest(numbers(101), 10, kKey);
+  const Text shortest(numbers(101), 10, kTextKey);
   CHECK(shortest.validation_batches(1) == 1);
   CHECK(shortest.validation(0, 1).batch == 1);
   CHECK_THROWS_WITH_AS(
-      Text(numbers(100), 10, kKey),
+      Text(numbers(100), 10, kTextKey),
       "text: 100 bytes are too few for a context of 10: a tenth of them, for validation, must "
       "be longer than that",
       Error);
-  CHECK_THROWS_WITH_AS(Text("abc", 0, kKey), "text: context is 0, must be at least 1", Error);
-  CHECK_THROWS_WITH_AS(Text("", 4, kKey), "text: is empty", Error);
+  CHECK_THROWS_WITH_AS(Text("abc", 0, kTextKey), "text: context is 0, must be at least 1", Error);
+  CHECK_THROWS_WITH_AS(Text("", 4, kTextKey), "text: is empty", Error);
 }
 
 }  // namespace

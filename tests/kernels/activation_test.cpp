@@ -10,7 +10,7 @@ using namespace tilegrad::test;
 
 namespace {
 
-constexpr Index kSizes[] = {0, 1, 3, 16, 31, 100, 40'001};
+constexpr Index kActivationSizes[] = {0, 1, 3, 16, 31, 100, 40'001};
 
 // The functions and their slopes in long double, so that the kernels' double can be held against more digits.
 using Wide = long double;
@@ -53,7 +53,7 @@ Sum slope_of(const Function& f, Wide factor) {
 
 template <class T, class At, class Forward, class Backward>
 void check_activation(At at, Forward forward, Backward backward) {
-  for (const Index n : kSizes) {
+  for (const Index n : kActivationSizes) {
     CAPTURE(n);
     const auto x = random<T>(n, 1, 2), dy = random<T>(n, 2);
     std::vector<Sum> y, dx;
@@ -98,7 +98,7 @@ TEST_CASE_TEMPLATE("silu: agrees with its definition, forward and backward", T, 
 }
 
 TEST_CASE_TEMPLATE("swiglu: agrees with its definition, forward and backward", T, float, double) {
-  for (const Index n : kSizes) {
+  for (const Index n : kActivationSizes) {
     CAPTURE(n);
     const auto gate = random<T>(n, 1, 2), up = random<T>(n, 2), dy = random<T>(n, 3);
     std::vector<Sum> y, dgate, dup;

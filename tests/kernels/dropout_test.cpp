@@ -12,7 +12,7 @@ using namespace tilegrad::test;
 namespace {
 
 constexpr RandomKey kKey{42};
-constexpr Index kSizes[] = {0, 1, 3, 4, 17, 40'003};
+constexpr Index kDropoutSizes[] = {0, 1, 3, 4, 17, 40'003};
 
 // The rule in the header, word by word.
 bool kept(Index i, double p) {
@@ -34,7 +34,7 @@ std::vector<Sum> masked(const std::vector<T>& x, double p) {
 TEST_CASE_TEMPLATE("dropout: forward and backward apply the mask that key and position name", T, float,
                    double) {
   for (const double p : {0.0, 0.1, 0.5, 0.9}) {
-    for (const Index n : kSizes) {
+    for (const Index n : kDropoutSizes) {
       CAPTURE(p);
       CAPTURE(n);
       const auto x = random<T>(n, 1);

@@ -13,7 +13,7 @@ using namespace tilegrad::test;
 namespace {
 
 // Around the width of a vector, and enough for several pieces.
-constexpr Index kSizes[] = {0, 1, 3, 16, 31, 100, 70'001};
+constexpr Index kLengths[] = {0, 1, 3, 16, 31, 100, 70'001};
 
 template <class T, class F>
 std::vector<Sum> map2(const std::vector<T>& a, const std::vector<T>& b, F&& f) {
@@ -27,7 +27,7 @@ std::vector<Sum> map2(const std::vector<T>& a, const std::vector<T>& b, F&& f) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("add, sub, mul, scale and fill: agree with plain loops, also in place", T, float, double) {
-  for (const Index n : kSizes) {
+  for (const Index n : kLengths) {
     CAPTURE(n);
     const auto a = random<T>(n, 1), b = random<T>(n, 2);
     std::vector<T> y(a.size());
@@ -52,7 +52,7 @@ TEST_CASE_TEMPLATE("add, sub, mul, scale and fill: agree with plain loops, also 
 
 TEST_CASE_TEMPLATE("scale_backward, mul_backward and sum_backward: overwrite garbage, then add", T, float,
                    double) {
-  for (const Index n : kSizes) {
+  for (const Index n : kLengths) {
     CAPTURE(n);
     const auto dy = random<T>(n, 1), b = random<T>(n, 2);
     check_writes<T>(map2(dy, b, [](double g, double) { return double{T(-0.3)} * g; }), 2,
@@ -96,7 +96,7 @@ TEST_CASE_TEMPLATE("add_bias: adds the bias to every row, and its gradient is th
 }
 
 TEST_CASE_TEMPLATE("sum and sum_of_squares: agree with plain loops", T, float, double) {
-  for (const Index n : kSizes) {
+  for (const Index n : kLengths) {
     CAPTURE(n);
     const auto x = random<T>(n, 1);
     Sum total, squares;
@@ -117,7 +117,7 @@ TEST_CASE("sum_of_squares: is summed in double, so small floats after a large on
 }
 
 TEST_CASE_TEMPLATE("all_finite: finds one NaN or infinity anywhere", T, float, double) {
-  for (const Index n : kSizes) {
+  for (const Index n : kLengths) {
     CAPTURE(n);
     auto x = random<T>(n, 1);
     if (n > 0) x[0] = std::numeric_limits<T>::max();

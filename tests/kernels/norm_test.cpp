@@ -11,7 +11,7 @@ using namespace tilegrad::test;
 namespace {
 
 constexpr double kEps = 1e-5;
-constexpr Index kRows[] = {0, 1, 7, 700};
+constexpr Index kRowCounts[] = {0, 1, 7, 700};
 constexpr Index kCols[] = {1, 5, 48, 131};
 
 // Inputs, and everything that forward and backward should give, by the formulas in the header. `center` tells
@@ -80,7 +80,7 @@ std::vector<T> values(const std::vector<Sum>& sums) {
 
 template <class F>
 void for_each_shape(F&& f) {
-  for (const Index rows : kRows) {
+  for (const Index rows : kRowCounts) {
     for (const Index cols : kCols) {
       CAPTURE(rows);
       CAPTURE(cols);

@@ -11,7 +11,7 @@ using namespace tilegrad::test;
 namespace {
 
 constexpr std::int32_t kIgnored = -1;
-constexpr Index kRows[] = {0, 1, 7, 300};
+constexpr Index kSoftmaxRows[] = {0, 1, 7, 300};
 constexpr Index kCols[] = {1, 3, 16, 65, 256};
 
 // log Σ_j exp(x_ij)
@@ -50,7 +50,7 @@ struct Case {
 }  // namespace
 
 TEST_CASE_TEMPLATE("softmax: agrees with plain loops, also in place", T, float, double) {
-  for (const Index rows : kRows) {
+  for (const Index rows : kSoftmaxRows) {
     for (const Index cols : kCols) {
       CAPTURE(rows);
       CAPTURE(cols);
@@ -96,7 +96,7 @@ TEST_CASE_TEMPLATE("softmax: NaN makes its own row NaN and no other", T, float, 
 }
 
 TEST_CASE_TEMPLATE("softmax_backward: agrees with plain loops", T, float, double) {
-  for (const Index rows : kRows) {
+  for (const Index rows : kSoftmaxRows) {
     for (const Index cols : kCols) {
       CAPTURE(rows);
       CAPTURE(cols);
@@ -119,7 +119,7 @@ TEST_CASE_TEMPLATE("softmax_backward: agrees with plain loops", T, float, double
 }
 
 TEST_CASE_TEMPLATE("cross_entropy: agrees with plain loops, ignored rows count nothing", T, float, double) {
-  for (const Index rows : kRows) {
+  for (const Index rows : kSoftmaxRows) {
     for (const Index cols : kCols) {
       CAPTURE(rows);
       CAPTURE(cols);
@@ -146,7 +146,7 @@ TEST_CASE_TEMPLATE("cross_entropy: agrees with plain loops, ignored rows count n
 TEST_CASE_TEMPLATE("cross_entropy_backward: agrees with plain loops, ignored rows have none", T, float,
                    double) {
   const T s = T(0.125);
-  for (const Index rows : kRows) {
+  for (const Index rows : kSoftmaxRows) {
     for (const Index cols : kCols) {
       CAPTURE(rows);
       CAPTURE(cols);

@@ -60,7 +60,7 @@ TEST_CASE("AdamW: state that is saved and loaded continues with the same bits") 
 
 TEST_CASE("AdamW: its memory is counted as the optimizer's") {
   const Index before = live(memory::Category::optimizer);
-  nn::Transformer model(tiny_config(), RandomKey{1});
+  nn::Transformer model(tiny_model_config(), RandomKey{1});
   {
     const nn::AdamW optimizer(nn::parameters(model), {});
     CHECK(live(memory::Category::optimizer) - before >= 2 * nn::count(nn::parameters(model)) * 8);

@@ -22,14 +22,14 @@ void draw_sinks(nn::Transformer& model) {
   }
 }
 
-nn::Transformer make(const nn::TransformerConfig& config) {
+nn::Transformer make_model(const nn::TransformerConfig& config) {
   nn::Transformer model(config, RandomKey{1});
   draw_sinks(model);
   return model;
 }
 
 nn::TransformerConfig long_config() {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.context = 40;
   return config;
 }
@@ -82,7 +82,7 @@ TEST_CASE("attention options: decoding with a cache gives the logits of the whol
           config.attention.kernel = kernel;
           config.attention.kv_heads = kv_heads;
           config.dtype = dtype;
-          const nn::Transformer model = make(config);
+          const nn::Transformer model = make_model(config);
           const Tensor whole = model(ids, {}).value().cast(Dtype::f64).reshape({40, 11});
           for (const Index chunk : {1, 7, 40}) {
             CAPTURE(static_cast<int>(config.attention.positions));
@@ -104,10 +104,10 @@ TEST_CASE("attention options: each of them changes the logits, and naive and fla
     without.attention.positions = config.attention.positions == nn::PositionEncoding::rope
                                       ? config.attention.positions
                                       : without.attention.positions;
-    const Tensor logits = make(config)(ids, {}).value();
-    CHECK(distance(logits, make(without)(ids, {}).value()) > 1e-3);
+    const Tensor logits = make_model(config)(ids, {}).value();
+    CHECK(distance(logits, make_model(without)(ids, {}).value()) > 1e-3);
     config.attention.kernel = AttentionKernel::naive;
-    CHECK(distance(logits, make(config)(ids, {}).value()) < 1e-12);
+    CHECK(distance(logits, make_model(config)(ids, {}).value()) < 1e-12);
   }
 }
 
@@ -120,7 +120,7 @@ TEST_CASE("attention options: the gradient matches finite differences, that of t
     config.attention.window = 2;
     config.dropout = 0.2;
     config.recompute = nn::Recompute::attention;
-    nn::Transformer model = make(config);
+    nn::Transformer model = make_model(config);
     const Run result = run(model, ids, mode);
     const auto parameters = nn::parameters(model);
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -144,7 +144,7 @@ TEST_CASE("attention options: what lies further back than the windows of all lay
   Tensor ids = random_tokens(1, 12, 11);
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
     config.attention.kernel = kernel;
-    const nn::Transformer model = make(config);
+    const nn::Transformer model = make_model(config);
     const Tensor before = model(ids, {}).value();
     Tensor changed = ids.clone();
     changed.mut<std::int32_t>()[0] = (changed.mut<std::int32_t>()[0] + 1) % 11;
@@ -223,7 +223,7 @@ TEST_CASE("attention options: a step of decoding copies no cache") {
     config.context = 2000;
     config.attention.kernel = kernel;
     config.attention.heads = config.attention.kv_heads = 2;
-    const nn::Transformer model = make(config);
+    const nn::Transformer model = make_model(config);
     std::vector<nn::KvCache> caches = model.make_caches();
     for (nn::KvCache& cache : caches) {
       std::ranges::fill(cache.keys.mut<double>(), 0);
@@ -259,7 +259,7 @@ TEST_CASE("attention options: with a window, a step of decoding depends on the c
 
 TEST_CASE("attention options: a saved model with sinks gives the same logits when it is loaded") {
   const nn::TransformerConfig config = kinds_of_attention().back();
-  nn::Transformer saved = make(config), loaded(config, RandomKey{2});
+  nn::Transformer saved = make_model(config), loaded(config, RandomKey{2});
   const TemporaryFolder folder;
   nn::Safetensors content;
   nn::store_parameters(content, nn::parameters(saved));

@@ -14,7 +14,7 @@ namespace {
 
 constexpr Index kWidth = 16, kHeads = 4, kTime = 9;
 
-nn::Attention make(const nn::AttentionConfig& config) {
+nn::Attention make_layer(const nn::AttentionConfig& config) {
   nn::Attention layer(config, kWidth, true, 0.1, 0.5, 0.5, Dtype::f64, RandomKey{3});
   if (config.sinks) layer.sinks.value() = Tensor::from<double>({kHeads}, {0.5, -1.0, 2.0, 0.0});
   return layer;
@@ -63,7 +63,7 @@ TEST_CASE(
   const Var x = Tensor::normal({2, kTime, kWidth}, Dtype::f64, RandomKey{4});
   for (const nn::AttentionConfig& config : configurations()) {
     CAPTURE(config.kv_heads);
-    const nn::Attention layer = make(config);
+    const nn::Attention layer = make_layer(config);
     const Tensor p = layer.probabilities(x).p;
     CHECK(p.shape() == Shape{2, kHeads, kTime, kTime});
     CHECK(distance(weighted_values(layer, x, p), layer(x, {}).value()) < 1e-13);
@@ -75,7 +75,7 @@ TEST_CASE("attention probabilities: rows sum to 1 less the sink's share, and mas
   const Var x = Tensor::normal({2, kTime, kWidth}, Dtype::f64, RandomKey{4});
   for (const nn::AttentionConfig& config : configurations()) {
     CAPTURE(config.kv_heads);
-    const nn::Attention layer = make(config);
+    const nn::Attention layer = make_layer(config);
     const auto [p, lse] = layer.probabilities(x);
     for (Index row = 0; row < lse.size(); ++row) {
       const Index h = row / kTime % kHeads, t = row % kTime;
@@ -94,7 +94,7 @@ TEST_CASE("attention probabilities: rows sum to 1 less the sink's share, and mas
 }
 
 TEST_CASE("attention probabilities: have no gradient, and say so") {
-  const nn::Attention layer = make({.heads = kHeads, .kv_heads = kHeads});
+  const nn::Attention layer = make_layer({.heads = kHeads, .kv_heads = kHeads});
   const Var x = Tensor::normal({1, kTime, kWidth}, Dtype::f64, RandomKey{4});
   Tape tape;
   CHECK(message_of([&] { layer.probabilities(x); }) ==

@@ -7,7 +7,7 @@ using namespace tilegrad::test;
 
 namespace {
 
-nn::Attention make(Index kv_heads, nn::PositionEncoding positions = nn::PositionEncoding::rope) {
+nn::Attention make_layer(Index kv_heads, nn::PositionEncoding positions = nn::PositionEncoding::rope) {
   return {{.heads = 4, .kv_heads = kv_heads, .positions = positions},
           16,
           true,
@@ -35,8 +35,8 @@ TEST_CASE("attention: GQA and MQA equal MHA whose key/value heads are repeated")
   const Var x = random({2, 7, 16}, 4);
   for (const Index kv_heads : {2, 1}) {
     CAPTURE(kv_heads);
-    const nn::Attention grouped = make(kv_heads);
-    nn::Attention full = make(4);
+    const nn::Attention grouped = make_layer(kv_heads);
+    nn::Attention full = make_layer(4);
     const std::pair<nn::Linear*, const nn::Linear*> pairs[] = {{&full.key, &grouped.key},
                                                                {&full.value, &grouped.value}};
     for (const auto& [to, from] : pairs) {
@@ -48,11 +48,11 @@ TEST_CASE("attention: GQA and MQA equal MHA whose key/value heads are repeated")
 }
 
 TEST_CASE("attention: heads that do not divide are named") {
-  CHECK(message_of([] { make(3); }) == "attention: kv_heads 3 does not divide heads 4");
+  CHECK(message_of([] { make_layer(3); }) == "attention: kv_heads 3 does not divide heads 4");
 }
 
 TEST_CASE("attention: a full cache, and one for several sequences, are errors") {
-  const nn::Attention layer = make(2);
+  const nn::Attention layer = make_layer(2);
   nn::KvCache cache(8, 2, 4, Dtype::f64);
   layer(Tensor::zeros({1, 6, 16}, Dtype::f64), cache);
   CHECK(message_of([&] {
@@ -65,7 +65,7 @@ TEST_CASE("attention: a full cache, and one for several sequences, are errors") 
 }
 
 TEST_CASE("attention: no gradient is lost in a cache") {
-  const nn::Attention layer = make(2);
+  const nn::Attention layer = make_layer(2);
   nn::KvCache cache(8, 2, 4, Dtype::f64);
   Tape tape;
   const std::string message = message_of([&] { layer(Tensor::zeros({1, 1, 16}, Dtype::f64), cache); });
@@ -73,12 +73,12 @@ TEST_CASE("attention: no gradient is lost in a cache") {
 }
 
 TEST_CASE("attention: dropout acts in training alone, and the key decides it") {
-  nn::Attention layer = make(2);
+  nn::Attention layer = make_layer(2);
   layer.dropout = 0.5;
   const Var x = random({2, 7, 16}, 4);
   const Tensor plain = layer(x, {}).value();
   const Tensor dropped = layer(x, {.training = true, .key = {1}}).value();
-  CHECK(distance(plain, make(2)(x, {}).value()) == 0);
+  CHECK(distance(plain, make_layer(2)(x, {}).value()) == 0);
   CHECK(distance(plain, dropped) > 1e-3);
   CHECK(distance(dropped, layer(x, {.training = true, .key = {1}}).value()) == 0);
   CHECK(distance(dropped, layer(x, {.training = true, .key = {2}}).value()) > 1e-3);

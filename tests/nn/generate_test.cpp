@@ -13,7 +13,7 @@ namespace {
 using Tokens = std::vector<std::int32_t>;
 
 const nn::Transformer& model() {
-  static const nn::Transformer instance(tiny_config(), RandomKey{1});
+  static const nn::Transformer instance(tiny_model_config(), RandomKey{1});
   return instance;
 }
 
@@ -113,7 +113,7 @@ TEST_CASE("generate: what cannot be is an error") {
         "generate: temperature is -1, must not be negative");
   CHECK(message_of([] { nn::generate(model(), Tokens{1}, 1, {.top_k = -1}); }) ==
         "generate: top_k is -1, must not be negative");
-  nn::Transformer broken(tiny_config(), RandomKey{1});
+  nn::Transformer broken(tiny_model_config(), RandomKey{1});
   set_all(broken.norm.weight, std::nan(""));
   CHECK(message_of([&] { nn::generate(broken, Tokens{1}, 1, {}); }) ==
         "generate: the logit of token 0 is NaN");

@@ -37,7 +37,7 @@ TEST_CASE("attention: forward and backward agree with PyTorch for MHA, GQA and M
 
 TEST_CASE("block: forward and backward of a pre-norm block agree with PyTorch") {
   const nn::Safetensors file = golden("block.safetensors");
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.width = 8;
   config.hidden = 12;
   config.bias = true;

@@ -8,7 +8,7 @@ using namespace tilegrad::test;
 namespace {
 
 nn::Transformer make(Index kv_heads, Index heads = 4) {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.attention.heads = heads;
   config.attention.kv_heads = kv_heads;
   config.bias = true;
@@ -52,7 +52,7 @@ TEST_CASE("pool_kv_heads: heads that are equal within their group can be pooled 
 }
 
 TEST_CASE("pool_kv_heads: sinks belong to query heads and are copied") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.attention.sinks = true;
   config.attention.kv_heads = 4;
   nn::Transformer from(config, RandomKey{1});

@@ -14,7 +14,7 @@ std::vector<nn::TransformerConfig> kinds_of_models() {
     for (const auto norm : {nn::NormKind::layernorm, nn::NormKind::rmsnorm}) {
       for (const auto positions : {nn::PositionEncoding::learned, nn::PositionEncoding::rope}) {
         for (const bool flag : {false, true}) {
-          nn::TransformerConfig c = tiny_config();
+          nn::TransformerConfig c = tiny_model_config();
           c.mlp = mlp;
           c.norm = norm;
           c.attention.positions = positions;
@@ -38,7 +38,7 @@ bool all_zero(const Tensor& t) {
 }  // namespace
 
 TEST_CASE("module: parameters are named by their path, in the order of the visits") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.layers = 1;
   nn::Transformer model(config, RandomKey{1});
   std::vector<std::string> names;
@@ -82,7 +82,7 @@ TEST_CASE("module: no member is forgotten: counts agree, and every parameter get
 }
 
 TEST_CASE("module: zero_grad gives the gradients' memory back") {
-  nn::Transformer model(tiny_config(), RandomKey{1});
+  nn::Transformer model(tiny_model_config(), RandomKey{1});
   const Index before = live(memory::Category::gradients);
   {
     Tape tape;

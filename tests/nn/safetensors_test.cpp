@@ -181,7 +181,7 @@ TEST_CASE("safetensors: a missing file is named") {
 }
 
 TEST_CASE("safetensors: parameters are put and loaded by name, all or none") {
-  nn::Transformer from(tiny_config(), RandomKey{1}), to(tiny_config(), RandomKey{2});
+  nn::Transformer from(tiny_model_config(), RandomKey{1}), to(tiny_model_config(), RandomKey{2});
   nn::Safetensors content;
   nn::store_parameters(content, nn::parameters(from));
   const Tensor ids = random_tokens(1, 8, 11);

@@ -17,7 +17,7 @@
 /// A transformer that is tiny, but whose weights are large enough that every part of it counts.
 namespace tilegrad::test {
 
-inline nn::TransformerConfig tiny_config() {
+inline nn::TransformerConfig tiny_model_config() {
   return {.vocabulary = 11,
           .context = 8,
           .layers = 2,

@@ -4,7 +4,7 @@ using namespace tilegrad;
 using namespace tilegrad::test;
 
 TEST_CASE("transformer: sizes that follow from the settings") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   CHECK(config.hidden_size() == 64);
   config.mlp = nn::MlpKind::swiglu;
   CHECK(config.hidden_size() == 48);  // 8 · 16 / 3 = 42.7, rounded up to a multiple of 8
@@ -15,7 +15,7 @@ TEST_CASE("transformer: sizes that follow from the settings") {
 
 TEST_CASE("transformer: a setting that makes no sense is named with its value") {
   const auto message = [](auto&& change) {
-    nn::TransformerConfig config = tiny_config();
+    nn::TransformerConfig config = tiny_model_config();
     change(config);
     return message_of([&] { config.validate(); });
   };
@@ -48,7 +48,7 @@ TEST_CASE("transformer: a setting that makes no sense is named with its value") 
 }
 
 TEST_CASE("transformer: a model that does not fit is refused before it takes memory") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.layers = 2'000'000'000;
   const Index before = memory::usage().live;
   memory::reset_peak();

@@ -12,7 +12,7 @@ namespace {
 
 nn::TransformerConfig with_kv_heads(Index kv_heads,
                                     nn::PositionEncoding positions = nn::PositionEncoding::learned) {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.attention.kv_heads = kv_heads;
   config.attention.positions = positions;
   return config;
@@ -61,7 +61,7 @@ TEST_CASE("transformer: the gradient matches finite differences, with dropout an
 }
 
 TEST_CASE("transformer: the logits at a position do not depend on later tokens") {
-  const nn::Transformer model(tiny_config(), RandomKey{1});
+  const nn::Transformer model(tiny_model_config(), RandomKey{1});
   const Tensor ids = random_tokens(1, 8, 11);
   Tensor other = ids.clone();
   other.mut<std::int32_t>()[5] = (other.mut<std::int32_t>()[5] + 1) % 11;
@@ -98,7 +98,7 @@ TEST_CASE("transformer: decoding with a cache gives the logits of the whole forw
 
 TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dropout on") {
   for (const auto kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
-    nn::TransformerConfig config = tiny_config();
+    nn::TransformerConfig config = tiny_model_config();
     config.layers = 5;
     config.dropout = 0.3;
     config.attention.kernel = kernel;
@@ -122,7 +122,7 @@ TEST_CASE("transformer: checkpoints change no bit of loss and gradients, with dr
 }
 
 TEST_CASE("transformer: checkpoints lower the peak of memory") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.layers = 6;
   const Tensor ids = random_tokens(16, 8, config.vocabulary);
   const auto peak = [&](Index segments) {
@@ -137,7 +137,7 @@ TEST_CASE("transformer: checkpoints lower the peak of memory") {
 }
 
 TEST_CASE("transformer: every layer and place draws a dropout mask of its own") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.width = config.vocabulary = 64;
   config.bias = true;
   config.tie = false;
@@ -178,7 +178,7 @@ TEST_CASE("transformer: every layer and place draws a dropout mask of its own") 
 }
 
 TEST_CASE("transformer: dropout acts in training alone") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   const nn::Transformer without(config, RandomKey{1});
   config.dropout = 0.5;
   const nn::Transformer with(config, RandomKey{1});
@@ -226,7 +226,7 @@ TEST_CASE("transformer: after a step only parameters and gradients stay in memor
     return live(category) - before[static_cast<std::size_t>(category)];
   };
   for (const Index segments : {0, 2}) {
-    const nn::TransformerConfig config = tiny_config();
+    const nn::TransformerConfig config = tiny_model_config();
     nn::Transformer model(config, RandomKey{1});
     model.schedule = even_segments(config.layers, segments);
     CHECK(grown(memory::Category::parameters) >= config.parameter_count() * 8);
@@ -244,7 +244,7 @@ TEST_CASE("transformer: after a step only parameters and gradients stay in memor
 }
 
 TEST_CASE("transformer: inference with the parameters tracked keeps nothing but the logits") {
-  const nn::Transformer model(tiny_config(), RandomKey{1});
+  const nn::Transformer model(tiny_model_config(), RandomKey{1});
   const Tensor ids = random_tokens(2, 8, 11);
   const Index before = live(memory::Category::activations);
   const Tensor logits = model(ids, {}).value();
@@ -252,7 +252,7 @@ TEST_CASE("transformer: inference with the parameters tracked keeps nothing but 
 }
 
 TEST_CASE("transformer: tokens of the wrong shape or number are errors") {
-  const nn::Transformer model(tiny_config(), RandomKey{1});
+  const nn::Transformer model(tiny_model_config(), RandomKey{1});
   CHECK(message_of([&] { model(random_tokens(1, 8, 11).reshape({8}), {}); }) ==
         "transformer: tokens are (8), not (B, T)");
   CHECK(message_of([&] { model(random_tokens(1, 9, 11), {}); }) ==

@@ -107,7 +107,7 @@ TEST_CASE("bench: peak memory is what a pass takes beyond its inputs") {
   CHECK(lines[3]["peak_bytes"] >= outputs);
 }
 
-TEST_CASE("bench: the options describe one problem") {
+TEST_CASE("bench: the options describe one problem" * doctest::test_suite("slow")) {
   const Output output = tiny_bench({"--b", "3", "--h", "4", "--kv-heads", "2", "--kv-len", "50", "--causal",
                                     "--window", "7", "--mask", "random", "--dtype", "f64"});
   CAPTURE(output.err);

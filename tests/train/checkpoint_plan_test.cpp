@@ -75,7 +75,7 @@ std::vector<nn::TransformerConfig> policy_configs() {
   std::vector<nn::TransformerConfig> configs;
   for (const auto norm : {nn::NormKind::layernorm, nn::NormKind::rmsnorm}) {
     for (const auto mlp : {nn::MlpKind::gelu, nn::MlpKind::relu, nn::MlpKind::swiglu}) {
-      nn::TransformerConfig config = tiny_config();
+      nn::TransformerConfig config = tiny_model_config();
       config.context = 48;
       config.layers = 4;
       config.norm = norm;
@@ -184,7 +184,7 @@ TEST_CASE("checkpoint plan: even segments differ by one block at most") {
 }
 
 TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured one, and its bits stay") {
-  nn::TransformerConfig config = tiny_config();
+  nn::TransformerConfig config = tiny_model_config();
   config.layers = 6;
   config.context = 48;
   config.dropout = 0.1;
@@ -211,7 +211,8 @@ TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured 
   }
 }
 
-TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the memory that is predicted") {
+TEST_CASE("checkpoint policies: change no bit, with dropout on, and save the memory that is predicted" *
+          doctest::test_suite("slow")) {
   for (const nn::TransformerConfig& plain_config : policy_configs()) {
     const nn::ForwardOptions mode = {.training = true, .key = {4}};
     const Tensor ids = random_tokens(2, 48, plain_config.vocabulary);

@@ -34,7 +34,7 @@ Index kv_heads(const std::string& name, ComparisonOptions options = {}) {
 
 }  // namespace
 
-TEST_CASE("check: every gradient agrees with finite differences") {
+TEST_CASE("check: every gradient agrees with finite differences" * doctest::test_suite("slow")) {
   std::ostringstream out;
   const auto cases = check_cases();
   const Index failures = run_checks(cases, out);
@@ -79,7 +79,8 @@ TEST_CASE("compare: gqa is left out where no number of heads lies between, unles
   CHECK_THROWS_AS(make_variants(config, {.keep_all = true}), Error);
 }
 
-TEST_CASE("compare: trains each variant in a process of its own and writes table, curves and JSON") {
+TEST_CASE("compare: trains each variant in a process of its own and writes table, curves and JSON" *
+          doctest::test_suite("slow")) {
   REQUIRE(std::filesystem::exists(program_file()));
   const TemporaryFolder folder;
   std::ostringstream out, err;

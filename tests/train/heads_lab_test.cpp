@@ -8,7 +8,8 @@
 using namespace tilegrad;
 using namespace tilegrad::train;
 
-TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute") {
+TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated heads compute" *
+          doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   const HeadsLab lab = {.seq = 48,
                         .head_size = 8,

@@ -62,7 +62,8 @@ inline void check_facts(const LabOutput& output) {
 /// Every column of a table has a sentence, unless its heading is a name.
 inline void check_explained(const LabOutput& output) {
   const std::set<std::string> names = {"tensor", "variant", "kind", "to"};
-  for (const auto& table : data_of(output.html).at("tables")) {
+  const Json page = data_of(output.html);
+  for (const auto& table : page.at("tables")) {
     if (table.at("folded") == true) continue;
     for (const auto& column : table.at("columns").get<std::vector<std::string>>()) {
       CAPTURE(column);

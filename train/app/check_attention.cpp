@@ -16,7 +16,7 @@ namespace {
 
 using Operands = std::array<Tensor, 3>;  // q, k, v, or their gradients
 
-constexpr std::array kNames = {"dq", "dk", "dv"};
+constexpr std::array kGradNames = {"dq", "dk", "dv"};
 // The errors allowed, as fractions of the largest element of a gradient. Two kernels in f64 differ by rounding;
 // fourth-order differences with a step of 1e-3 are off by its fourth power, and by rounding divided by the step.
 constexpr double kKernelsDiffer = 1e-11, kDifferencesDiffer = 1e-8;
@@ -108,14 +108,14 @@ Index check_attention(const AttentionCheck& c, std::ostream& out) {
        {std::pair{"sum", problem.ones()}, {"random", problem.random_cotangent()}}) {
     const Operands naive = problem.gradients(AttentionKernel::naive, cotangent);
     const Operands flash = problem.gradients(AttentionKernel::flash, cotangent);
-    for (std::size_t n = 0; n < kNames.size(); ++n) {
+    for (std::size_t n = 0; n < kGradNames.size(); ++n) {
       const double scale = std::max(1.0, largest_magnitude(naive[n]));
       const double kernels = largest_difference(naive[n], flash[n]);
       const FromDifferences numeric = from_differences(problem, n, cotangent, naive[n], flash[n]);
       const bool right = kernels <= kKernelsDiffer * scale && numeric.naive <= kDifferencesDiffer * scale &&
                          numeric.flash <= kDifferencesDiffer * scale;
       failures += !right;
-      out << fmt::format(kLine, loss, kNames[n], fmt::format("{:.1e}", kernels),
+      out << fmt::format(kLine, loss, kGradNames[n], fmt::format("{:.1e}", kernels),
                          fmt::format("{:.1e}", numeric.naive), fmt::format("{:.1e}", numeric.flash),
                          right ? "ok" : "FAILED");
     }

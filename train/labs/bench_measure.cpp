@@ -18,15 +18,13 @@ namespace tilegrad::train {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Results = AttentionWorkload::Results;
-
-double us_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
 
 // Calls as they were timed, and when the first one could begin.
 struct CallLog {
+  using Clock = std::chrono::steady_clock;
+  double us() const { return std::chrono::duration<double, std::micro>(Clock::now() - start).count(); }
+
   Clock::time_point start = Clock::now();
   std::vector<TimedCall> calls;
 };
@@ -38,11 +36,11 @@ class CallScope {
     memory::reset_peak();
     call_ = {.kernel = kernel,
              .phase = phase,
-             .begin_us = us_since(log.start),
+             .begin_us = log.us(),
              .live_before = memory::usage().live};
   }
   ~CallScope() {
-    call_.ms = 1e-3 * (us_since(log_.start) - call_.begin_us);
+    call_.ms = 1e-3 * (log_.us() - call_.begin_us);
     const memory::Usage usage = memory::usage();
     call_.live_after = usage.live;
     call_.peak_bytes = usage.peak;
@@ -116,13 +114,13 @@ Comparison compare_kernels(const BenchCase& bench, const AttentionWorkload& work
   return comparison;
 }
 
-struct Timing {
+struct InterleavedCalls {
   std::vector<TimedCall> calls;
   double peak_gflops = 0;
 };
 
 // Interleaved, so that whatever slows down the machine for a while slows down all of them.
-Timing time_interleaved(const BenchCase& bench, const AttentionWorkload& workload,
+InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkload& workload,
                         const std::vector<AttentionKernel>& kernels) {
   constexpr int kMinRounds = 3;
   constexpr double kPeakShare =
@@ -130,13 +128,13 @@ Timing time_interleaved(const BenchCase& bench, const AttentionWorkload& workloa
   const double budget_us = 1e6 * bench.seconds * static_cast<double>(kernels.size());
   CallLog log;
   double peak = 0, peak_us = 0;
-  for (int round = 0; round < kMinRounds || us_since(log.start) < budget_us; ++round) {
+  for (int round = 0; round < kMinRounds || log.us() < budget_us; ++round) {
     for (const AttentionKernel kernel : kernels) {
-      const double now_us = us_since(log.start);
+      const double now_us = log.us();
       if (round < kMinRounds || peak_us < kPeakShare * now_us) {
         peak =
             with_float_type("bench", bench.problem.dtype, []<class T>() { return highest_fma_gflops<T>(); });
-        peak_us += us_since(log.start) - now_us;
+        peak_us += log.us() - now_us;
       }
       run_once(bench, workload, kernel, log);
     }
@@ -174,7 +172,7 @@ BenchReport run_bench(const BenchCase& bench) {
   const Index input_bytes = memory::usage().live;
   const Comparison comparison = compare_kernels(bench, workload);
   const MachineLoad load;
-  Timing timing = time_interleaved(bench, workload, comparison.fitting);
+  InterleavedCalls timing = time_interleaved(bench, workload, comparison.fitting);
 
   const double peak = best_peak(timing.peak_gflops, to_string(problem.dtype), kernels::threads());
 

@@ -17,7 +17,7 @@ namespace tilegrad::train {
 namespace {
 
 // The columns of a line of /proc/stat, proc(5): the first eight are all there is; guests are a part of user and nice.
-enum Column { user, nice, system, idle, iowait, irq, softirq, steal, kColumns };
+enum Column { kUser, kNice, kSystem, kIdle, kIowait, kIrq, kSoftirq, kSteal, kColumns };
 
 std::optional<ProcessorTimes> times_of_line(const std::string& columns) {
   std::istringstream in(columns);
@@ -27,7 +27,7 @@ std::optional<ProcessorTimes> times_of_line(const std::string& columns) {
   }
   ProcessorTimes times;
   for (const double column : ticks) times.all += column;
-  times.busy = times.all - ticks[idle] - ticks[iowait];
+  times.busy = times.all - ticks[kIdle] - ticks[kIowait];
   return times;
 }
 

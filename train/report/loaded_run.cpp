@@ -107,6 +107,12 @@ void make_names_unique(std::vector<Place>& places) {
 
 }  // namespace
 
+std::vector<std::string> names_of(const std::vector<LoadedRun>& runs) {
+  std::vector<std::string> names;
+  for (const LoadedRun& run : runs) names.push_back(run.name);
+  return names;
+}
+
 LoadedRun load_run(const fs::path& path, std::vector<std::string>& warnings) {
   const RunFolder folder(path);
   LoadedRun run = {.name = folder_name(path), .config = folder.read_config()};

@@ -28,6 +28,8 @@ struct LoadedRun {
   Profile profile = {};  ///< without calls if there is none
 };
 
+std::vector<std::string> names_of(const std::vector<LoadedRun>& runs);
+
 /// The runs of some folders, in order.
 struct LoadedRuns {
   std::vector<LoadedRun> runs = {};

@@ -15,12 +15,6 @@ namespace {
 using Runs = std::vector<LoadedRun>;
 using Points = std::vector<std::pair<double, double>>;
 
-std::vector<std::string> names_of(const Runs& runs) {
-  std::vector<std::string> names;
-  for (const LoadedRun& run : runs) names.push_back(run.name);
-  return names;
-}
-
 const Axis kStepAxis = {.title = "step"};
 
 using PointsOf = std::function<Points(const LoadedRun&)>;

@@ -20,12 +20,6 @@ namespace {
 
 using Runs = std::vector<LoadedRun>;
 
-std::vector<std::string> names_of(const Runs& runs) {
-  std::vector<std::string> names;
-  for (const LoadedRun& run : runs) names.push_back(run.name);
-  return names;
-}
-
 // The value that all runs share, or what each of them has.
 std::string shared_value(const Runs& runs, const std::function<std::string(const LoadedRun&)>& value_of) {
   const std::string first = value_of(runs[0]);

@@ -8,19 +8,6 @@ namespace tilegrad::train {
 
 namespace {
 
-struct Mean {
-  double sum = 0;
-  Index count = 0;
-
-  void add(double value) {
-    sum += value;
-    ++count;
-  }
-  std::optional<double> value() const {
-    return count == 0 ? std::nullopt : std::optional(sum / static_cast<double>(count));
-  }
-};
-
 // s + 1 of HeadScores for each t, or −1 if there is none.
 std::vector<Index> places_of_induction(std::span<const std::int32_t> tokens) {
   std::vector<Index> places(tokens.size(), -1);
@@ -87,6 +74,19 @@ class HeadScorer::HeadSums {
   }
 
  private:
+  struct Mean {
+    double sum = 0;
+    Index count = 0;
+
+    void add(double value) {
+      sum += value;
+      ++count;
+    }
+    std::optional<double> value() const {
+      return count == 0 ? std::nullopt : std::optional(sum / static_cast<double>(count));
+    }
+  };
+
   Mean induction_, answers_, self_, first_, previous_, sink_;
 };
 

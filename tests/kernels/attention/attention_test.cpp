@@ -62,7 +62,7 @@ TEST_CASE("attention: naive and flash equal plain loops for head sizes from 1 to
   }
 }
 
-TEST_CASE("attention: flash equals naive on lengths of several default tiles") {
+TEST_CASE("attention: flash equals naive on lengths of several default tiles" * doctest::test_suite("slow")) {
   for (const Pair& lengths : {Pair{300, 300}, {130, 301}, {301, 130}, {64, 128}, {65, 129}}) {
     for (const AttentionOptions& options : masks()) {
       CAPTURE(lengths);

@@ -133,11 +133,11 @@ TEST_CASE("attention: a window of 10 in 640 keys, with half of the queries beyon
   }
 }
 
-TEST_CASE("attention: a query whose whole row is masked sees nothing") {
+TEST_CASE("attention: a query whose whole row is masked sees nothing" * doctest::test_suite("slow")) {
   on_each_target([] { check_blindness(masked_case()); });
 }
 
-TEST_CASE("attention: a query with a bias of -inf for all keys sees nothing") {
+TEST_CASE("attention: a query with a bias of -inf for all keys sees nothing" * doctest::test_suite("slow")) {
   on_each_target([] { check_blindness(biased_case()); });
 }
 

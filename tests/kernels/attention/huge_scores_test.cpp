@@ -42,7 +42,8 @@ std::vector<Named> options() {
 }
 
 // A tile of queries and several of keys; split-KV with the heads of a group in one panel; decode.
-const AttentionSizes kSizes[] = {{1, 21, 40, 4, 2, 6, 5}, {1, 5, 300, 4, 1, 6, 5}, {1, 1, 300, 2, 2, 6, 5}};
+const AttentionSizes kHugeScoreSizes[] = {
+    {1, 21, 40, 4, 2, 6, 5}, {1, 5, 300, 4, 1, 6, 5}, {1, 1, 300, 2, 2, 6, 5}};
 
 // Both kernels against plain loops.
 template <class T>
@@ -66,7 +67,7 @@ void check_outputs(const AttentionResult<A>& r, const AttentionResult<B>& expect
 // With every option, and in tiles that keep some keys from some tile.
 template <class T>
 void check_with_options(const std::function<void(AttentionCase&)>& prepare) {
-  for (const AttentionSizes& n : kSizes) {
+  for (const AttentionSizes& n : kHugeScoreSizes) {
     for (const Named& option : options()) {
       AttentionCase c = random_case(n, {.tiles = {.keys = 16}});
       prepare(c);
