@@ -124,6 +124,8 @@ void add_tokens(Cases& cases) {
   cases.add("rope", {{2, 3, 2, 4}}, [](Inputs in) { return rope(in[0], 3, 100.0); });
   const Tensor targets = Tensor::from<std::int32_t>({2, 3}, {4, kIgnored, 0, 2, 2, kIgnored});
   cases.add("cross_entropy", {{2, 3, 5}}, [targets](Inputs in) { return cross_entropy(in[0], targets); });
+  cases.add("linear_cross_entropy", {{2, 3, 4}, {5, 4}},
+            [targets](Inputs in) { return linear_cross_entropy(in[0], in[1], targets); });
 }
 
 struct Mask {

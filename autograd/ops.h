@@ -131,6 +131,10 @@ inline constexpr std::int32_t kIgnored = -1;
 /// logits (..., V), targets i32 (...) with values in [0, V) or kIgnored -> scalar (). At least one must
 /// count.
 Var cross_entropy(const Var& logits, const Tensor& targets);
+/// cross_entropy(linear(x, weight), targets), a block of logits at a time, so that (..., V) of them are never
+/// alive. Where a tape records, it computes the gradients at once: call it without one if only the loss is
+/// needed. x (..., In), weight (V, In), targets i32 (...) -> scalar ().
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets);
 
 // --- Attention ---
 

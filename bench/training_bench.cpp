@@ -32,7 +32,7 @@ void step(benchmark::State& state, Index layers, Index heads, Index width, Index
   const Tensor targets = random_tokens(batch, context, config.vocabulary);
   for (auto _ : state) {
     Tape tape;
-    tape.backward(cross_entropy(model(tokens, {.training = true}), targets));
+    tape.backward(model.loss(tokens, targets, {.training = true}));
     optimizer.step(1e-4);
     nn::zero_grad(parameters);
   }

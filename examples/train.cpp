@@ -19,7 +19,7 @@ int main() {
 
   for (int step = 1; step <= 100; ++step) {
     Tape tape;
-    const Var loss = cross_entropy(model(inputs, {.training = true}), targets);
+    const Var loss = model.loss(inputs, targets, {.training = true});
     tape.backward(loss);
     optimizer.step(1e-2);
     nn::zero_grad(nn::parameters(model));

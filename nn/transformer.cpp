@@ -158,9 +158,14 @@ Var Transformer::embed_at(const Tensor& tokens, Index first) const {
   return add(x, position_embedding(position_ids(tokens.dim(0), tokens.dim(1), first)));
 }
 
-Var Transformer::logits(const Var& x) const {
-  const Var h = norm(x);
-  return config.tie ? linear(h, token_embedding.weight) : head(h);
+const Parameter& Transformer::head_weight() const {
+  return config.tie ? token_embedding.weight : head.weight;
+}
+
+Var Transformer::logits(const Var& x) const { return linear(norm(x), head_weight()); }
+
+Var Transformer::head_loss(const Var& x, const Tensor& targets) const {
+  return linear_cross_entropy(norm(x), head_weight(), targets);
 }
 
 Var Transformer::embed(const Tensor& tokens, const ForwardOptions& forward) const {
@@ -190,8 +195,16 @@ Var Transformer::run_blocks(Var x, Index begin, Index end, const Schedule& segme
   return x;
 }
 
+Var Transformer::run_all_blocks(const Tensor& tokens, const ForwardOptions& forward) const {
+  return run_blocks(embed(tokens, forward), 0, config.layers, schedule, forward);
+}
+
 Var Transformer::operator()(const Tensor& tokens, const ForwardOptions& forward) const {
-  return logits(run_blocks(embed(tokens, forward), 0, config.layers, schedule, forward));
+  return logits(run_all_blocks(tokens, forward));
+}
+
+Var Transformer::loss(const Tensor& tokens, const Tensor& targets, const ForwardOptions& forward) const {
+  return head_loss(run_all_blocks(tokens, forward), targets);
 }
 
 std::vector<KvCache> Transformer::make_caches() const {

@@ -94,6 +94,12 @@ struct Transformer {
   Var run_block(const Var& x, Index layer, const ForwardOptions& forward) const;  // (B, T, C) -> (B, T, C)
   Var logits(const Var& x) const;                                                 // (B, T, C) -> (B, T, V)
 
+  /// cross_entropy((*this)(tokens, forward), targets) for training, by linear_cross_entropy: all logits are never alive
+  /// at once. tokens and targets i32 (B, T) -> scalar ().
+  Var loss(const Tensor& tokens, const Tensor& targets, const ForwardOptions& forward) const;
+  /// Its last part: cross_entropy(logits(x), targets), x (B, T, C).
+  Var head_loss(const Var& x, const Tensor& targets) const;
+
   /// One cache per layer, for decoding one sequence of at most `context` tokens.
   std::vector<KvCache> make_caches() const;
   /// The next T tokens (1, T) of one sequence -> logits (1, T, V); fills the caches.
@@ -112,6 +118,8 @@ struct Transformer {
   // Blocks [begin, end) with these segments checkpointed. (B, T, C) -> (B, T, C)
   Var run_blocks(Var x, Index begin, Index end, const Schedule& segments,
                  const ForwardOptions& forward) const;
+  Var run_all_blocks(const Tensor& tokens, const ForwardOptions& forward) const;  // (B, T) -> (B, T, C)
+  const Parameter& head_weight() const;                                           // (V, C)
 };
 
 }  // namespace tilegrad::nn

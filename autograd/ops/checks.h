@@ -28,6 +28,14 @@ inline void check_along_last(const OpScope& op, std::string_view what, const Var
   check_same_dtype(op, x, vector);
 }
 
+/// x (..., In) and weight (Out, In).
+inline void check_linear(const OpScope& op, const Var& x, const Var& weight) {
+  op.check(weight.rank() == 2, "weight is {}, not (out, in)", weight.shape());
+  op.check(x.rank() >= 1 && x.dim(-1) == weight.dim(1), "inner sizes differ: x is {}, weight is {}",
+           x.shape(), weight.shape());
+  check_same_dtype(op, x, weight);
+}
+
 /// Every id lies in [0, count), or is `ignored`.
 inline void check_ids(const OpScope& op, std::string_view what, std::span<const std::int32_t> ids,
                       Index count, std::optional<std::int32_t> ignored = {}) {

@@ -95,10 +95,7 @@ struct LinearRule {
 };
 
 Tensor linear_forward(const OpScope& op, const Var& x, const Var& weight) {
-  op.check(weight.rank() == 2, "weight is {}, not (out, in)", weight.shape());
-  op.check(x.rank() >= 1 && x.dim(-1) == weight.dim(1), "inner sizes differ: x is {}, weight is {}",
-           x.shape(), weight.shape());
-  check_same_dtype(op, x, weight);
+  check_linear(op, x, weight);
   Tensor y = Tensor::empty(x.shape().with(-1, weight.dim(0)), x.dtype());
   op.with_float_type(y.dtype(), [&]<class T>() {
     kernels::gemm<T>(y.mut_mat<T>(), T{1}, x.value().mat<T>(), Op::none, weight.value().mat<T>(),

@@ -156,8 +156,7 @@ class Transformer {
     nn::zero_grad(parameters);  // of a call that failed
     const RandomKey key = RandomKey{config_.seed}.fold(train::kDropout).fold(step);
     Tape tape;
-    const Var loss =
-        cross_entropy(model_(tensor_of(tokens), {.training = true, .key = key}), tensor_of(targets));
+    const Var loss = model_.loss(tensor_of(tokens), tensor_of(targets), {.training = true, .key = key});
     const double value = loss.value().item();
     tape.backward(loss);
     NamedTensors gradients;

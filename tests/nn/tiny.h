@@ -45,8 +45,8 @@ inline Run run(nn::Transformer& model, const Tensor& ids, const nn::ForwardOptio
   Run result;
   {
     Tape tape;
-    const Var loss =
-        cross_entropy(model(ids, mode), random_tokens(ids.dim(0), ids.dim(1), model.config.vocabulary, 6));
+    const Tensor targets = random_tokens(ids.dim(0), ids.dim(1), model.config.vocabulary, 6);
+    const Var loss = model.loss(ids, targets, mode);
     tape.backward(loss);
     result.loss = loss.value().item();
   }

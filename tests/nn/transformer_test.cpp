@@ -60,6 +60,33 @@ TEST_CASE("transformer: the gradient matches finite differences, with dropout an
   }
 }
 
+TEST_CASE(
+    "transformer: its loss is the cross-entropy of its logits, with a tied head and with one of its own") {
+  for (const bool tie : {true, false}) {
+    nn::TransformerConfig config = tiny_config();
+    config.tie = tie;
+    config.dropout = 0.2;
+    nn::Transformer model(config, RandomKey{1});
+    const nn::ForwardOptions mode = {.training = true, .key = {9}};
+    const Tensor ids = random_tokens(2, 5, config.vocabulary);
+    const Tensor targets = random_tokens(2, 5, config.vocabulary, 6);
+    const auto gradients = [&](const auto& loss_of) {
+      Run result;
+      {
+        Tape tape;
+        const Var loss = loss_of();
+        tape.backward(loss);
+        result.loss = loss.value().item();
+      }
+      for (const nn::NamedParameter& p : nn::parameters(model)) result.grads.push_back(p.parameter->grad());
+      nn::zero_grad(nn::parameters(model));
+      return result;
+    };
+    check_same_bits(gradients([&] { return model.loss(ids, targets, mode); }),
+                    gradients([&] { return cross_entropy(model(ids, mode), targets); }));
+  }
+}
+
 TEST_CASE("transformer: the logits at a position do not depend on later tokens") {
   const nn::Transformer model(tiny_model_config(), RandomKey{1});
   const Tensor ids = random_tokens(1, 8, 11);

@@ -62,7 +62,7 @@ Index measured_peak(nn::Transformer& model, const Tensor& ids, const Tensor& tar
   memory::reset_peak();
   {
     Tape tape;
-    const Var loss = cross_entropy(model(ids, mode), targets);
+    const Var loss = model.loss(ids, targets, mode);
     tape.backward(loss);
   }
   const Index peak = memory::usage().peak;

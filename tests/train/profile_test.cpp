@@ -163,7 +163,7 @@ TEST_CASE(
   CHECK(attention.in(Phase::recompute).saved_bytes ==
         cost_of(none, "attention (flash)").in(Phase::forward).saved_bytes);
   CHECK(cost_of(block, "checkpoint").in(Phase::backward).calls == 2);
-  CHECK(cost_of(block, "cross_entropy").in(Phase::recompute).calls == 0);
+  CHECK(cost_of(block, "linear_cross_entropy").in(Phase::recompute).calls == 0);
   CHECK(cost_of(block, "update").in(Phase::update).calls == 1);
 }
 

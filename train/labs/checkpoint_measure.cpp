@@ -25,7 +25,7 @@ struct Bench {
   double step() {
     nn::zero_grad(nn::parameters(model));
     Tape tape;
-    const Var loss = cross_entropy(model(tokens, mode()), targets);
+    const Var loss = model.loss(tokens, targets, mode());
     tape.backward(loss);
     return loss.value().item();
   }

@@ -69,7 +69,7 @@ TrainingCosts measure_training(const HeadsTask& task, const CallTimer& timer) {
   const auto step = [&] {
     nn::zero_grad(nn::parameters(model));
     Tape tape;
-    const Var loss = cross_entropy(model(tokens, {.training = true, .key = {}}), tokens);
+    const Var loss = model.loss(tokens, tokens, {.training = true, .key = {}});
     tape.backward(loss);
   };
   step();  // makes the scratch memory that threads keep

@@ -103,7 +103,7 @@ ChainCost measure_stages(nn::Transformer& model, const Tensor& tokens, const Ten
   zero_grad(parameters(model));
   ChainCost chain = {.resident = live()};
   const Stage embed = [&](const Var&) { return model.embed(tokens, forward); };
-  const Stage head = [&](const Var& x) { return cross_entropy(model.logits(x), targets); };
+  const Stage head = [&](const Var& x) { return model.head_loss(x, targets); };
   std::vector<Tensor> inputs = {model.embed(tokens, forward).value()};
   for (Index layer = 0; layer < model.config.layers; ++layer) {
     inputs.push_back(model.run_block(inputs.back(), layer, forward).value());

@@ -104,7 +104,7 @@ void Trainer::set_state(const TrainState& state) {
 // Adds `share` times the gradients of a batch to those of the parameters, and returns its loss.
 double Trainer::loss_with_gradients(const data::Batch& batch, RandomKey key, double share) {
   Tape tape(Tape::Options{.detect_anomaly = config_.detect_anomaly});
-  const Var loss = cross_entropy(model_(tokens_of(batch), {.training = true, .key = key}), targets_of(batch));
+  const Var loss = model_.loss(tokens_of(batch), targets_of(batch), {.training = true, .key = key});
   const double value = loss.value().item();
   tape.backward(share == 1 ? loss : scale(loss, share));
   return value;
