@@ -15,13 +15,13 @@ constexpr double kBase = 10'000;
 // x (B, T, H, D), contiguous, rotated by the header's angles times `direction`.
 template <class T>
 std::vector<Sum> rotated(const std::vector<T>& x, Index time, Index heads, Index dim, Index first,
-                         double direction) {
+                         double direction, double base = kBase) {
   std::vector<Sum> y(x.size());
   const Index half = dim / 2;
   for (Index row = 0; row < std::ssize(x) / dim; ++row) {
     const auto t = static_cast<double>(row / heads % time + first);
     for (Index j = 0; j < half; ++j) {
-      const double angle = t * std::pow(kBase, -2.0 * static_cast<double>(j) / static_cast<double>(dim));
+      const double angle = t * std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(dim));
       const double c = std::cos(angle), s = direction * std::sin(angle);
       const auto low = static_cast<std::size_t>(row * dim + j), high = low + static_cast<std::size_t>(half);
       const double a = static_cast<double>(x[low]), b = static_cast<double>(x[high]);
@@ -53,6 +53,30 @@ TEST_CASE_TEMPLATE("rope: rotates each pair by its angle, and backward rotates b
                          HeadsView<const T>(x.data(), batch, time, heads, dim), first, kBase);
       });
     }
+  }
+}
+
+TEST_CASE_TEMPLATE(
+    "rope: angles kept from an earlier call serve positions that are among them, and no others", T, float,
+    double) {
+  struct Call {
+    Index time, first, dim;
+    double base;
+  };
+  const Call calls[] = {{.time = 9, .first = 3, .dim = 8, .base = kBase},   // 3 ... 11
+                        {.time = 4, .first = 5, .dim = 8, .base = kBase},   // inside
+                        {.time = 4, .first = 8, .dim = 8, .base = kBase},   // up to the last one
+                        {.time = 4, .first = 9, .dim = 8, .base = kBase},   // one too far
+                        {.time = 2, .first = 8, .dim = 8, .base = kBase},   // one too early
+                        {.time = 2, .first = 8, .dim = 4, .base = kBase},   // another size
+                        {.time = 2, .first = 8, .dim = 4, .base = 500.0}};  // other angles
+  for (const Call& c : calls) {
+    CAPTURE(c.first);
+    const auto x = random<T>(c.time * c.dim, 1);
+    std::vector<T> y(x.size());
+    rope<T>(HeadsView<T>(y.data(), 1, c.time, 1, c.dim), HeadsView<const T>(x.data(), 1, c.time, 1, c.dim),
+            c.first, c.base);
+    check_close(y, rotated(x, c.time, 1, c.dim, c.first, 1, c.base), 6);
   }
 }
 
