@@ -2,35 +2,59 @@
 
 #include <cmath>
 
-#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/pieces.h"
 
 namespace tilegrad::kernels {
 
+namespace {
+
+// What is the same for all elements, folded into a few constants in double.
 template <class T>
-void adamw(std::span<T> w, std::span<T> m, std::span<T> v, std::span<const T> grad, const AdamWStep& step) {
-  const auto t = static_cast<double>(step.step);
-  // Everything that is the same for all elements is folded into a few constants in double.
-  const double root_correction2 = std::sqrt(1 - std::pow(step.beta2, t));
-  const auto rate = static_cast<T>(step.lr * root_correction2 / (1 - std::pow(step.beta1, t)));
-  const auto eps = static_cast<T>(step.eps * root_correction2);
-  const auto keep = static_cast<T>(1 - step.lr * step.weight_decay);
-  const auto beta1 = static_cast<T>(step.beta1), beta2 = static_cast<T>(step.beta2);
-  const auto rest1 = static_cast<T>(1 - step.beta1), rest2 = static_cast<T>(1 - step.beta2);
-  const auto grad_scale = static_cast<T>(step.grad_scale);
-  constexpr Index kGrain = 16384;
-  parallel_for(std::ssize(w), kGrain,
-               [=, w = w.data(), m = m.data(), v = v.data(), grad = grad.data()](Index begin, Index end) {
-                 for (Index i = begin; i < end; ++i) {
-                   const T g = grad_scale * grad[i];
-                   m[i] = beta1 * m[i] + rest1 * g;
-                   v[i] = beta2 * v[i] + rest2 * g * g;
-                   w[i] = keep * w[i] - rate * m[i] / (std::sqrt(v[i]) + eps);
-                 }
-               });
+struct Constants {
+  T beta1, beta2, rest1, rest2, rate, eps, grad_scale;
+
+  explicit Constants(const AdamWStep& step)
+      : beta1(static_cast<T>(step.beta1)),
+        beta2(static_cast<T>(step.beta2)),
+        rest1(static_cast<T>(1 - step.beta1)),
+        rest2(static_cast<T>(1 - step.beta2)),
+        grad_scale(static_cast<T>(step.grad_scale)) {
+    const auto t = static_cast<double>(step.step);
+    const double root_correction2 = std::sqrt(1 - std::pow(step.beta2, t));
+    rate = static_cast<T>(step.lr * root_correction2 / (1 - std::pow(step.beta1, t)));
+    eps = static_cast<T>(step.eps * root_correction2);
+  }
+};
+
+template <class T>
+void update(const AdamWTensor<T>& tensor, Index begin, Index end, T keep, const Constants<T> c) {
+  T *const w = tensor.w.data(), *const m = tensor.m.data(), *const v = tensor.v.data();
+  const T* const grad = tensor.grad.data();
+  for (Index i = begin; i < end; ++i) {
+    const T g = c.grad_scale * grad[i];
+    m[i] = c.beta1 * m[i] + c.rest1 * g;
+    v[i] = c.beta2 * v[i] + c.rest2 * g * g;
+    w[i] = keep * w[i] - c.rate * m[i] / (std::sqrt(v[i]) + c.eps);
+  }
 }
 
-#define TILEGRAD_INSTANTIATE(T) \
-  template void adamw<T>(std::span<T>, std::span<T>, std::span<T>, std::span<const T>, const AdamWStep&);
+}  // namespace
+
+template <class T>
+void adamw(std::span<const AdamWTensor<T>> tensors, const AdamWStep& step) {
+  constexpr Index kGrain = 16384;
+  std::vector<Index> sizes;
+  for (const AdamWTensor<T>& tensor : tensors) sizes.push_back(std::ssize(tensor.w));
+  const std::vector<Piece> pieces = pieces_of(sizes, kGrain);
+  const Constants<T> constants(step);
+  parallel_for(pieces, [&](std::size_t i) {
+    const AdamWTensor<T>& tensor = tensors[pieces[i].array];
+    const auto keep = static_cast<T>(1 - step.lr * tensor.weight_decay);
+    update<T>(tensor, pieces[i].begin, pieces[i].end, keep, constants);
+  });
+}
+
+#define TILEGRAD_INSTANTIATE(T) template void adamw<T>(std::span<const AdamWTensor<T>>, const AdamWStep&);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 #undef TILEGRAD_INSTANTIATE

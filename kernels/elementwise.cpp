@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/pieces.h"
 #include "tilegrad/kernels/row_sums.h"
 
 namespace tilegrad::kernels {
@@ -144,11 +145,22 @@ void sum_backward(Grad<std::span<T>> dx, T s) {
 }
 
 template <class T>
-double sum_of_squares(std::span<const T> x) {
-  return ordered_sum<double>(std::ssize(x), [p = x.data()](Index i) {
-    const auto value = static_cast<double>(p[i]);
-    return value * value;
+double sum_of_squares(std::span<const std::span<const T>> xs) {
+  std::vector<Index> sizes;
+  for (const auto& x : xs) sizes.push_back(std::ssize(x));
+  const std::vector<Piece> pieces = pieces_of(sizes, kGrain);
+  std::vector<double> partial(pieces.size());
+  parallel_for(pieces, [&](std::size_t i) {
+    partial[i] =
+        partial_sum<double>(pieces[i].begin, pieces[i].end, [x = xs[pieces[i].array].data()](Index k) {
+          const auto value = static_cast<double>(x[k]);
+          return value * value;
+        });
   });
+  // Each array has a sum of its own, which does not depend on the arrays around it.
+  std::vector<double> sums(xs.size());
+  for (std::size_t i = 0; i < pieces.size(); ++i) sums[pieces[i].array] += partial[i];
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 template <class T>
@@ -169,7 +181,7 @@ bool all_finite(std::span<const T> x) {
   template void add_bias_backward<T>(Grad<std::span<T>>, Mat<const T>);                      \
   template T sum<T>(std::span<const T>);                                                     \
   template void sum_backward<T>(Grad<std::span<T>>, T);                                      \
-  template double sum_of_squares<T>(std::span<const T>);                                     \
+  template double sum_of_squares<T>(std::span<const std::span<const T>>);                    \
   template bool all_finite<T>(std::span<const T>);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)

@@ -42,9 +42,9 @@ T sum(std::span<const T> x);
 template <class T>
 void sum_backward(Grad<std::span<T>> dx, T s);
 
-/// Σ x², summed in double whatever T is: gradient norms.
+/// Σ x² over several arrays, summed in double whatever T is: gradient norms.
 template <class T>
-double sum_of_squares(std::span<const T> x);
+double sum_of_squares(std::span<const std::span<const T>> xs);
 
 /// True if no element is NaN or infinite.
 template <class T>

@@ -1,29 +1,42 @@
 #include "tilegrad/kernels/sgd.h"
 
-#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/pieces.h"
 
 namespace tilegrad::kernels {
 
+namespace {
+
 template <class T>
-void sgd(std::span<T> w, std::span<T> v, std::span<const T> grad, const SgdStep& step) {
+void update(const SgdTensor<T>& tensor, Index begin, Index end, const SgdStep& step) {
   const auto lr = static_cast<T>(step.lr), momentum = static_cast<T>(step.momentum);
-  const auto decay = static_cast<T>(step.weight_decay), grad_scale = static_cast<T>(step.grad_scale);
-  constexpr Index kGrain = 16384;
-  parallel_for(std::ssize(w), kGrain, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const T g = grad_scale * grad[i] + decay * w[i];
-      if (v.empty()) {
-        w[i] -= lr * g;
-        continue;
-      }
-      v[i] = momentum * v[i] + g;
-      w[i] -= lr * (step.nesterov ? g + momentum * v[i] : v[i]);
+  const auto decay = static_cast<T>(tensor.weight_decay), grad_scale = static_cast<T>(step.grad_scale);
+  const std::span<T> w = tensor.w, v = tensor.v;
+  const std::span<const T> grad = tensor.grad;
+  for (Index i = begin; i < end; ++i) {
+    const T g = grad_scale * grad[i] + decay * w[i];
+    if (v.empty()) {
+      w[i] -= lr * g;
+      continue;
     }
+    v[i] = momentum * v[i] + g;
+    w[i] -= lr * (step.nesterov ? g + momentum * v[i] : v[i]);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void sgd(std::span<const SgdTensor<T>> tensors, const SgdStep& step) {
+  constexpr Index kGrain = 16384;
+  std::vector<Index> sizes;
+  for (const SgdTensor<T>& tensor : tensors) sizes.push_back(std::ssize(tensor.w));
+  const std::vector<Piece> pieces = pieces_of(sizes, kGrain);
+  parallel_for(pieces, [&](std::size_t i) {
+    update<T>(tensors[pieces[i].array], pieces[i].begin, pieces[i].end, step);
   });
 }
 
-#define TILEGRAD_INSTANTIATE(T) \
-  template void sgd<T>(std::span<T>, std::span<T>, std::span<const T>, const SgdStep&);
+#define TILEGRAD_INSTANTIATE(T) template void sgd<T>(std::span<const SgdTensor<T>>, const SgdStep&);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 #undef TILEGRAD_INSTANTIATE

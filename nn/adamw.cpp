@@ -19,21 +19,24 @@ AdamW::AdamW(const std::vector<NamedParameter>& parameters, const Config& config
 double AdamW::step(double lr) {
   const double norm = gradient_norm("AdamW", parameters_);
   ++steps_;
-  kernels::AdamWStep settings = {.lr = lr,
-                                 .beta1 = config_.beta1,
-                                 .beta2 = config_.beta2,
-                                 .eps = config_.eps,
-                                 .weight_decay = 0,
-                                 .step = steps_,
-                                 .grad_scale = clip_factor(norm, config_.clip)};
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& p = parameters_[i];
-    Moments& moments = moments_[i];
-    if (!p.grad().defined()) continue;
-    settings.weight_decay = p.value().rank() >= 2 ? config_.weight_decay : 0.0;
-    with_float_type("AdamW", p.value().dtype(), [&]<class T>() {
-      kernels::adamw<T>(p.value().mut<T>(), moments.m.mut<T>(), moments.v.mut<T>(), p.grad().view<T>(),
-                        settings);
+  const kernels::AdamWStep settings = {.lr = lr,
+                                       .beta1 = config_.beta1,
+                                       .beta2 = config_.beta2,
+                                       .eps = config_.eps,
+                                       .step = steps_,
+                                       .grad_scale = clip_factor(norm, config_.clip)};
+  for (const auto& run : runs_with_gradient(parameters_)) {
+    with_float_type("AdamW", parameters_[run[0]].value().dtype(), [&]<class T>() {
+      std::vector<kernels::AdamWTensor<T>> tensors;
+      for (const std::size_t i : run) {
+        Tensor& w = parameters_[i].value();
+        tensors.push_back({.w = w.mut<T>(),
+                           .m = moments_[i].m.mut<T>(),
+                           .v = moments_[i].v.mut<T>(),
+                           .grad = parameters_[i].grad().view<T>(),
+                           .weight_decay = w.rank() >= 2 ? config_.weight_decay : 0.0});
+      }
+      kernels::adamw<T>(tensors, settings);
     });
   }
   return norm;

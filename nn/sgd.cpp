@@ -20,18 +20,21 @@ Sgd::Sgd(const std::vector<NamedParameter>& parameters, const Config& config)
 double Sgd::step(double lr) {
   const double norm = gradient_norm("Sgd", parameters_);
   ++steps_;
-  kernels::SgdStep settings = {.lr = lr,
-                               .momentum = config_.momentum,
-                               .nesterov = config_.nesterov,
-                               .weight_decay = 0,
-                               .grad_scale = clip_factor(norm, config_.clip)};
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& p = parameters_[i];
-    if (!p.grad().defined()) continue;
-    settings.weight_decay = p.value().rank() >= 2 ? config_.weight_decay : 0.0;
-    with_float_type("Sgd", p.value().dtype(), [&]<class T>() {
-      const auto velocity = velocities_.empty() ? std::span<T>() : velocities_[i].v.mut<T>();
-      kernels::sgd<T>(p.value().mut<T>(), velocity, p.grad().view<T>(), settings);
+  const kernels::SgdStep settings = {.lr = lr,
+                                     .momentum = config_.momentum,
+                                     .nesterov = config_.nesterov,
+                                     .grad_scale = clip_factor(norm, config_.clip)};
+  for (const auto& run : runs_with_gradient(parameters_)) {
+    with_float_type("Sgd", parameters_[run[0]].value().dtype(), [&]<class T>() {
+      std::vector<kernels::SgdTensor<T>> tensors;
+      for (const std::size_t i : run) {
+        Tensor& w = parameters_[i].value();
+        tensors.push_back({.w = w.mut<T>(),
+                           .v = velocities_.empty() ? std::span<T>() : velocities_[i].v.mut<T>(),
+                           .grad = parameters_[i].grad().view<T>(),
+                           .weight_decay = w.rank() >= 2 ? config_.weight_decay : 0.0});
+      }
+      kernels::sgd<T>(tensors, settings);
     });
   }
   return norm;

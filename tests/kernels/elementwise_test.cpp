@@ -15,6 +15,12 @@ namespace {
 // Around the width of a vector, and enough for several pieces.
 constexpr Index kLengths[] = {0, 1, 3, 16, 31, 100, 70'001};
 
+template <class T>
+double squares_of(const std::vector<std::vector<T>>& arrays) {
+  const std::vector<std::span<const T>> xs(arrays.begin(), arrays.end());
+  return sum_of_squares<T>(xs);
+}
+
 template <class T, class F>
 std::vector<Sum> map2(const std::vector<T>& a, const std::vector<T>& b, F&& f) {
   std::vector<Sum> y;
@@ -105,15 +111,27 @@ TEST_CASE_TEMPLATE("sum and sum_of_squares: agree with plain loops", T, float, d
       squares.add(static_cast<double>(v) * static_cast<double>(v));
     }
     check_close(std::vector<T>{sum<T>(x)}, {total}, static_cast<double>(n));
-    check_close(std::vector<double>{sum_of_squares<T>(x)}, {squares}, static_cast<double>(n) + 1);
+    check_close(std::vector<double>{squares_of<T>({x})}, {squares}, static_cast<double>(n) + 1);
   }
+}
+
+TEST_CASE_TEMPLATE("sum_of_squares: of several arrays is the sum of theirs, each summed as it would be alone",
+                   T, float, double) {
+  std::vector<std::vector<T>> arrays;
+  double expected = 0;
+  for (const Index n : {3, 0, 70'001, 1, 32'768}) {
+    arrays.push_back(random<T>(n, static_cast<std::uint64_t>(n)));
+    expected += squares_of<T>({arrays.back()});
+  }
+  CHECK(squares_of<T>(arrays) == expected);
+  check_threads([&] { return std::vector<double>{squares_of<T>(arrays)}; });
 }
 
 TEST_CASE("sum_of_squares: is summed in double, so small floats after a large one count") {
   std::vector<float> x(100'001, 1e-4F);
   x[0] = 1e3F;
   const double small = static_cast<double>(1e-4F) * static_cast<double>(1e-4F);
-  check_close(std::vector<double>{sum_of_squares<float>(x)}, {Sum(1e6 + 1e5 * small)}, 1e5);
+  check_close(std::vector<double>{squares_of<float>({x})}, {Sum(1e6 + 1e5 * small)}, 1e5);
 }
 
 TEST_CASE_TEMPLATE("all_finite: finds one NaN or infinity anywhere", T, float, double) {
@@ -143,14 +161,14 @@ TEST_CASE_TEMPLATE("elementwise: NaN passes through", T, float, double) {
   scale<T>(y, bad, T(0));
   CHECK(std::isnan(y[36]));
   CHECK(std::isnan(sum<T>(bad)));
-  CHECK(std::isnan(sum_of_squares<T>(bad)));
+  CHECK(std::isnan(squares_of<T>({bad})));
 }
 
 TEST_CASE_TEMPLATE("sums: same bits on any number of threads", T, float, double) {
   const auto x = random<T>(300'001, 1);
   const Padded<T> dy(900, 200, 2);
   check_threads([&] { return std::vector<T>{sum<T>(x)}; });
-  check_threads([&] { return std::vector<double>{sum_of_squares<T>(x)}; });
+  check_threads([&] { return std::vector<double>{squares_of<T>({x})}; });
   check_threads([&] {
     std::vector<T> dbias(200);
     add_bias_backward<T>({dbias, Write::overwrite}, view(dy));

@@ -46,6 +46,10 @@ TEST_CASE("AdamW: a gradient that is not finite is an error and changes nothing"
   });
 }
 
+TEST_CASE("AdamW: parameters step together as each would alone") {
+  check_steps_together<nn::AdamW>({.weight_decay = 0.3, .clip = 0});
+}
+
 TEST_CASE("AdamW: a parameter without a gradient stays as it is") {
   Parameter used(Tensor::full({2, 2}, Dtype::f64, 1)), unused(Tensor::full({2, 2}, Dtype::f64, 1));
   used.grad() = Tensor::full({2, 2}, Dtype::f64, 1);

@@ -9,7 +9,7 @@
 
 #include "tests/message_of.h"
 #include "tests/tensors.h"
-#include "tilegrad/autograd/var.h"
+#include "tilegrad/nn/module.h"
 
 /// What every optimiser promises, checked in one place.
 namespace tilegrad::test {
@@ -30,6 +30,44 @@ void check_steps(const typename Optimizer::Config& config, Formula&& formula) {
       expected[i] = formula(i, t, expected[i], w.grad().at(at));
       CHECK(w.value().at(at) == doctest::Approx(expected[i]).epsilon(1e-13));
     }
+  }
+}
+
+/// Parameters that step together move as each would alone, without clipping: of two types in turn, large and small, some
+/// without a gradient, which do not move.
+template <class Optimizer>
+void check_steps_together(const typename Optimizer::Config& config) {
+  struct Case {
+    Shape shape;
+    Dtype dtype;
+    bool has_gradient;
+  };
+  const std::vector<Case> cases = {{{3, 5}, Dtype::f64, true},     {{2, 2}, Dtype::f64, false},
+                                   {{7}, Dtype::f32, true},        {{200, 100}, Dtype::f32, true},
+                                   {{200, 100}, Dtype::f64, true}, {{4}, Dtype::f64, true}};
+  const auto make = [&](std::size_t i) { return Parameter(random(cases[i].shape, i, cases[i].dtype)); };
+  const auto give_gradient = [&](Parameter& w, std::size_t i) {
+    if (cases[i].has_gradient) w.grad() = random(cases[i].shape, 10 + i, cases[i].dtype);
+  };
+  std::vector<Parameter> parameters;
+  for (std::size_t i = 0; i < cases.size(); ++i) parameters.push_back(make(i));
+  std::vector<nn::NamedParameter> named;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    named.push_back({"w" + std::to_string(i), &parameters[i]});
+    give_gradient(parameters[i], i);
+  }
+  Optimizer together(named, config);
+  together.step(0.1);
+  together.step(0.1);
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    CAPTURE(i);
+    Parameter alone = make(i);
+    give_gradient(alone, i);
+    Optimizer optimizer({{"w", &alone}}, config);
+    optimizer.step(0.1);
+    optimizer.step(0.1);
+    CHECK(distance(parameters[i].value(), alone.value()) == 0);
+    CHECK((distance(alone.value(), make(i).value()) > 0) == cases[i].has_gradient);
   }
 }
 

@@ -28,6 +28,11 @@ TEST_CASE("Sgd: clipping scales all gradients by one factor, decay acts on matri
   CHECK(b.value().at(1) == doctest::Approx(1 - 2));
 }
 
+TEST_CASE("Sgd: parameters step together as each would alone") {
+  check_steps_together<nn::Sgd>({.weight_decay = 0.3, .clip = 0});
+  check_steps_together<nn::Sgd>({.momentum = 0.9, .weight_decay = 0.3, .clip = 0});
+}
+
 TEST_CASE("Sgd: a setting that makes no sense is an error") {
   Parameter w(Tensor::full({2}, Dtype::f64, 1));
   CHECK(message_of([&] { nn::Sgd({{"w", &w}}, {.momentum = 1}); }) == "Sgd: momentum is 1, not in [0, 1)");
