@@ -10,17 +10,17 @@ using namespace tilegrad::test;
 
 namespace {
 
-const Tensor kTargets = integers({4, kIgnored, 0, 2, 2, kIgnored}).reshape({2, 3});
+const Tensor kSomeTargets = integers({4, kIgnored, 0, 2, 2, kIgnored}).reshape({2, 3});
 
-struct Result {
+struct LossAndGradients {
   Tensor loss, dx, dweight;
 };
 
 // Loss and gradients for the cotangent dy, which arrives twice: gradients accumulate.
 template <class F>
-Result twice(F&& loss_of, Dtype dtype, double dy) {
+LossAndGradients walk_twice(F&& loss_of, Dtype dtype, double dy) {
   const Var x = random_leaf({2, 3, 4}, 1, dtype), weight = random_leaf({5, 4}, 2, dtype);
-  Result result;
+  LossAndGradients result;
   for (int i = 0; i < 2; ++i) {
     Tape tape;
     const Var loss = loss_of(x, weight);
@@ -32,14 +32,15 @@ Result twice(F&& loss_of, Dtype dtype, double dy) {
   return result;
 }
 
-Var fused(const Var& x, const Var& weight) { return linear_cross_entropy(x, weight, kTargets); }
-Var composed(const Var& x, const Var& weight) { return cross_entropy(linear(x, weight), kTargets); }
+Var fused_loss(const Var& x, const Var& weight) { return linear_cross_entropy(x, weight, kSomeTargets); }
+Var composed_loss(const Var& x, const Var& weight) { return cross_entropy(linear(x, weight), kSomeTargets); }
 
 }  // namespace
 
 TEST_CASE("linear_cross_entropy: is cross_entropy of linear, for any cotangent, and adds to gradients") {
   for (const double dy : {1.0, -0.3}) {
-    const Result a = twice(fused, Dtype::f64, dy), b = twice(composed, Dtype::f64, dy);
+    const LossAndGradients a = walk_twice(fused_loss, Dtype::f64, dy),
+                           b = walk_twice(composed_loss, Dtype::f64, dy);
     CHECK(distance(a.loss, b.loss) <= 1e-15);
     CHECK(distance(a.dx, b.dx) <= 1e-15);
     CHECK(distance(a.dweight, b.dweight) <= 1e-15);
@@ -48,7 +49,7 @@ TEST_CASE("linear_cross_entropy: is cross_entropy of linear, for any cotangent, 
 
 TEST_CASE("linear_cross_entropy: has the bits of the composition where the logits are one block") {
   for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
-    const Result a = twice(fused, dtype, 1), b = twice(composed, dtype, 1);
+    const LossAndGradients a = walk_twice(fused_loss, dtype, 1), b = walk_twice(composed_loss, dtype, 1);
     CHECK(distance(a.loss, b.loss) == 0);
     CHECK(distance(a.dx, b.dx) == 0);
     CHECK(distance(a.dweight, b.dweight) == 0);
@@ -79,17 +80,17 @@ TEST_CASE("linear_cross_entropy: keeps the gradients that it computed, and witho
   const auto forget = [](const Var&) {};
   {
     Tape tape;
-    forget(fused(x, weight));
+    forget(fused_loss(x, weight));
     CHECK(kept(memory::Category::gradients) == x.value().bytes() + weight.value().bytes());
     CHECK(kept(memory::Category::activations) == 0);
   }
   memory::reset_peak();
-  forget(fused(x, weight));
+  forget(fused_loss(x, weight));
   CHECK(memory::usage().at_peak[static_cast<std::size_t>(memory::Category::gradients)] ==
         before[static_cast<std::size_t>(memory::Category::gradients)]);
   Tape tape;
   const Tape::Pause pause;
-  forget(fused(x, weight));
+  forget(fused_loss(x, weight));
   CHECK(memory::usage().at_peak[static_cast<std::size_t>(memory::Category::gradients)] ==
         before[static_cast<std::size_t>(memory::Category::gradients)]);
 }

@@ -13,48 +13,48 @@ using namespace tilegrad::test;
 
 namespace {
 
-constexpr std::int32_t kIgnored = -1;
+constexpr std::int32_t kNoTarget = -1;
 constexpr double kScale = 0.125;
 
-struct Sizes {
+struct HeadSizes {
   Index rows, vocabulary, width;
 };
-constexpr Sizes kOneBlock = {37, 11, 6};
-constexpr Sizes kThreeBlocks = {520, 4'200,
-                                2};  // of 174 rows; of doubles or floats, 256 rows are more than 4 MiB
+constexpr HeadSizes kOneBlock = {37, 11, 6};
+constexpr HeadSizes kThreeBlocks = {520, 4'200,
+                                    2};  // of 174 rows; of doubles or floats, 256 rows are more than 4 MiB
 
 template <class T>
-struct Case {
+struct HeadCase {
   Padded<T> x, weight;
   std::vector<std::int32_t> targets;
 
-  explicit Case(const Sizes& n)
+  explicit HeadCase(const HeadSizes& n)
       : x(n.rows, n.width, 1),
         weight(n.vocabulary, n.width, 2),
         targets(random_ids(n.rows, 3, n.vocabulary)) {
-    for (std::size_t i = 0; i < targets.size(); i += 3) targets[i] = kIgnored;
+    for (std::size_t i = 0; i < targets.size(); i += 3) targets[i] = kNoTarget;
   }
 
   double run(Grad<Mat<T>> dx, Grad<Mat<T>> dweight) const {
-    return linear_cross_entropy<T>(dx, dweight, view(x), view(weight), targets, kIgnored, T(kScale));
+    return linear_cross_entropy<T>(dx, dweight, view(x), view(weight), targets, kNoTarget, T(kScale));
   }
 };
 
-struct Expected {
+struct HeadGradients {
   Sum loss;
   std::vector<Sum> dx, dweight;
 };
 
 // The header's formulas, row by row.
 template <class T>
-Expected plain(const Case<T>& c) {
+HeadGradients plain_head(const HeadCase<T>& c) {
   const Index width = c.x.cols;
-  Expected e = {.loss = {},
-                .dx = std::vector<Sum>(c.x.rows * width),
-                .dweight = std::vector<Sum>(c.weight.rows * width)};
+  HeadGradients e = {.loss = {},
+                     .dx = std::vector<Sum>(c.x.rows * width),
+                     .dweight = std::vector<Sum>(c.weight.rows * width)};
   std::vector<double> logits(static_cast<std::size_t>(c.weight.rows));
   for (Index i = 0; i < c.x.rows; ++i) {
-    if (c.targets[i] == kIgnored) continue;
+    if (c.targets[i] == kNoTarget) continue;
     for (Index j = 0; j < c.weight.rows; ++j) {
       logits[j] = 0;
       for (Index k = 0; k < width; ++k) logits[j] += c.x(i, k) * c.weight(j, k);
@@ -86,10 +86,10 @@ Expected plain(const Case<T>& c) {
 TEST_CASE_TEMPLATE(
     "linear_cross_entropy: loss and gradients agree with plain loops, in one block and in three", T, float,
     double) {
-  for (const Sizes& n : {kOneBlock, kThreeBlocks}) {
+  for (const HeadSizes& n : {kOneBlock, kThreeBlocks}) {
     CAPTURE(n.rows);
-    const Case<T> c(n);
-    const Expected expected = plain(c);
+    const HeadCase<T> c(n);
+    const HeadGradients expected = plain_head(c);
     // Roundings of a logit, of a row's sum and of the sums over rows or vocabulary.
     const double terms = static_cast<double>(n.width + n.rows + n.vocabulary + 8);
     const double allowed =
@@ -105,7 +105,7 @@ TEST_CASE_TEMPLATE(
 }
 
 TEST_CASE_TEMPLATE("linear_cross_entropy: same bits on any number of threads", T, float, double) {
-  const Case<T> c(kThreeBlocks);
+  const HeadCase<T> c(kThreeBlocks);
   check_threads([&] {
     std::vector<T> gradients(static_cast<std::size_t>((c.x.rows + c.weight.rows) * c.x.cols));
     const Mat<T> dx(gradients.data(), c.x.rows, c.x.cols);
@@ -116,8 +116,8 @@ TEST_CASE_TEMPLATE("linear_cross_entropy: same bits on any number of threads", T
 
 // In double: products of floats have scratch memory of their own.
 TEST_CASE("linear_cross_entropy: one block of logits is alive, and two numbers for each of its rows") {
-  for (const Sizes& n : {kOneBlock, kThreeBlocks}) {
-    const Case<double> c(n);
+  for (const HeadSizes& n : {kOneBlock, kThreeBlocks}) {
+    const HeadCase<double> c(n);
     std::vector<double> dx(static_cast<std::size_t>(n.rows * n.width));
     const Index before = memory::usage().live;
     memory::reset_peak();
