@@ -63,7 +63,7 @@ TEST_CASE("transformer: the gradient matches finite differences, with dropout an
 TEST_CASE(
     "transformer: its loss is the cross-entropy of its logits, with a tied head and with one of its own") {
   for (const bool tie : {true, false}) {
-    nn::TransformerConfig config = tiny_config();
+    nn::TransformerConfig config = tiny_model_config();
     config.tie = tie;
     config.dropout = 0.2;
     nn::Transformer model(config, RandomKey{1});
