@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "tests/message_of.h"
@@ -100,4 +101,38 @@ TEST_CASE("attention probabilities: have no gradient, and say so") {
   CHECK(message_of([&] { layer.probabilities(x); }) ==
         "attention probabilities: has no backward, but its input (1, 9, 4, 4) is on a gradient path; pass "
         "input.detach() if that is meant");
+}
+
+TEST_CASE("attention probabilities: the op also takes what no model has, and drops nothing") {
+  const Tape::Pause no_gradients;
+  const Index queries = 5, size = 4;
+  const Var q = Tensor::normal({2, queries, kHeads, size}, Dtype::f64, RandomKey{5});
+  const Var k = Tensor::normal({2, kTime, 2, size}, Dtype::f64, RandomKey{6});
+  const Var v = Tensor::normal({2, kTime, 2, size}, Dtype::f64, RandomKey{7});
+  AttentionExtras extras = {.bias = Tensor::normal({1, kHeads, queries, kTime}, Dtype::f64, RandomKey{8}),
+                            .k_lengths = Tensor::from<std::int32_t>({2}, {kTime, 6})};
+  AttentionOptions options = {.causal = true, .scale = 0.7};
+  const auto [p, lse] = attention_probabilities(q, k, options, extras);
+  const AttentionResult y = attention_with_lse(q, k, v, AttentionKernel::naive, options, extras);
+  CHECK(distance(lse, y.lse.value()) == 0);
+  for (Index row = 0; row < 2 * queries * kHeads; ++row) {
+    const Index b = row / (queries * kHeads), i = row / kHeads % queries, h = row % kHeads;
+    for (Index c = 0; c < size; ++c) {
+      double sum = 0;
+      for (Index s = 0; s < kTime; ++s) sum += p.at({b, h, i, s}) * v.value().at({b, s, h / 2, c});
+      CHECK(std::abs(sum - y.out.value().at({b, i, h, c})) < 1e-13);
+    }
+  }
+  options.dropout = 0.5;
+  options.dropout_key = RandomKey{9};
+  CHECK(distance(p, attention_probabilities(q, k, options, extras).p) == 0);
+}
+
+TEST_CASE("attention probabilities: keys alone on a gradient path are noticed, too") {
+  const Tensor x = Tensor::normal({1, kTime, 2, 4}, Dtype::f64, RandomKey{4});
+  Tape tape;
+  CHECK(
+      message_of([&] { attention_probabilities(x, Var::leaf(x)); })
+          .starts_with(
+              "attention probabilities: has no backward, but its input (1, 9, 2, 4) is on a gradient path"));
 }
