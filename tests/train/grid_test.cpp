@@ -21,7 +21,7 @@ std::vector<Variant> grid_of(const std::string& options, const GridOptions& grid
   CLI::App app;
   RunOptions run(app);
   app.parse(options, /*program_name_included=*/false);
-  return make_grid(app, grid, [](RunOptions& each) { return each.resolve(); });
+  return make_grid(app, grid, [](RunOptions& each) { return each.resolve_any(); });
 }
 
 LoadedRun run_with(const std::string& name, double lr, std::uint64_t seed, double loss) {
@@ -107,6 +107,29 @@ TEST_CASE("grid: an optimizer has the rate that follows from it, unless one is g
   CHECK(grid_of("--task sort --lr 0.02", {.vary = {"optimizer=adamw,sgd"}})[1].config.lr == 0.02);
   CHECK(test::message_of([] { grid_of("--beta2 0.9", {.vary = {"optimizer=sgd"}}); }) ==
         "beta2: has no effect with --optimizer sgd");
+}
+
+TEST_CASE("grid: a setting given for all belongs to the runs in which it has an effect") {
+  const auto grid = grid_of("--task sort --momentum 0.7 --beta2 0.9", {.vary = {"optimizer=sgd,adamw"}});
+  REQUIRE(grid.size() == 2);
+  const OptimizerSettings &sgd = grid[0].config.optimizer, &adamw = grid[1].config.optimizer;
+  CHECK(sgd.momentum == 0.7);
+  CHECK(sgd.beta2 == 0.95);  // as if it had not been given
+  CHECK(adamw.beta2 == 0.9);
+  CHECK(adamw.momentum == RunConfig().optimizer.momentum);
+  const auto schedules = grid_of("--min-lr 0.0001", {.vary = {"schedule=constant,cosine"}});
+  CHECK(schedules[1].config.min_lr == 0.0001);
+}
+
+TEST_CASE("grid: a setting that has no effect in any run is an error, and a varied one in some is") {
+  const auto message = [](const std::string& options, const std::string& vary, const std::string& more) {
+    return test::message_of([&] { grid_of(options, {.vary = {vary, more}}); });
+  };
+  CHECK(message("--momentum 0.7", "optimizer=adam,adamw", "lr=0.1,0.2") ==
+        "momentum: has no effect with --optimizer adamw");
+  CHECK(message("", "optimizer=sgd,adamw", "momentum=0,0.7") ==
+        "momentum: has no effect with --optimizer adamw");
+  CHECK(message("--momentum 0.7", "optimizer=sgd,adamw", "lr=0.1,0.2").empty());
 }
 
 TEST_CASE("grid: settings and values that are none are errors of one line") {

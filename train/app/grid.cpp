@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "tilegrad/train/run/run_command_line.h"
@@ -61,32 +62,47 @@ std::vector<GridAxis> axes_of(const GridOptions& options, const std::set<std::st
   return axes;
 }
 
+using Arguments = std::map<std::string, std::string>;  // values of settings
+
 // The settings of a run that the command was given, except those on the axes.
-std::vector<std::string> given_settings(const CLI::App& command, const std::vector<GridAxis>& axes,
-                                        std::set<std::string> settings) {
+Arguments given_settings(const CLI::App& command, const std::vector<GridAxis>& axes,
+                         std::set<std::string> settings) {
   settings.insert("config");
   for (const GridAxis& axis : axes) settings.erase(axis.setting);
-  std::vector<std::string> arguments;
+  Arguments arguments;
   for (const CLI::Option* option : command.get_options()) {
     const std::string& name = option->get_single_name();
-    if (option->count() > 0 && settings.contains(name)) {
-      arguments.push_back(fmt::format("--{}={}", name, option->results().back()));
-    }
+    if (option->count() > 0 && settings.contains(name)) arguments[name] = option->results().back();
   }
   return arguments;
 }
 
-RunConfig resolved(std::vector<std::string> arguments, const std::string& what,
-                   const std::function<RunConfig(RunOptions&)>& resolve) {
+// One combination: the settings that all have, and its values on the axes.
+struct Point {
+  std::string name;
+  Arguments shared, varied;
+};
+
+// Its config, and which of its settings have no effect in it, with the line that says so.
+struct Resolved {
+  RunConfig config;
+  std::map<std::string, std::string> without_effect;
+};
+
+Resolved resolved(const Point& point, const std::function<RunConfig(RunOptions&)>& resolve) {
   CLI::App app;
   RunOptions run(app);
-  std::reverse(arguments.begin(), arguments.end());  // which is how CLI11 takes them
+  std::vector<std::string> arguments;
+  for (const Arguments* part : {&point.shared, &point.varied}) {
+    for (const auto& [name, value] : *part) arguments.push_back(fmt::format("--{}={}", name, value));
+  }
   try {
     app.parse(arguments);
   } catch (const CLI::ParseError& error) {
-    fail("{}: {}", what, error.what());
+    fail("{}: {}", point.name, error.what());
   }
-  return resolve(run);
+  const RunConfig config = resolve(run);
+  return {.config = config, .without_effect = run.without_effect(config)};
 }
 
 // A name becomes that of a folder.
@@ -101,25 +117,29 @@ std::vector<Variant> make_grid(const CLI::App& command, const GridOptions& optio
                                const std::function<RunConfig(RunOptions&)>& resolve) {
   const auto settings = names_of_settings();
   const auto axes = axes_of(options, settings);
-  struct Point {
-    std::string name;
-    std::vector<std::string> arguments;
-  };
-  std::vector<Point> points = {{"", given_settings(command, axes, settings)}};
+  std::vector<Point> points = {{.name = "", .shared = given_settings(command, axes, settings), .varied = {}}};
   for (const GridAxis& axis : axes) {
     std::vector<Point> finer;
     for (const Point& point : points) {
       for (const std::string& value : axis.values) {
         Point& next = finer.emplace_back(point);
         next.name += fmt::format("{}{}={}", point.name.empty() ? "" : ",", axis.setting, as_file_name(value));
-        next.arguments.push_back(fmt::format("--{}={}", axis.setting, value));
+        next.varied[axis.setting] = value;
       }
     }
     points = std::move(finer);
   }
   std::vector<Variant> grid;
-  for (const Point& point : points) {
-    grid.push_back({.name = point.name, .config = resolved(point.arguments, point.name, resolve)});
+  std::map<std::string, std::size_t> useless;  // in how many points a shared setting has no effect
+  for (Point& point : points) {
+    Resolved run = resolved(point, resolve);
+    const auto lines = run.without_effect;
+    for (const auto& [name, line] : lines) {
+      if (point.varied.contains(name) || ++useless[name] == points.size()) fail("{}", line);
+      point.shared.erase(name);
+    }
+    if (!lines.empty()) run = resolved(point, resolve);
+    grid.push_back({.name = point.name, .config = run.config});
   }
   return grid;
 }

@@ -116,10 +116,11 @@ void RunOptions::read_source() {
       given_, source);
 }
 
-// An option that was given but would change nothing is a misunderstanding.
-void RunOptions::check_effects(const RunConfig& c) const {
+std::map<std::string, std::string> RunOptions::without_effect(const RunConfig& c) const {
+  std::map<std::string, std::string> lines;
   const auto check_effect = [&](std::string_view setting, bool has_effect, const std::string& with) {
-    check(has_effect || !on_command_line(setting), "{}: has no effect with {}", setting, with);
+    if (has_effect || !on_command_line(setting)) return;
+    lines.emplace(setting, fmt::format("{}: has no effect with {}", setting, with));
   };
   const std::string data = c.is_text() ? "--text" : fmt::format("--task {}", name_of(c.task.kind));
   for (const std::string_view setting : {"length", "symbols"}) check_effect(setting, !c.is_text(), data);
@@ -131,9 +132,18 @@ void RunOptions::check_effects(const RunConfig& c) const {
   for (const std::string_view setting : {"weight-decay", "beta1", "beta2", "momentum", "nesterov"}) {
     check_effect(setting, has_effect(setting, c.optimizer), optimizer);
   }
+  return lines;
 }
 
+// An option that was given but would change nothing is a misunderstanding.
 RunConfig RunOptions::resolve() {
+  const RunConfig config = resolve_any();
+  const auto lines = without_effect(config);
+  if (!lines.empty()) fail("{}", lines.begin()->second);
+  return config;
+}
+
+RunConfig RunOptions::resolve_any() {
   read_config_file();
   read_source();
   check(!given("task") || !given("text"), "task, text: only one of them can be learned");
@@ -150,7 +160,6 @@ RunConfig RunOptions::resolve() {
   check_name("out", config.out);
   check_name("text", config.text);
   check_name("from", config.from);
-  check_effects(config);
   return config;
 }
 

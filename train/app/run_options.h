@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -21,8 +22,14 @@ class RunOptions {
   RunOptions& operator=(const RunOptions&) = delete;
 
   /// Reads the file of --config, if given, and applies every layer. Call it after the command line has been
-  /// parsed.
+  /// parsed. Throws if an option was given that has no effect.
   RunConfig resolve();
+
+  /// The same, whether or not all that was given has an effect.
+  RunConfig resolve_any();
+
+  /// Options of the command line that have no effect next to these settings, each with the line that says so.
+  std::map<std::string, std::string> without_effect(const RunConfig& config) const;
 
   /// A resumed run: `saved` with those settings that may differ. Throws, naming it, if another one was given.
   RunConfig resolve_resumed(const RunConfig& saved);
@@ -40,7 +47,6 @@ class RunOptions {
   void add(const Setting& setting, T& field);
   void read_config_file();
   void read_source();
-  void check_effects(const RunConfig& config) const;
 
   CLI::App& command_;
   RunConfig given_;  // only the fields that were given mean anything

@@ -35,7 +35,8 @@ struct CompareOptions {
 
   // Settings that --variants decides cannot be given; without it, a grid has the attention that the settings name.
   RunConfig resolve_base(RunOptions& options) const {
-    RunConfig config = options.resolve();
+    // In a grid, each of the runs decides what has an effect.
+    RunConfig config = grid.empty() ? options.resolve() : options.resolve_any();
     if (comparison.variants.empty()) return config;
     for (const std::string_view setting : {"attention", "kv-heads", "mine-checkpoint"}) {
       check(!options.on_command_line(setting), "compare: --{} is what --variants decides", setting);
