@@ -40,6 +40,10 @@ TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated
     CHECK(row.at("accuracy") <= 1);
     CHECK(row.at("seeds") == 2);
     CHECK(row.at("accuracy_deviation") > 0);
+    CHECK(row.contains("steps_to_threshold"));
+    if (row.at("threshold").is_null()) continue;
+    CHECK(row.at("steps_to_threshold") >= 1);
+    CHECK(row.at("steps_to_threshold") <= 20);
   }
   const Json& conversions = output.json.at("details").at("conversions");
   REQUIRE(conversions.size() == 2);
@@ -50,6 +54,27 @@ TEST_CASE("lab heads: fewer key/value heads keep less, and compute what repeated
     CHECK(losses[1] != losses[0]);
     CHECK(losses[2] != losses[1]);
   }
+}
+
+TEST_CASE("lab heads: the threshold is the highest tenth up to 90 % that every training reaches") {
+  const Learning quick = {.steps = {10, 20, 25}, .accuracies = {0.5, 0.95, 0.93}};
+  const Learning slow = {.steps = {10, 20, 25}, .accuracies = {0.05, 0.3, 0.72}};
+  CHECK(common_threshold({quick}) == 0.9);
+  CHECK(common_threshold({quick, slow}) == 0.7);
+  CHECK(common_threshold({quick, {.steps = {10}, .accuracies = {0.09}}}) == 0);
+  CHECK(steps_to(quick, 0.9) == 20);
+  CHECK(steps_to(quick, 0.5) == 10);
+  CHECK(steps_to(slow, 0.7) == 25);
+  CHECK(steps_to(slow, 0.9) == 0);
+}
+
+TEST_CASE("lab heads: the curve of a training has at most 50 points and ends with its last step") {
+  const Learning often = measure_learning({.heads = 2, .kv_heads = 1, .steps = 7});
+  CHECK(often.steps == std::vector<Index>{1, 2, 3, 4, 5, 6, 7});
+  CHECK(often.accuracies.back() == often.accuracy);
+  const Learning seldom = measure_learning({.heads = 2, .kv_heads = 1, .steps = 60});
+  CHECK(seldom.steps.size() == 30);
+  CHECK(seldom.steps.back() == 60);
 }
 
 TEST_CASE("lab heads: pooling heads that nobody shares changes nothing") {

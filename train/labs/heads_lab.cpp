@@ -1,6 +1,7 @@
 #include "tilegrad/train/labs/heads_lab.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "tilegrad/train/labs/heads_measure.h"
 #include "tilegrad/train/labs/publish.h"
@@ -23,6 +24,7 @@ struct Row {
   DecodingCosts decoding = {};
   Sharing sharing = {};
   std::vector<Learning> learnings = {};  // one for each seed
+  double threshold = 0;                  // an accuracy, the same for all kinds
 
   double tokens_per_s() const { return 1e3 / token.ms; }
   Spread accuracy() const {
@@ -30,7 +32,21 @@ struct Row {
     for (const Learning& learning : learnings) values.push_back(learning.accuracy);
     return spread_of(values);
   }
+  Spread steps_to_threshold() const {
+    std::vector<double> values;
+    for (const Learning& learning : learnings) {
+      const Index steps = steps_to(learning, threshold);
+      if (steps > 0) values.push_back(static_cast<double>(steps));
+    }
+    return spread_of(values);
+  }
 };
+
+double common_threshold(const std::vector<Row>& rows) {
+  std::vector<Learning> all;
+  for (const Row& row : rows) all.insert(all.end(), row.learnings.begin(), row.learnings.end());
+  return common_threshold(all);
+}
 
 // The kinds, with their key/value heads.
 std::vector<std::pair<std::string, Index>> kinds_of(const HeadsLab& lab) {
@@ -101,6 +117,8 @@ std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, co
     row.token = timing_of(row.decoding.token_ms, options.rounds);
     rows.push_back(row);
   }
+  const double threshold = common_threshold(rows);
+  for (Row& row : rows) row.threshold = threshold;
   return rows;
 }
 
@@ -119,6 +137,11 @@ std::vector<Column<Row>> size_columns() {
            [](const OrderedJson& value) { return format_count(value.get<double>()); }}};
 }
 
+// Null where no threshold was reached.
+OrderedJson positive(double threshold, double value) {
+  return threshold > 0 ? OrderedJson(value) : OrderedJson();
+}
+
 std::vector<Column<Row>> quality_columns() {
   return {{"kind", "", &Row::kind},
           {"differs from repeated heads by", "sharing_difference",
@@ -126,7 +149,14 @@ std::vector<Column<Row>> quality_columns() {
           {"seeds", "seeds", [](const Row& r) { return r.accuracy().count; }},
           {"", "accuracy", [](const Row& r) { return r.accuracy().mean; }},
           {"", "accuracy_deviation", [](const Row& r) { return r.accuracy().deviation; }},
-          {"accuracy", "", [](const Row& r) { return format_percent(r.accuracy()); }}};
+          {"accuracy", "", [](const Row& r) { return format_percent(r.accuracy()); }},
+          {"threshold", "threshold", [](const Row& r) { return positive(r.threshold, r.threshold); },
+           [](const OrderedJson& value) { return fmt::format("{:.0f} %", 100 * value.get<double>()); }},
+          {"", "steps_to_threshold",
+           [](const Row& r) { return positive(r.threshold, r.steps_to_threshold().mean); }},
+          {"", "steps_to_threshold_deviation",
+           [](const Row& r) { return positive(r.threshold, r.steps_to_threshold().deviation); }},
+          {"steps to it", "", [](const Row& r) { return format_spread(r.steps_to_threshold(), 0); }}};
 }
 
 OrderedJson rows_json(const std::vector<Row>& rows) {
@@ -168,20 +198,31 @@ bool all_exact(const std::vector<Row>& rows) {
   return std::all_of(rows.begin(), rows.end(), [](const Row& r) { return r.sharing.difference == 0; });
 }
 
-// "accuracy of recall after 500 steps over 3 seeds: mha 91.2 ± 1.0 %, gqa ..., mqa ...; mqa learns less than mha", or
-// that they are not distinguishable.
-std::string finding_of_learning(const HeadsLab& lab, const std::vector<Row>& rows) {
-  std::string accuracies, differences;
-  const Spread mha = rows.front().accuracy();
+// "mha 91.2 ± 1.0 %, gqa ..., mqa ...; mqa learns less than mha", or that they are not distinguishable. `less` and
+// `more` say what a kind does whose number is lower or higher.
+std::string compared(const std::vector<Row>& rows, Spread (Row::*number)() const,
+                     const std::function<std::string(const Spread&)>& show, std::string_view less,
+                     std::string_view more) {
+  std::string numbers, differences;
+  const Spread mha = (rows.front().*number)();
   for (const Row& r : rows) {
-    const Spread own = r.accuracy();
-    accuracies += fmt::format("{}{} {}", accuracies.empty() ? "" : ", ", r.kind, format_percent(own));
+    const Spread own = (r.*number)();
+    numbers += fmt::format("{}{} {}", numbers.empty() ? "" : ", ", r.kind, show(own));
     if (!distinguishable(own, mha)) continue;
-    differences += fmt::format("; {} learns {} than mha", r.kind, own.mean < mha.mean ? "less" : "more");
+    differences += fmt::format("; {} {} than mha", r.kind, own.mean < mha.mean ? less : more);
   }
-  const char* const none = "; these are not distinguishable";
-  return fmt::format("accuracy of recall after {} steps over {} seeds: {}{}", lab.steps, lab.seeds,
-                     accuracies, differences.empty() ? none : differences);
+  return numbers + (differences.empty() ? "; these are not distinguishable" : differences);
+}
+
+std::string finding_of_learning(const HeadsLab& lab, const std::vector<Row>& rows) {
+  const auto percent = [](const Spread& s) { return format_percent(s); };
+  const auto steps = [](const Spread& s) { return format_spread(s, 0); };
+  std::string text = fmt::format("accuracy of recall after {} steps over {} seeds: {}", lab.steps, lab.seeds,
+                                 compared(rows, &Row::accuracy, percent, "learns less", "learns more"));
+  const double threshold = rows.front().threshold;
+  if (threshold == 0) return text + "; not all trainings reach 10 %";
+  return text + fmt::format("; steps to {:.0f} %: {}", 100 * threshold,
+                            compared(rows, &Row::steps_to_threshold, steps, "needs fewer", "needs more"));
 }
 
 std::string finding_of(const HeadsLab& lab, const std::vector<Row>& rows) {

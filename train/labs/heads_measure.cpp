@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/round_up.h"
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/labs/lab_profile.h"
@@ -122,10 +123,35 @@ Sharing measure_sharing(const HeadsTask& task) {
 }
 
 Learning measure_learning(const HeadsTask& task) {
+  constexpr Index kPoints = 50;
   Trainer trainer(recall_config(task, task.kv_heads));
-  train_until(trainer, task.steps);
-  const Evaluation result = trainer.evaluate();
-  return {.loss = result.loss, .accuracy = result.accuracy, .exact = result.exact};
+  Learning learning;
+  Evaluation result;
+  while (trainer.state().step < task.steps) {
+    train_until(trainer, std::min(trainer.state().step + kernels::ceil_div(task.steps, kPoints), task.steps));
+    result = trainer.evaluate();
+    learning.steps.push_back(trainer.state().step);
+    learning.accuracies.push_back(result.accuracy);
+  }
+  learning.loss = result.loss;
+  learning.accuracy = result.accuracy;
+  learning.exact = result.exact;
+  return learning;
+}
+
+Index steps_to(const Learning& learning, double accuracy) {
+  const auto& curve = learning.accuracies;
+  const auto found = std::find_if(curve.begin(), curve.end(), [&](double a) { return a >= accuracy; });
+  return found == curve.end() ? 0 : learning.steps[found - curve.begin()];
+}
+
+double common_threshold(const std::vector<Learning>& learnings) {
+  for (int tenths = 9; tenths > 0; --tenths) {
+    const bool reached = std::all_of(learnings.begin(), learnings.end(),
+                                     [&](const Learning& l) { return steps_to(l, tenths / 10.0) > 0; });
+    if (reached) return tenths / 10.0;
+  }
+  return 0;
 }
 
 Conversion measure_conversion(const HeadsTask& task) {

@@ -42,8 +42,15 @@ Sharing measure_sharing(const HeadsTask& task);
 /// What the model learns of recall.
 struct Learning {
   double loss = 0, accuracy = 0, exact = 0;
+  std::vector<Index> steps = {};        ///< of the curve
+  std::vector<double> accuracies = {};  ///< after these steps
 };
 Learning measure_learning(const HeadsTask& task);
+/// The first step of the curve with at least this accuracy; 0 if there is none.
+Index steps_to(const Learning& learning, double accuracy);
+/// 90 %, or of 80, 70 ... 10 % the highest that every training reaches; 0 if there is none. A mean of steps to it is over
+/// all of them, and not over those that happened to learn.
+double common_threshold(const std::vector<Learning>& learnings);
 
 /// Losses of a trained MHA, of the same with its heads pooled to kv_heads, and after 1, 5 and 10 % more steps.
 struct Conversion {
@@ -55,7 +62,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HeadsTask, seq, head_size, heads, kv_heads, l
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TrainingCosts, peak, peak_rss, step_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DecodingCosts, peak, peak_rss, token_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Sharing, difference)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact, steps, accuracies)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Conversion, losses)
 
 }  // namespace tilegrad::train
