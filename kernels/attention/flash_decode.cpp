@@ -68,24 +68,25 @@ class FlashDecode {
         q_(in.q.wide),
         problem_(problem),
         c_(to_log2(problem)),
-        keys_(problem.options.tiles.keys > 0 ? problem.options.tiles.keys : 128),
+        schedule_(problem),
         rows_(problem.heads * problem.longest_queries()) {}
 
   void run() const {
-    const Index sequences = std::ssize(problem_.sequences), splits = num_splits(sequences, problem_.tk);
-    const Workspace<T, Pieces> workspace({{&Pieces::q, rows_ * problem_.dim},
-                                          {&Pieces::scores, ceil_div(keys_, kPanel<T>) * panel_size()},
-                                          {&Pieces::keep, panel_size()},
-                                          {&Pieces::mine, whole_vectors(rows_)},
-                                          {&Pieces::other, whole_vectors(rows_)}});
-    const memory::Block states(sequences * splits * state_size() * Index{sizeof(T)},
+    const Index sequences = std::ssize(problem_.sequences), splits = schedule_.splits();
+    const Workspace<T, Pieces> workspace(
+        {{&Pieces::q, rows_ * problem_.dim},
+         {&Pieces::scores, ceil_div(schedule_.tile_keys(), kPanel<T>) * panel_size()},
+         {&Pieces::keep, panel_size()},
+         {&Pieces::mine, whole_vectors(rows_)},
+         {&Pieces::other, whole_vectors(rows_)}});
+    const memory::Block states(schedule_.tasks() * state_size() * Index{sizeof(T)},
                                memory::Category::workspace);
     const auto state = [&](Index n) {
       return state_at(reinterpret_cast<T*>(states.data()) + n * state_size());
     };
-    workspace.run(sequences * splits, [&](Index task, const Pieces& w) {
-      const Sequence& s = problem_.sequences[task / splits];
-      attend(s, split_of(s.keys_of(s.queries()), task % splits, splits), task % splits == 0, state(task), w);
+    workspace.run(schedule_.tasks(), [&](Index n, const Pieces& w) {
+      const DecodeSchedule::Task task = schedule_.task(n);
+      attend(*task.sequence, task.keys, task.split == 0, state(n), w);
     });
     workspace.run(sequences, [&](Index n, const Pieces& w) {
       const State all = state(n * splits);
@@ -124,8 +125,8 @@ class FlashDecode {
       std::copy_n(q_.head(s.b, h).row(i), problem_.dim, w.q + row * problem_.dim);
       start_row(state.max[row], state.sum[row], problem_, c_, h, first);
     });
-    for (Index j = keys.begin; j < keys.end; j += keys_)
-      add_keys(state, tile_of(s, {j, std::min(j + keys_, keys.end)}), w);
+    for (Index j = keys.begin; j < keys.end; j += schedule_.tile_keys())
+      add_keys(state, tile_of(s, {j, std::min(j + schedule_.tile_keys(), keys.end)}), w);
   }
 
   HWY_ATTR void add_keys(const State& state, const Tile& tile, const Pieces& w) const {
@@ -261,8 +262,8 @@ class FlashDecode {
   std::span<T> lse_;
   HeadsView<const T> k_, v_, q_;
   const AttentionProblem<T>& problem_;
-  T c_;         // scores are c_ times what panels hold, in units of log 2
-  Index keys_;  // in a tile
+  T c_;  // scores are c_ times what panels hold, in units of log 2
+  DecodeSchedule schedule_;
   Index rows_;  // queries of all heads, in the longest sequence
 };
 

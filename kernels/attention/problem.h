@@ -70,12 +70,6 @@ struct AttentionProblem : ProblemShape {
   /// alone, and no probability is dropped: the kernels then skip all steps between the products, and the
   /// scale is multiplied in where they take powers. A scale or a sink of extreme size takes the general path.
   bool no_score_mods() const { return no_score_mods_; }
-  /// Whether each key and value is read for a few rows only, as when a model generates. Then it takes longer
-  /// to read K and V than to multiply.
-  bool is_decode() const {
-    constexpr Index kFewRows = 8;
-    return longest_queries() * group_size() <= kFewRows;
-  }
   /// Whether query i sees key j of its sequence.
   bool visible(const Sequence& s, Index h, Index i, Index j) const {
     const Range keys = s.keys_of(i);

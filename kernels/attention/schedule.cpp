@@ -152,6 +152,20 @@ ForwardSchedule::Task ForwardSchedule::task(Index n) const {
           .heads = std::min(heads_per_panel_, shape_.group_size() - first)};
 }
 
+// Decode
+// -------------------------------------------------------------------------------------------------------
+
+DecodeSchedule::DecodeSchedule(const ProblemShape& shape)
+    : shape_(shape),
+      tile_keys_(shape.tiles.keys > 0 ? shape.tiles.keys : 128),
+      splits_(num_splits(std::ssize(shape.sequences), shape.tk)) {}
+
+DecodeSchedule::Task DecodeSchedule::task(Index n) const {
+  const Sequence& s = shape_.sequences[n / splits_];
+  return {
+      .sequence = &s, .split = n % splits_, .keys = split_of(s.keys_of(s.queries()), n % splits_, splits_)};
+}
+
 // Backward
 // -----------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,12 @@ struct ProblemShape {
   Index group_size() const { return heads / kv_heads; }
   /// Queries of the longest sequence.
   Index longest_queries() const;
+  /// Whether each key and value is read for a few rows only, as when a model generates. Then it takes longer to read
+  /// K and V than to multiply.
+  bool is_decode() const {
+    constexpr Index kFewRows = 8;
+    return longest_queries() * group_size() <= kFewRows;
+  }
 };
 
 /// One sequence for each batch row, or for each pair of neighbours in cu_q and cu_k if there are any.
@@ -142,6 +148,28 @@ class ForwardSchedule {
   Index head_blocks_;  // of so many heads, or fewer
   std::vector<SequenceTile> query_tiles_;
   Index splits_;
+};
+
+/// Decode: a task has one part of a sequence's keys, and all queries of all heads.
+class DecodeSchedule {
+ public:
+  struct Task {
+    const Sequence* sequence;
+    Index split;
+    Range keys;
+  };
+
+  explicit DecodeSchedule(const ProblemShape& shape);
+
+  Index tile_keys() const { return tile_keys_; }
+  Index splits() const { return splits_; }
+  Index tasks() const { return std::ssize(shape_.sequences) * splits_; }
+  /// The parts of a sequence follow each other.
+  Task task(Index n) const;
+
+ private:
+  const ProblemShape& shape_;
+  Index tile_keys_, splits_;
 };
 
 /// The backward pass: a task has a tile of keys in one key/value head, and walks over all queries that see

@@ -9,12 +9,8 @@ namespace tilegrad::kernels {
 
 namespace {
 
-// One lane, so that no tile holds several heads, and no keys are split.
-MicroKernel one_lane(Index element_bytes) {
-  MicroKernel kernel =
-      element_bytes == sizeof(double) ? flash_micro_kernel(double{}) : flash_micro_kernel(float{});
-  kernel.lanes = 1;
-  return kernel;
+MicroKernel micro_kernel(Index element_bytes) {
+  return element_bytes == sizeof(double) ? flash_micro_kernel(double{}) : flash_micro_kernel(float{});
 }
 
 ProblemShape shape_of(const WalkSizes& s, const AttentionOptions& options) {
@@ -44,27 +40,53 @@ TileVisit visit(const Sequence& s, Range queries, Range keys, Index head) {
           .state = state};
 }
 
+// These queries of `heads` heads from h on walk over these keys.
+std::vector<TileVisit> visits_of(const Sequence& s, Range queries, Range keys, Index tile_keys, Index h,
+                                 Index heads) {
+  std::vector<TileVisit> visits;
+  for (Index j = keys.begin; j < keys.end; j += tile_keys) {
+    for (Index head = h; head < h + heads; ++head) {
+      visits.push_back(visit(s, queries, {j, std::min(j + tile_keys, keys.end)}, head));
+    }
+  }
+  return visits;
+}
+
+TileWalk decode_walk(const ProblemShape& shape) {
+  const DecodeSchedule schedule(shape);
+  TileWalk walk = {
+      .tile = {.queries = shape.tq, .keys = schedule.tile_keys()}, .tasks = {}, .parts = schedule.splits()};
+  for (Index n = 0; n < schedule.tasks(); ++n) {
+    const DecodeSchedule::Task task = schedule.task(n);
+    const Sequence& s = *task.sequence;
+    walk.tasks.push_back({.batch = s.b,
+                          .visits = visits_of(s, s.queries(), task.keys, walk.tile.keys, 0, shape.heads),
+                          .part = task.split});
+  }
+  return walk;
+}
+
 }  // namespace
 
 TileWalk forward_walk(const WalkSizes& sizes, const AttentionOptions& options) {
   const ProblemShape shape = shape_of(sizes, options);
-  const ForwardSchedule schedule(shape, one_lane(sizes.element_bytes));
-  TileWalk walk = {.tile = schedule.tile(), .tasks = {}};
-  for (Index n = 0; n < schedule.tasks(); ++n) {
-    const ForwardSchedule::Task task = schedule.task(n);
-    const Range all = task.sequence->keys_of(task.queries);
-    TileTask& out = walk.tasks.emplace_back(TileTask{.batch = task.sequence->b, .visits = {}});
-    for (Index j = all.begin; j < all.end; j += walk.tile.keys) {
-      const Range keys = {j, std::min(j + walk.tile.keys, all.end)};
-      out.visits.push_back(visit(*task.sequence, task.queries, keys, task.h));
-    }
+  if (shape.is_decode() && !sizes.widened) return decode_walk(shape);
+  const ForwardSchedule schedule(shape, micro_kernel(sizes.element_bytes));
+  TileWalk walk = {.tile = schedule.tile(), .tasks = {}, .parts = schedule.splits()};
+  for (Index n = 0; n < schedule.tasks() * walk.parts; ++n) {
+    const ForwardSchedule::Task task = schedule.task(n / walk.parts);
+    const Sequence& s = *task.sequence;
+    const Range keys = split_of(s.keys_of(task.queries), n % walk.parts, walk.parts);
+    walk.tasks.push_back({.batch = s.b,
+                          .visits = visits_of(s, task.queries, keys, walk.tile.keys, task.h, task.heads),
+                          .part = n % walk.parts});
   }
   return walk;
 }
 
 TileWalk backward_walk(const WalkSizes& sizes, const AttentionOptions& options, int threads) {
   const ProblemShape shape = shape_of(sizes, options);
-  const BackwardSchedule schedule(shape, one_lane(sizes.element_bytes), {}, threads);
+  const BackwardSchedule schedule(shape, micro_kernel(sizes.element_bytes), {}, threads);
   TileWalk walk = {.tile = schedule.tile(), .tasks = {}};
   for (const BackwardSchedule::Task& task : schedule.tasks()) {
     const SequenceTile& keys = schedule.key_tiles()[task.key_tile];

@@ -23,21 +23,24 @@ struct TileVisit {
 struct TileTask {
   Index batch;
   std::vector<TileVisit> visits;
+  Index part = 0;  ///< of the keys that its queries see, with split-KV
 };
 
 struct TileWalk {
-  TileSizes tile;               ///< of this pass; tiles at the end of a sequence are smaller
+  TileSizes tile;               ///< of this pass; tiles at the end of what a task sees are smaller
   std::vector<TileTask> tasks;  ///< in the order in which they are handed out
+  Index parts = 1;              ///< into which split-KV cuts the keys; they are merged at the end
 };
 
 /// The sizes of one call: q (batch, tq, heads, dim), k and v (batch, tk, kv_heads, dim).
 struct WalkSizes {
   Index batch, tq, tk, heads, kv_heads, dim;
   Index element_bytes = 4;  ///< of the computing type
+  bool widened = false;     ///< stored in a narrower type, such as bf16
 };
 
-/// Forward, a task has a tile of queries and walks over the keys. (With only a few queries in all, flash also splits the
-/// keys or puts several heads into one tile; that is not shown.)
+/// Forward, a task has a tile of queries and walks over the keys from the first one that any of them sees. With a few
+/// queries a task may have several heads, and one part of the keys.
 TileWalk forward_walk(const WalkSizes& sizes, const AttentionOptions& options);
 /// Backward, a task has a tile of keys and walks over the queries of all heads that share them.
 TileWalk backward_walk(const WalkSizes& sizes, const AttentionOptions& options, int threads);

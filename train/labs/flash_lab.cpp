@@ -30,7 +30,10 @@ FlashTask task_of(const FlashLab& lab, AttentionKernel kernel, Index seq) {
           .kernel = kernel,
           .seed = lab.seed,
           .tile_q = lab.tile_q,
-          .tile_k = lab.tile_k};
+          .tile_k = lab.tile_k,
+          .kv_seq = lab.kv_seq,
+          .window_left = lab.window.left.value_or(-1),
+          .window_right = lab.window.right.value_or(-1)};
 }
 
 // What is measured at a length: both kernels and, if there is one, a learner's code.
@@ -138,7 +141,8 @@ std::string finding_of(const FlashLab& lab, const std::vector<FlashRow>& rows) {
   const FlashRow &naive = *find_row(rows, AttentionKernel::naive, lab.seq),
                  &flash = *find_row(rows, AttentionKernel::flash, lab.seq);
   const double memory = static_cast<double>(naive.peak) / static_cast<double>(flash.peak);
-  return fmt::format("at T = {} flash uses {:.1f}x {} memory than naive; {}", lab.seq,
+  const std::string keys = lab.kv_seq > 0 ? fmt::format(" and {} keys", lab.kv_seq) : "";
+  return fmt::format("at T = {}{} flash uses {:.1f}x {} memory than naive; {}", lab.seq, keys,
                      std::max(memory, 1 / memory), memory >= 1 ? "less" : "more",
                      speed_finding("flash", "naive", flash.time.round_ms, naive.time.round_ms));
 }
@@ -181,7 +185,10 @@ OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
           {"head_size", lab.head_size},
           {"heads", lab.heads},
           {"batch", lab.batch},
+          {"kv_seq", lab.kv_seq > 0 ? lab.kv_seq : lab.seq},
           {"causal", lab.causal},
+          {"window_left", or_null(lab.window.left)},
+          {"window_right", or_null(lab.window.right)},
           {"dtype", to_string(lab.dtype)},
           {"tile_q", lab.tile_q},
           {"tile_k", lab.tile_k},
@@ -202,6 +209,7 @@ Dtype dtype_of_flash_lab(std::string_view text) {
 
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
   check(lab.mine.empty() || lab.causal, "lab flash: a learner's attention is causal; --mine needs --causal");
+  check(lab.kv_seq == 0 || !lab.sweep, "lab flash: a sweep has as many keys as queries");
   announce(console, fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}",
                                 options.rounds, lab.repeats,
                                 lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));

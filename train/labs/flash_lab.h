@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "tilegrad/autograd/dtype.h"
+#include "tilegrad/kernels/attention/attention.h"
 #include "tilegrad/train/labs/lab.h"
 #include "tilegrad/train/report/console.h"
 
@@ -21,6 +22,8 @@ struct FlashLab {
   std::string mine = {};         ///< folder of a course whose attention is measured too; "": none
   Index tile_q = 0, tile_k = 0;  ///< rows of queries and keys in a tile of flash; 0: it chooses
   bool tile_sweep = false;       ///< also many sizes of tiles, at length `seq`
+  Index kv_seq = 0;              ///< keys; 0: as many as queries. Not with a sweep
+  kernels::Window window = {};   ///< keys that a query sees on either side
 };
 
 /// f32, f64 or bf16; an Error for any other name. Only this lab stores in bf16.

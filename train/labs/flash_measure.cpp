@@ -36,14 +36,17 @@ std::vector<Tensor> results_of(const FlashTask& task, AttentionKernel kernel, Dt
 }  // namespace
 
 AttentionProblem FlashTask::problem() const {
+  const auto side = [](Index keys) { return keys < 0 ? std::optional<Index>() : keys; };
   return {.batch = batch,
           .heads = heads,
           .kv_heads = heads,
           .tq = seq,
-          .tk = seq,
+          .tk = kv_seq > 0 ? kv_seq : seq,
           .head_size = head_size,
           .dtype = dtype,
-          .options = {.causal = causal, .tiles = {.queries = tile_q, .keys = tile_k}}};
+          .options = {.causal = causal,
+                      .window = {.left = side(window_left), .right = side(window_right)},
+                      .tiles = {.queries = tile_q, .keys = tile_k}}};
 }
 
 AttentionCosts measure_attention(const FlashTask& task, const CallTimer& timer) {

@@ -9,7 +9,7 @@
 /// The measurements of `tilegrad lab flash`, each made in a child.
 namespace tilegrad::train {
 
-/// A square problem with as many key/value heads as heads.
+/// A problem with as many key/value heads as heads, square unless it says otherwise.
 struct FlashTask {
   Index batch = 1, heads = 1, seq = 1, head_size = 1;
   bool causal = false;
@@ -19,7 +19,9 @@ struct FlashTask {
   std::uint64_t seed = 1;
   std::string mine =
       {};  ///< folder of a course whose attention is measured instead of the kernel's; "": none
-  Index tile_q = 0, tile_k = 0;  ///< rows of a tile of flash; 0: it chooses
+  Index tile_q = 0, tile_k = 0;               ///< rows of a tile of flash; 0: it chooses
+  Index kv_seq = 0;                           ///< keys; 0: as many as queries
+  Index window_left = -1, window_right = -1;  ///< keys that a query sees on either side; -1: all
 
   AttentionProblem problem() const;
 };
@@ -51,7 +53,8 @@ struct MachineSpeeds {
 MachineSpeeds measure_machine(const FlashTask& task);
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FlashTask, batch, heads, seq, head_size, causal, dtype, kernel,
-                                   memory_limit, seed, mine, tile_q, tile_k)
+                                   memory_limit, seed, mine, tile_q, tile_k, kv_seq, window_left,
+                                   window_right)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AttentionCosts, fits, forward_peak, step_peak, peak_rss,
                                                 forward_ms, step_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TensorErrors, tensor, max_abs_difference, max_rel_difference, naive_error,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "tilegrad/kernels/attention/tile_walk.h"
 
@@ -11,57 +12,91 @@ namespace tilegrad::train {
 namespace {
 
 using kernels::TileState;
+using kernels::TileTask;
 using kernels::TileVisit;
 using kernels::TileWalk;
 
-constexpr Index kMostTiles = 32;  // of a side of the picture
+constexpr Index kMostTiles = 32;  // rows or columns of the picture
 
-std::string rows_from(Index first, Index size, Index end) {
-  return fmt::format("{}–{}", first, std::min(first + size, end) - 1);
+std::string rows_from(Index first, Index end) { return fmt::format("{}–{}", first, end - 1); }
+
+// Only the first head is drawn.
+bool is_drawn(const TileTask& task, const TileVisit& v) {
+  return task.batch == 0 && v.head == 0 && v.state != TileState::skipped;
 }
 
-std::vector<std::string> ranges(Index time, Index size) {
-  std::vector<std::string> names;
-  for (Index first = 0; first < time && std::ssize(names) < kMostTiles; first += size) {
-    names.push_back(rows_from(first, size, time));
+// Where rows or columns of the picture begin, and the last one ends: wherever a tile does. Under a window the tiles of
+// one row need not begin where those of another do, so that a tile may take several columns.
+std::vector<Index> bounds_of(const TileWalk& walk, Index TileVisit::*first, Index TileVisit::*size,
+                             Index time) {
+  std::set<Index> bounds = {0, time};
+  for (const TileTask& task : walk.tasks) {
+    for (const TileVisit& v : task.visits) {
+      if (is_drawn(task, v)) bounds.insert({v.*first, v.*first + v.*size});
+    }
   }
+  return {bounds.begin(), bounds.end()};
+}
+
+std::vector<std::string> names_of(const std::vector<Index>& bounds) {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i + 1 < bounds.size() && i < kMostTiles; ++i)
+    names.push_back(rows_from(bounds[i], bounds[i + 1]));
   return names;
 }
 
-std::string note_of(const TileWalk& walk, Index time, Index heads) {
+std::string note_of(const TileWalk& walk, Index heads, bool is_whole) {
   std::string note = fmt::format(
       "Tiles of {} queries and {} keys. A letter is a thread, its number says as which of its tiles it takes "
-      "this one, if "
-      "all tiles take equally long.",
+      "this one, if all tiles take equally long.",
       walk.tile.queries, walk.tile.keys);
-  if (heads > 1) note += fmt::format(" The first of {} heads.", heads);
-  if (time > kMostTiles * std::min(walk.tile.queries, walk.tile.keys)) {
-    note += fmt::format(" At most the first {} tiles.", kMostTiles);
+  if (walk.parts > 1) {
+    note += fmt::format(
+        " Split-KV: the keys are cut into {} parts, a task each, so that all threads have work; "
+        "\"2/{}\" is a tile of the second. What the parts computed is merged at the end.",
+        walk.parts, walk.parts);
   }
+  if (heads > 1) note += fmt::format(" The first of {} heads.", heads);
+  if (!is_whole) note += fmt::format(" At most the first {} rows and columns.", kMostTiles);
   return note;
 }
 
-Grid::Cell cell_of(const TileVisit& v, std::string_view pass, int thread, Index turn) {
+// Who takes a tile, and when.
+struct Turn {
+  int thread;
+  Index number;  // among its tiles, from 1 on
+  Index part, parts;
+};
+
+Grid::Cell cell_of(const TileVisit& v, std::string_view pass, const Turn& turn) {
   const bool cut = v.state == TileState::cut;
-  const char letter = static_cast<char>('a' + thread % 26);
-  const std::string turns = fmt::format("{}{}", letter, turn + 1);
-  return {.kind = cut ? std::size_t{1} : std::size_t{2},
-          .text = turns,
-          .detail = fmt::format(
-              "{}: queries {}, keys {}: {}; thread {} takes it as its tile number {}", pass,
-              rows_from(v.first_query, v.queries, v.first_query + v.queries),
-              rows_from(v.first_key, v.keys, v.first_key + v.keys),
-              cut ? "cut by the mask, which is applied pair by pair" : "full, no pair is asked about", letter,
-              turn + 1)};
+  const char letter = static_cast<char>('a' + turn.thread % 26);
+  const bool split = turn.parts > 1;
+  return {
+      .kind = cut ? std::size_t{1} : std::size_t{2},
+      .text = fmt::format("{}{}{}", split ? fmt::format("{}/{} ", turn.part + 1, turn.parts) : "", letter,
+                          turn.number),
+      .detail = fmt::format(
+          "{}: queries {}, keys {}: {}; {}thread {} takes it as its tile number {}", pass,
+          rows_from(v.first_query, v.first_query + v.queries), rows_from(v.first_key, v.first_key + v.keys),
+          cut ? "cut by the mask, which is applied pair by pair" : "full, no pair is asked about",
+          split ? fmt::format("part {} of {}; ", turn.part + 1, turn.parts) : "", letter, turn.number)};
 }
 
-Grid picture_of(const TileWalk& walk, std::string_view pass, const FlashTask& task, int threads) {
+// The rows or columns that a tile takes, [first, second).
+std::pair<Index, Index> places_of(const std::vector<Index>& bounds, Index first, Index size) {
+  const auto place = [&](Index x) {
+    return std::min<Index>(std::lower_bound(bounds.begin(), bounds.end(), x) - bounds.begin(), kMostTiles);
+  };
+  return {place(first), place(first + size)};
+}
+
+Grid empty_picture(std::string_view pass, const std::vector<Index>& rows, const std::vector<Index>& columns) {
   Grid grid = {.title = fmt::format("The walk over tiles, {}", pass),
-               .note = note_of(walk, task.seq, task.heads),
                .row_title = "queries",
                .column_title = "keys",
-               .rows = ranges(task.seq, walk.tile.queries),
-               .columns = ranges(task.seq, walk.tile.keys),
+               .rows = names_of(rows),
+               .columns = names_of(columns),
                .kinds = {"skipped", "cut", "full"}};
   for (const std::string& queries : grid.rows) {
     for (const std::string& keys : grid.columns) {
@@ -70,16 +105,28 @@ Grid picture_of(const TileWalk& walk, std::string_view pass, const FlashTask& ta
                                  queries, keys)});
     }
   }
+  return grid;
+}
+
+Grid picture_of(const TileWalk& walk, std::string_view pass, const AttentionProblem& p, int threads) {
+  const std::vector<Index> rows = bounds_of(walk, &TileVisit::first_query, &TileVisit::queries, p.tq);
+  const std::vector<Index> columns = bounds_of(walk, &TileVisit::first_key, &TileVisit::keys, p.tk);
+  Grid grid = empty_picture(pass, rows, columns);
+  grid.note = note_of(walk, p.heads, std::max(rows.size(), columns.size()) <= kMostTiles + 1);
   const auto turns = turns_of(walk, threads);
   for (std::size_t n = 0; n < walk.tasks.size(); ++n) {
-    Index turn = turns[n].first_turn;
-    for (const TileVisit& v : walk.tasks[n].visits) {
-      const Index row = v.first_query / walk.tile.queries, column = v.first_key / walk.tile.keys;
-      const bool shown = walk.tasks[n].batch == 0 && v.head == 0 && row < std::ssize(grid.rows) &&
-                         column < std::ssize(grid.columns) && v.state != TileState::skipped;
-      if (shown)
-        grid.cells[row * std::ssize(grid.columns) + column] = cell_of(v, pass, turns[n].thread, turn);
-      ++turn;
+    const TileTask& task = walk.tasks[n];
+    Turn turn = {
+        .thread = turns[n].thread, .number = turns[n].first_turn, .part = task.part, .parts = walk.parts};
+    for (const TileVisit& v : task.visits) {
+      ++turn.number;
+      if (!is_drawn(task, v)) continue;
+      const auto [top, bottom] = places_of(rows, v.first_query, v.queries);
+      const auto [left, right] = places_of(columns, v.first_key, v.keys);
+      for (Index row = top; row < bottom; ++row) {
+        for (Index column = left; column < right; ++column)
+          grid.cells[row * std::ssize(grid.columns) + column] = cell_of(v, pass, turn);
+      }
     }
   }
   return grid;
@@ -116,9 +163,10 @@ std::vector<Grid> walk_pictures(const FlashTask& task, int threads) {
                                     .heads = p.heads,
                                     .kv_heads = p.kv_heads,
                                     .dim = p.head_size,
-                                    .element_bytes = bytes_of(compute_dtype(p.dtype))};
-  return {picture_of(kernels::forward_walk(sizes, p.options), "forward", task, threads),
-          picture_of(kernels::backward_walk(sizes, p.options, threads), "backward", task, threads)};
+                                    .element_bytes = bytes_of(compute_dtype(p.dtype)),
+                                    .widened = compute_dtype(p.dtype) != p.dtype};
+  return {picture_of(kernels::forward_walk(sizes, p.options), "forward", p, threads),
+          picture_of(kernels::backward_walk(sizes, p.options, threads), "backward", p, threads)};
 }
 
 }  // namespace tilegrad::train

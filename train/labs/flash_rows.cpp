@@ -7,8 +7,20 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/flash_pictures.h"
 #include "tilegrad/train/measure/best_peak.h"
+#include "tilegrad/train/measure/statistics.h"
 
 namespace tilegrad::train {
+
+namespace {
+
+// The median over the rounds.
+double backward_ms(const FlashRow& forward, const FlashRow& both) {
+  std::vector<double> ms = both.time.round_ms;
+  for (std::size_t i = 0; i < ms.size(); ++i) ms[i] -= forward.time.round_ms[i];
+  return median(ms);
+}
+
+}  // namespace
 
 Machine machine_of(const MachineSpeeds& speeds, Dtype dtype) {
   const auto best = [](const std::vector<double>& tries) {
@@ -70,10 +82,19 @@ std::string describe(const Machine& machine, Dtype dtype) {
 
 Chart roofline_of(const Machine& machine, const std::vector<FlashRow>& rows) {
   std::vector<RooflinePoint> points;
-  for (const FlashRow& r : rows) {
-    points.push_back({fmt::format("{}, {}", r.name(), r.pass()), r.operations / r.moved, r.gflops()});
+  for (std::size_t i = 0; i + 1 < rows.size(); i += 2) {
+    const FlashRow &forward = rows[i], &both = rows[i + 1];
+    points.push_back(
+        {fmt::format("{}, forward", forward.name()), forward.operations / forward.moved, forward.gflops()});
+    const double ms = backward_ms(forward, both), operations = both.operations - forward.operations;
+    if (ms > 0) {
+      points.push_back({fmt::format("{}, backward", both.name()), operations / (both.moved - forward.moved),
+                        operations / ms / 1e6});
+    }
   }
-  return roofline(machine.gflops, machine.gbytes_per_s, points);
+  Chart chart = roofline(machine.gflops, machine.gbytes_per_s, points);
+  chart.note += " The time of backward is that of both passes less that of forward, round by round.";
+  return chart;
 }
 
 }  // namespace tilegrad::train

@@ -11,6 +11,7 @@
 #include "tilegrad/train/app/decimal.h"
 #include "tilegrad/train/app/threads.h"
 #include "tilegrad/train/app/tile_options.h"
+#include "tilegrad/train/app/window_option.h"
 #include "tilegrad/train/labs/bench_report.h"
 #include "tilegrad/train/measure/machine_load.h"
 #include "tilegrad/train/measure/speed.h"
@@ -43,11 +44,7 @@ struct BenchOptions {
     app.add_flag("--causal", p.options.causal, "mask the keys after a query's own position");
     app.add_option("--mask", mask, "random masks each pair with probability 1/2; or none")
         ->check(CLI::IsMember({"random", "none"}));
-    app.add_option("--window", window, "N or LEFT,RIGHT: keys that a query sees on either side")
-        ->transform(decimal<Index>())
-        ->delimiter(',')
-        ->expected(1, 2)
-        ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+    add_window(app, window);
     add_tile_sizes(app, p.options.tiles.queries, p.options.tiles.keys);
     app.add_flag("--backward", bench.backward, "time the backward pass as well");
     add_threads(app, threads);
@@ -72,11 +69,7 @@ struct BenchOptions {
     if (kv_heads_option->count() == 0) p.kv_heads = p.heads;
     if (kv_len_option->count() == 0) p.tk = p.tq;
     c.random_mask = mask == "random";
-    if (!window.empty()) p.options.window.left = window.front();
-    // A causal mask already says how far the right side reaches.
-    if (window.size() == 2 || (window.size() == 1 && !p.options.causal)) {
-      p.options.window.right = window.back();
-    }
+    p.options.window = window_of(window, p.options.causal);
     if (attention == "flash") c.kernels = {AttentionKernel::flash};
     if (attention == "naive" || attention == "normal") c.kernels = {AttentionKernel::naive};
     c.skip_naive = attention == "both";

@@ -11,6 +11,7 @@
 #include "tilegrad/train/app/run_options.h"
 #include "tilegrad/train/app/threads.h"
 #include "tilegrad/train/app/tile_options.h"
+#include "tilegrad/train/app/window_option.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
 #include "tilegrad/train/labs/flash_lab.h"
 #include "tilegrad/train/labs/heads_lab.h"
@@ -69,24 +70,33 @@ Command add_flash_lab(CLI::App& labs) {
     FlashLab lab;
     LabOptions common;
     std::string dtype = "f32", memory_limit = "1GiB";
+    std::vector<Index> window;
   };
   CLI::App* app = labs.add_subcommand("flash", "naive against flash attention: error, time, memory, traffic");
   const auto options = std::make_shared<Options>();
   add_size(*app, "--batch,--b", options->lab.batch, "sequences");
   add_size(*app, "--heads,--h", options->lab.heads, "heads");
   add_size(*app, "--seq,--q-len", options->lab.seq, "tokens of a sequence");
+  CLI::Option* const kv_len =
+      app->add_option("--kv-len", options->lab.kv_seq, "length of the keys; that of the queries unless given")
+          ->transform(decimal<Index>())
+          ->check(CLI::PositiveNumber);
   add_size(*app, "--head-size,--d", options->lab.head_size, "size of a head");
   app->add_flag("--causal", options->lab.causal, "mask the keys after a query's own position");
+  CLI::Option* const window = add_window(*app, options->window);
   app->add_option("--dtype", options->dtype, "f32, f64 or bf16; bf16 is stored, and computed in f32")
       ->check(CLI::IsMember({"f32", "f64", "bf16"}))
       ->capture_default_str();
   app->add_option("--mine", options->lab.mine,
-                  "folder of a course (./dev learn): also the attention written there");
+                  "folder of a course (./dev learn): also the attention written there")
+      ->excludes(kv_len)
+      ->excludes(window);
   CLI::Option* const tile_sweep =
       app->add_flag("--tile-sweep", options->lab.tile_sweep, "also tiles of many sizes, drawn as a heat map");
   for (CLI::Option* size : add_tile_sizes(*app, options->lab.tile_q, options->lab.tile_k))
     tile_sweep->excludes(size);
-  app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit");
+  app->add_flag("--sweep", options->lab.sweep, "also lengths from 64 on, until one of them meets a limit")
+      ->excludes(kv_len);
   app->add_option("--time-limit", options->lab.time_limit,
                   "seconds a forward and backward of the sweep may take")
       ->check(CLI::PositiveNumber)
@@ -97,6 +107,7 @@ Command add_flash_lab(CLI::App& labs) {
   return {app, [app, options](const Console& console) {
             options->lab.dtype = dtype_of_flash_lab(options->dtype);
             options->lab.memory_limit = parse_bytes("memory-limit", options->memory_limit);
+            options->lab.window = window_of(options->window, options->lab.causal);
             return run_lab(*app, options->common, console, [&](const LabOptions& common) {
               return run_flash_lab(options->lab, common, console);
             });
