@@ -75,7 +75,8 @@ constexpr Meaning kMeanings[] = {
      "90 % of the held-out positions right, or the highest multiple of 10 % that every training of the lab "
      "reaches"},
     {"steps to it",
-     "training steps until the threshold is reached, looked at up to 50 times; mean and standard deviation over "
+     "training steps until the threshold is reached, looked at up to 50 times; mean and standard deviation "
+     "over "
      "the seeds"},
     {"K/V heads", "heads of keys and values, which the query heads share"},
     {"MHA", "loss of the trained MHA, before its heads are pooled"},
