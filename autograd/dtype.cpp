@@ -9,7 +9,7 @@ struct Entry {
   Index bytes;
 };
 // In the order of Dtype.
-constexpr Entry kDtypes[] = {{"f32", 4}, {"f64", 8}, {"bf16", 2}, {"i32", 4}, {"u8", 1}};
+constexpr Entry kDtypes[] = {{"f32", 4}, {"f64", 8}, {"bf16", 2}, {"f16", 2}, {"i32", 4}, {"u8", 1}};
 
 const Entry& entry(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)]; }
 

@@ -9,11 +9,11 @@ namespace tilegrad {
 namespace {
 
 void accumulate(Tensor& into, const Tensor& grad) {
-  if (into.dtype() == Dtype::bf16) {
+  if (is_narrow(into.dtype())) {
     const memory::CategoryScope scope(memory::Category::gradients);
     Tensor sum = into.cast(Dtype::f32);
     accumulate(sum, grad.cast(Dtype::f32));
-    into = sum.cast(Dtype::bf16);
+    into = sum.cast(into.dtype());
     return;
   }
   with_float_type("accumulate", into.dtype(), [&]<class T>() {

@@ -28,7 +28,7 @@ std::uint64_t next_tape() {
 
 bool is_finite(const Tensor& t) {
   if (!is_float(t.dtype())) return true;
-  if (t.dtype() == Dtype::bf16) return is_finite(t.cast(Dtype::f32));
+  if (is_narrow(t.dtype())) return is_finite(t.cast(Dtype::f32));
   return with_float_type("all_finite", t.dtype(),
                          [&]<class T>() { return kernels::all_finite<T>(t.view<T>()); });
 }

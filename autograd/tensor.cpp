@@ -89,7 +89,7 @@ Tensor Tensor::clone() const {
 
 namespace {
 
-// bf16 goes through float, to and from which kernels/bf16.h converts it.
+// Narrow types go through float, to and from which kernels/narrow.h converts them.
 template <class From, class To>
 void convert(std::span<To> y, std::span<const From> x) {
   std::transform(x.begin(), x.end(), y.begin(), [](From value) { return static_cast<To>(value); });
@@ -101,15 +101,15 @@ Tensor Tensor::cast(Dtype dtype) const {
   check_defined();
   if (dtype == dtype_) return clone();
   check(is_float(dtype) && is_float(dtype_), "cast: {} to {} is not supported", dtype_, dtype);
-  if (dtype_ == Dtype::bf16) {
+  if (is_narrow(dtype_)) {
     Tensor wide = empty(shape_, Dtype::f32);
-    widen(wide.mut<float>(), view<bf16>());
+    with_narrow_type(dtype_, [&]<class T>() { widen(wide.mut<float>(), view<T>()); });
     return dtype == Dtype::f32 ? wide : wide.cast(dtype);
   }
-  if (dtype == Dtype::bf16) {
-    if (dtype_ == Dtype::f64) return cast(Dtype::f32).cast(Dtype::bf16);
-    Tensor t = empty(shape_, Dtype::bf16);
-    narrow(t.mut<bf16>(), view<float>());
+  if (is_narrow(dtype)) {
+    if (dtype_ == Dtype::f64) return cast(Dtype::f32).cast(dtype);
+    Tensor t = empty(shape_, dtype);
+    with_narrow_type(dtype, [&]<class T>() { narrow(t.mut<T>(), view<float>()); });
     return t;
   }
   Tensor t = empty(shape_, dtype);
@@ -133,11 +133,10 @@ double Tensor::at(Index i) const {
       return view<std::int32_t>()[k];
     case Dtype::u8:
       return view<std::uint8_t>()[k];
-    case Dtype::bf16: {
-      float wide = 0;
-      widen({&wide, 1}, {&view<bf16>()[k], 1});
-      return wide;
-    }
+    case Dtype::bf16:
+      return widen(view<bf16>()[k]);
+    case Dtype::f16:
+      return widen(view<f16>()[k]);
   }
   return 0;
 }

@@ -83,7 +83,7 @@ class Tensor {
   /// The first n entries along axis 0, sharing the elements.
   Tensor prefix(Index n) const;
   Tensor clone() const;
-  /// A converted copy; between f32, f64 and bf16.
+  /// A converted copy; between f32, f64, bf16 and f16. Between f64 and the last two it goes by way of f32.
   Tensor cast(Dtype dtype) const;
 
   /// Element at a row-major position, as double, whatever the dtype.

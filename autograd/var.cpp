@@ -5,8 +5,8 @@ namespace tilegrad {
 namespace {
 
 std::shared_ptr<GradCell> leaf_cell(const Tensor& value) {
-  check(value.defined() && is_float(value.dtype()), "leaf: gradients exist for f32, f64 and bf16, not for {}",
-        value.dtype());
+  check(value.defined() && is_float(value.dtype()),
+        "leaf: gradients exist for f32, f64, bf16 and f16, not for {}", value.dtype());
   return std::make_shared<GradCell>(value.shape(), value.dtype());
 }
 

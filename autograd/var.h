@@ -47,7 +47,7 @@ class Var {
   Var(Tensor value) : value_(std::move(value)) {}
   Var(Tensor value, std::shared_ptr<GradCell> cell, std::shared_ptr<Recomputation> recomputation = nullptr)
       : value_(std::move(value)), cell_(std::move(cell)), recomputation_(std::move(recomputation)) {}
-  /// A tracked value that no op made: an input whose gradient is needed. f32, f64 or bf16.
+  /// A tracked value that no op made: an input whose gradient is needed. f32, f64, bf16 or f16.
   static Var leaf(Tensor value);
 
   const Tensor& value() const { return value_; }

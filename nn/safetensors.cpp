@@ -26,11 +26,8 @@ struct DtypeName {
   Dtype dtype;
   std::string_view name;
 };
-constexpr DtypeName kDtypes[] = {{Dtype::f32, "F32"},
-                                 {Dtype::f64, "F64"},
-                                 {Dtype::bf16, "BF16"},
-                                 {Dtype::i32, "I32"},
-                                 {Dtype::u8, "BOOL"}};
+constexpr DtypeName kDtypes[] = {{Dtype::f32, "F32"}, {Dtype::f64, "F64"}, {Dtype::bf16, "BF16"},
+                                 {Dtype::f16, "F16"}, {Dtype::i32, "I32"}, {Dtype::u8, "BOOL"}};
 
 std::string_view file_name(Dtype dtype) {
   return std::find_if(std::begin(kDtypes), std::end(kDtypes),
@@ -50,6 +47,8 @@ std::span<const char> bytes(const Tensor& t) {
       return of(t.view<double>());
     case Dtype::bf16:
       return of(t.view<bf16>());
+    case Dtype::f16:
+      return of(t.view<f16>());
     case Dtype::i32:
       return of(t.view<std::int32_t>());
     case Dtype::u8:
@@ -69,6 +68,8 @@ void fill_bytes(Tensor& t, std::string_view from) {
       return into(t.mut<double>());
     case Dtype::bf16:
       return into(t.mut<bf16>());
+    case Dtype::f16:
+      return into(t.mut<f16>());
     case Dtype::i32:
       return into(t.mut<std::int32_t>());
     case Dtype::u8:
@@ -112,7 +113,7 @@ Entry parse_entry(const std::string& name, const json& value, const std::string&
   const auto known = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeName& d) {
     return dtype.is_string() && dtype.get_ref<const std::string&>() == d.name;
   });
-  check(known != std::end(kDtypes), "{}: dtype {} is not one of F32, F64, BF16, I32, BOOL", where,
+  check(known != std::end(kDtypes), "{}: dtype {} is not one of F32, F64, BF16, F16, I32, BOOL", where,
         dtype.dump(-1, ' ', true, json::error_handler_t::replace));
   const json& offsets = value["data_offsets"];
   check(offsets.is_array() && offsets.size() == 2, "{}: data_offsets is not a pair", where);

@@ -8,7 +8,7 @@
 
 /// The safetensors file format: 8 bytes little-endian header length, a JSON header
 ///   {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ..., "__metadata__": {"key": "value"}}
-/// then the tensors' bytes without gaps. Dtypes F32, F64, BF16, I32, BOOL (as u8).
+/// then the tensors' bytes without gaps. Dtypes F32, F64, BF16, F16, I32, BOOL (as u8).
 namespace tilegrad::nn {
 
 struct Safetensors {

@@ -38,14 +38,10 @@ void check_inputs(const Inputs& inputs, const AttentionOptions& options, Attenti
 
 // --- What the kernels see ---
 
-// The op takes all types that its kernels take: bf16 as well.
+// The op takes all types that its kernels take, narrow ones as well.
 template <class F>
 void with_attention_type(Dtype dtype, F&& f) {
-  if (dtype == Dtype::bf16) {
-    f.template operator()<bf16>();
-  } else {
-    with_float_type("attention", dtype, f);
-  }
+  with_stored_type("attention", dtype, f);
 }
 
 template <class T>

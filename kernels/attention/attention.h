@@ -5,11 +5,12 @@
 #include <span>
 
 #include "tilegrad/base/random.h"
-#include "tilegrad/kernels/bf16.h"
+#include "tilegrad/kernels/narrow.h"
 #include "tilegrad/kernels/views.h"
 
-/// Scaled dot-product attention, for float, double and bf16. bf16 is how q, k, v, out and their gradients are
-/// stored; scores, lse, bias, sinks and all sums are float, and each result is rounded once.
+/// Scaled dot-product attention, for float, double, bf16 and f16. bf16 and f16 are how q, k, v, out and their gradients
+/// are stored; scores, lse, bias, sinks and all sums are float, and each result is rounded once. A finite result that is
+/// too large for the type is stored as Inf, and overflow_count() counts it.
 ///
 ///   q (B, Tq, Hq, D)   k (B, Tk, Hkv, D)   v (B, Tk, Hkv, Dv)   out (B, Tq, Hq, Dv)   lse (B, Hq, Tq)
 ///

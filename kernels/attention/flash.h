@@ -9,37 +9,48 @@
 /// target. Private to kernels/.
 namespace tilegrad::kernels {
 
-/// A (B, T, H, D) tensor of attention that is computed in T. It is stored as T or, if T is float, as bf16:
-/// which one is tested once per tile, never per element, so one kernel serves both.
+/// A (B, T, H, D) tensor of attention that is computed in T. It is stored as T or, if T is float, as bf16 or f16:
+/// which one is tested once per tile, never per element, so one kernel serves all.
 template <class T>
 struct StoredHeads {
-  using Narrow = std::conditional_t<std::is_const_v<T>, const bf16, bf16>;
+  template <class S>
+  using Like = std::conditional_t<std::is_const_v<T>, const S, S>;
+  static constexpr bool kMayBeNarrow = std::is_same_v<std::remove_const_t<T>, float>;
 
-  HeadsView<T> wide = {};  // one of the two
-  HeadsView<Narrow> narrow = {};
+  HeadsView<T> wide = {};  // one of the three
+  HeadsView<Like<bf16>> brain = {};
+  HeadsView<Like<f16>> half = {};
 
   StoredHeads() = default;
   StoredHeads(HeadsView<T> x) : wide(x) {}
-  StoredHeads(HeadsView<Narrow> x) requires(std::is_same_v<std::remove_const_t<T>, float>) : narrow(x) {}
+  StoredHeads(HeadsView<Like<bf16>> x) requires(kMayBeNarrow) : brain(x) {}
+  StoredHeads(HeadsView<Like<f16>> x) requires(kMayBeNarrow) : half(x) {}
 
   explicit operator bool() const { return wide.data != nullptr || is_narrow(); }
-  bool is_narrow() const { return narrow.data != nullptr; }
+  bool is_narrow() const { return brain.data != nullptr || half.data != nullptr; }
 };
 
 /// Some rows of one head of such a tensor.
 template <class T>
 struct StoredRows {
-  Mat<T> wide;
-  Mat<typename StoredHeads<T>::Narrow> narrow;
+  Mat<T> wide;  // one of the three
+  Mat<typename StoredHeads<T>::template Like<bf16>> brain;
+  Mat<typename StoredHeads<T>::template Like<f16>> half;
   bool is_narrow;
 
   StoredRows(const StoredHeads<T>& x, Index b, Index h, Range rows) : is_narrow(x.is_narrow()) {
-    if (is_narrow) {
-      narrow = x.narrow.head(b, h).row_block(rows.begin, rows.size());
+    const auto block = [&](const auto& heads) { return heads.head(b, h).row_block(rows.begin, rows.size()); };
+    if (x.brain.data != nullptr) {
+      brain = block(x.brain);
+    } else if (x.half.data != nullptr) {
+      half = block(x.half);
     } else {
-      wide = x.wide.head(b, h).row_block(rows.begin, rows.size());
+      wide = block(x.wide);
     }
   }
+
+  Index rows() const { return wide.rows + brain.rows + half.rows; }
+  Index cols() const { return wide.cols + brain.cols + half.cols; }
 };
 
 template <class T>
@@ -75,8 +86,8 @@ void flash_forward(const StoredHeads<double>& out, std::span<double> lse, const 
 MicroKernel flash_micro_kernel(float);
 MicroKernel flash_micro_kernel(double);
 
-/// flash_forward() for a problem that is_decode(): correct for any other, but not fast. Not for bf16: few
-/// models keep their cache in it on a CPU, and flash_forward() is right for them as well.
+/// flash_forward() for a problem that is_decode(): correct for any other, but not fast. Not for bf16 and f16:
+/// few models keep their cache in them on a CPU, and flash_forward() is right for them as well.
 void flash_decode(HeadsView<float> out, std::span<float> lse, const FlashInputs<float>& in,
                   const AttentionProblem<float>& problem);
 void flash_decode(HeadsView<double> out, std::span<double> lse, const FlashInputs<double>& in,

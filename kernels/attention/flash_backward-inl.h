@@ -179,7 +179,8 @@ class FlashBackward {
           if (!*grad || grad->write == Write::accumulate) continue;
           const StoredRows rows(grad->to, s.b, h, {s.tk, problem_.tk});
           zero(rows.wide, {0, rows.wide.rows});
-          zero(rows.narrow, {0, rows.narrow.rows});
+          zero(rows.brain, {0, rows.brain.rows});
+          zero(rows.half, {0, rows.half.rows});
         }
       }
     }
@@ -278,7 +279,7 @@ class FlashBackward {
       if (!grads_.dq.to.is_narrow()) return;
       parallel_tasks(problem_.batch * problem_.heads, [&](Index n, int) HWY_ATTR {
         const Index b = n / problem_.heads, h = n % problem_.heads;
-        store_narrowed(grads_.dq.to.narrow.head(b, h), grads_.dq.write, dq_.head(b, h));
+        store_narrowed(StoredRows(grads_.dq.to, b, h, {0, problem_.tq}), grads_.dq.write, dq_.head(b, h));
       });
     }
   }

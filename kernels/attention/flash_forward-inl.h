@@ -27,7 +27,7 @@
 // l and O, which are merged at the end, in the order of the splits, as if the keys of one split were a single
 // block.
 //
-// Inputs that are stored in bf16 are widened to float tile by tile, just before the products.
+// Inputs that are stored in bf16 or f16 are widened to float tile by tile, just before the products.
 #if defined(TILEGRAD_KERNELS_ATTENTION_FLASH_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TILEGRAD_KERNELS_ATTENTION_FLASH_FORWARD_INL_H_
 #undef TILEGRAD_KERNELS_ATTENTION_FLASH_FORWARD_INL_H_

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "tilegrad/kernels/attention/flash.h"
+#include "tilegrad/kernels/narrow-inl.h"
 #include "tilegrad/kernels/pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -20,12 +21,9 @@ namespace tilegrad::kernels::HWY_NAMESPACE {
 template <class T>
 HWY_INLINE HWY_ATTR Mat<const T> copied(const StoredRows<const T>& x, Index stride, T* memory) {
   if constexpr (std::is_same_v<T, float>) {
-    if (x.is_narrow) {
-      for (Index r = 0; r < x.narrow.rows; ++r) {
-        for (Index c = 0; c < x.narrow.cols; ++c) memory[r * stride + c] = widen(x.narrow(r, c));
-      }
-      return {memory, x.narrow.rows, x.narrow.cols, stride};
-    }
+    for (Index r = 0; r < x.brain.rows; ++r) widen_row(memory + r * stride, x.brain.row(r), x.brain.cols);
+    for (Index r = 0; r < x.half.rows; ++r) widen_row(memory + r * stride, x.half.row(r), x.half.cols);
+    if (x.is_narrow) return {memory, x.rows(), x.cols(), stride};
   }
   for (Index r = 0; r < x.wide.rows; ++r)
     map(
@@ -36,7 +34,7 @@ HWY_INLINE HWY_ATTR Mat<const T> copied(const StoredRows<const T>& x, Index stri
 // x in T: where it lies, or in `memory` if it is stored in fewer bits.
 template <class T>
 HWY_INLINE Mat<const T> widened(const StoredRows<const T>& x, T* memory) {
-  return x.is_narrow ? copied(x, x.narrow.cols, memory) : x.wide;
+  return x.is_narrow ? copied(x, x.cols(), memory) : x.wide;
 }
 
 // From how many bytes between two rows on a copy of a tile is read faster, element by element, than its rows where
@@ -62,15 +60,13 @@ HWY_INLINE HWY_ATTR Mat<const T> near_rows(const StoredHeads<const T>& x, Index 
                                            T* memory) {
   const StoredRows<const T> rows(x, b, h, range);
   if (!is_copied(x)) return rows.wide;
-  return copied(rows, copied_stride<T>(x.is_narrow() ? rows.narrow.cols : rows.wide.cols), memory);
+  return copied(rows, copied_stride<T>(rows.cols()), memory);
 }
 
 // y = or += x, rounded.
-HWY_INLINE void store_narrowed(Mat<bf16> y, Write write, Mat<const float> x) {
-  for (Index r = 0; r < y.rows; ++r) {
-    for (Index c = 0; c < y.cols; ++c)
-      y(r, c) = narrow(write == Write::overwrite ? x(r, c) : widen(y(r, c)) + x(r, c));
-  }
+HWY_INLINE void store_narrowed(const StoredRows<float>& y, Write write, Mat<const float> x) {
+  for (Index r = 0; r < y.brain.rows; ++r) narrow_row(y.brain.row(r), write, x.row(r), y.brain.cols);
+  for (Index r = 0; r < y.half.rows; ++r) narrow_row(y.half.row(r), write, x.row(r), y.half.cols);
 }
 
 // y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
@@ -79,8 +75,8 @@ template <class T>
 HWY_INLINE void store_transposed(const StoredRows<T>& y, Write write, const T* x, T* memory) {
   if constexpr (std::is_same_v<T, float>) {
     if (y.is_narrow) {
-      transpose(memory, y.narrow.cols, x, kPanel<T>, y.narrow.cols, y.narrow.rows);
-      return store_narrowed(y.narrow, write, Mat<const T>(memory, y.narrow.rows, y.narrow.cols));
+      transpose(memory, y.cols(), x, kPanel<T>, y.cols(), y.rows());
+      return store_narrowed(y, write, Mat<const T>(memory, y.rows(), y.cols()));
     }
   }
   if (write == Write::overwrite) {

@@ -118,9 +118,11 @@ TEST_CASE("attention: only the gradients that are wanted are computed") {
 }
 
 TEST_CASE(
-    "attention in bf16: out and gradients are bf16, lse is f32; a value that stands three times adds up") {
-  const Tensor x = random({2, 40, 4, 16}, 1, Dtype::f32).cast(Dtype::bf16);
-  for (const AttentionKernel kernel : kKernels) {
+    "attention in 16 bits: out and gradients are stored so, lse is f32; a value that stands three times adds "
+    "up") {
+  const auto check_with = [](Dtype narrow, AttentionKernel kernel, double least, double most) {
+    CAPTURE(narrow);
+    const Tensor x = random({2, 40, 4, 16}, 1, Dtype::f32).cast(narrow);
     const auto run = [&](Dtype dtype) {
       const Var leaf = Var::leaf(x.cast(dtype));
       Tape tape;
@@ -129,15 +131,19 @@ TEST_CASE(
       tape.backward(y.out, random(x.shape(), 2, Dtype::f32).cast(dtype));
       return std::array{y.out.value(), leaf.grad()};
     };
-    const auto stored = run(Dtype::bf16), exact = run(Dtype::f32);
+    const auto stored = run(narrow), exact = run(Dtype::f32);
     for (std::size_t n = 0; n < stored.size(); ++n) {
-      CHECK(stored[n].dtype() == Dtype::bf16);
+      CHECK(stored[n].dtype() == narrow);
       double largest = 0;
       for (Index i = 0; i < x.size(); ++i)
         largest =
             std::max(largest, std::abs(stored[n].at(i) - exact[n].at(i)) / (1 + std::abs(exact[n].at(i))));
-      CHECK(largest > 1e-4);
-      CHECK(largest < .02);
+      CHECK(largest > least);
+      CHECK(largest < most);
     }
+  };
+  for (const AttentionKernel kernel : kKernels) {
+    check_with(Dtype::bf16, kernel, 1e-4, .02);
+    check_with(Dtype::f16, kernel, 1e-5, .0025);
   }
 }

@@ -58,6 +58,13 @@ TEST_CASE("tensor: casts round to nearest and keep NaN") {
   CHECK(b.at(1) == 1.0);  // halfway between two neighbours: to even
   CHECK(std::isnan(b.at(2)));
   CHECK(b.cast(Dtype::f64).at(3) == doctest::Approx(-3.0e38).epsilon(0.01));
+  const Tensor c = Tensor::from<double>({4}, {1 + 0x1p-11, 0x1p-24, std::nan(""), -65520.0}).cast(Dtype::f16);
+  CHECK(c.bytes() == 8);
+  CHECK(c.at(0) == 1.0);
+  CHECK(c.at(1) == 0x1p-24);  // the smallest number of f16
+  CHECK(std::isnan(c.at(2)));
+  CHECK(c.cast(Dtype::f64).at(3) == -std::numeric_limits<double>::infinity());
+  CHECK(c.cast(Dtype::bf16).at(1) == 0x1p-24);
 }
 
 TEST_CASE("tensor: random numbers depend on the key alone and have the moments asked for") {

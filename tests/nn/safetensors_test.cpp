@@ -48,6 +48,7 @@ nn::Safetensors sample() {
   content.tensors["a.scalar"] = Tensor::from<double>({}, {0.1});
   content.tensors["c"] = Tensor::from<std::int32_t>({3}, {-1, 0, 7});
   content.tensors["half"] = Tensor::from<float>({2}, {1.5F, -2}).cast(Dtype::bf16);
+  content.tensors["ieee half"] = Tensor::from<float>({2}, {1.5F, -65504}).cast(Dtype::f16);
   content.tensors["none"] = Tensor::empty({0, 4}, Dtype::f32);
   content.metadata["format"] = "a \"quoted\" \\ line\nand more";
   return content;
@@ -137,9 +138,9 @@ TEST_CASE("safetensors: a tensor that contradicts itself is refused") {
         24));
   };
   CHECK(with(R"("F32")", "[2, 3]", "[0, 24]").empty());
-  CHECK(with(R"("F16")", "[2, 6]", "[0, 24]") ==
-        "tensor `a`: dtype \"F16\" is not one of F32, F64, BF16, I32, BOOL");
-  CHECK(with("7", "[2, 6]", "[0, 24]") == "tensor `a`: dtype 7 is not one of F32, F64, BF16, I32, BOOL");
+  CHECK(with(R"("I8")", "[2, 6]", "[0, 24]") ==
+        "tensor `a`: dtype \"I8\" is not one of F32, F64, BF16, F16, I32, BOOL");
+  CHECK(with("7", "[2, 6]", "[0, 24]") == "tensor `a`: dtype 7 is not one of F32, F64, BF16, F16, I32, BOOL");
   CHECK(with(R"("F32")", "6", "[0, 24]") == "tensor `a`: shape is not a list");
   CHECK(with(R"("F32")", "[-2, -3]", "[0, 24]") == "tensor `a`: a size in shape is not a natural number");
   CHECK(with(R"("F32")", "[2.5, 3]", "[0, 24]") == "tensor `a`: a size in shape is not a natural number");

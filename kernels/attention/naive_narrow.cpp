@@ -1,4 +1,4 @@
-// Naive attention on tensors that are stored in bf16: copies of them in float, the passes of
+// Naive attention on tensors that are stored in 16 bits: copies of them in float, the passes of
 // naive_forward.cpp and naive_backward.cpp on these, and each result rounded once. The copies are small next
 // to the probabilities.
 #include "tilegrad/base/memory.h"
@@ -31,10 +31,11 @@ class Wide {
                x.heads, x.dim) {}
 
   // The numbers of x.
-  static Wide copy(const HeadsView<const bf16>& x) {
+  template <Narrow S>
+  static Wide copy(const HeadsView<const S>& x) {
     Wide wide(x);
     for_each_row(x, [&](Index b, Index t, Index h) {
-      const bf16* from = x.head(b, h).row(t);
+      const S* from = x.head(b, h).row(t);
       float* to = wide.heads_.head(b, h).row(t);
       for (Index c = 0; c < x.dim; ++c) to[c] = widen(from[c]);
     });
@@ -44,13 +45,15 @@ class Wide {
   const HeadsView<float>& heads() const { return heads_; }
 
   // y = or += this, rounded.
-  void round_into(const HeadsView<bf16>& y, Write write) const {
+  template <Narrow S>
+  void round_into(const HeadsView<S>& y, Write write) const {
     if (y.data == nullptr) return;
     for_each_row(y, [&](Index b, Index t, Index h) {
       const float* from = heads_.head(b, h).row(t);
-      bf16* to = y.head(b, h).row(t);
+      S* to = y.head(b, h).row(t);
+      Narrowing<S> narrowed;
       for (Index c = 0; c < y.dim; ++c)
-        to[c] = narrow(write == Write::overwrite ? from[c] : widen(to[c]) + from[c]);
+        to[c] = narrowed(write == Write::overwrite ? from[c] : widen(to[c]) + from[c]);
     });
   }
 
@@ -60,32 +63,30 @@ class Wide {
 };
 
 struct WideInputs {
-  explicit WideInputs(const AttentionInputs<bf16>& in)
+  template <Narrow S>
+  explicit WideInputs(const AttentionInputs<S>& in)
       : q(Wide::copy(in.q)),
         k(Wide::copy(in.k)),
         v(Wide::copy(in.v)),
-        view(in.with<float>(q.heads(), k.heads(), v.heads())) {}
+        view(in.template with<float>(q.heads(), k.heads(), v.heads())) {}
 
   Wide q, k, v;
   AttentionInputs<float> view;
 };
 
-}  // namespace
-
-template <>
-void naive_attention<bf16>(HeadsView<bf16> out, std::span<float> lse, std::span<float> p,
-                           const AttentionInputs<bf16>& in, const AttentionOptions& options) {
+template <Narrow S>
+void forward(HeadsView<S> out, std::span<float> lse, std::span<float> p, const AttentionInputs<S>& in,
+             const AttentionOptions& options) {
   const WideInputs wide(in);
   const Wide wide_out(out);
   naive_attention<float>(wide_out.heads(), lse, p, wide.view, options);
   wide_out.round_into(out, Write::overwrite);
 }
 
-template <>
-void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, HeadsView<const bf16> dout,
-                                    const AttentionInputs<bf16>& in, std::span<const float> p,
-                                    const AttentionOptions& options, std::span<const float> lse,
-                                    std::span<const float> dlse) {
+template <Narrow S>
+void backward(const AttentionGrads<S>& grads, HeadsView<const S> dout, const AttentionInputs<S>& in,
+              std::span<const float> p, const AttentionOptions& options, std::span<const float> lse,
+              std::span<const float> dlse) {
   const WideInputs wide(in);
   const Wide wide_dout = Wide::copy(dout), dq(grads.dq.to), dk(grads.dk.to), dv(grads.dv.to);
   naive_attention_backward<float>({.dq = {dq.heads()},
@@ -97,6 +98,34 @@ void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, HeadsView
   dq.round_into(grads.dq.to, grads.dq.write);
   dk.round_into(grads.dk.to, grads.dk.write);
   dv.round_into(grads.dv.to, grads.dv.write);
+}
+
+}  // namespace
+
+template <>
+void naive_attention<bf16>(HeadsView<bf16> out, std::span<float> lse, std::span<float> p,
+                           const AttentionInputs<bf16>& in, const AttentionOptions& options) {
+  forward(out, lse, p, in, options);
+}
+template <>
+void naive_attention_backward<bf16>(const AttentionGrads<bf16>& grads, HeadsView<const bf16> dout,
+                                    const AttentionInputs<bf16>& in, std::span<const float> p,
+                                    const AttentionOptions& options, std::span<const float> lse,
+                                    std::span<const float> dlse) {
+  backward(grads, dout, in, p, options, lse, dlse);
+}
+
+template <>
+void naive_attention<f16>(HeadsView<f16> out, std::span<float> lse, std::span<float> p,
+                          const AttentionInputs<f16>& in, const AttentionOptions& options) {
+  forward(out, lse, p, in, options);
+}
+template <>
+void naive_attention_backward<f16>(const AttentionGrads<f16>& grads, HeadsView<const f16> dout,
+                                   const AttentionInputs<f16>& in, std::span<const float> p,
+                                   const AttentionOptions& options, std::span<const float> lse,
+                                   std::span<const float> dlse) {
+  backward(grads, dout, in, p, options, lse, dlse);
 }
 
 }  // namespace tilegrad::kernels
