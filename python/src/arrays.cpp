@@ -18,6 +18,7 @@ std::optional<Dtype> dtype_of_format(std::string_view format) {
   if (format == "f") return Dtype::f32;
   if (format == "d") return Dtype::f64;
   if (format == "H") return Dtype::bf16;
+  if (format == "e") return Dtype::f16;
   if (format == "i" || (format == "l" && sizeof(long) == sizeof(std::int32_t))) return Dtype::i32;
   if (format == "B" || format == "?") return Dtype::u8;
   return std::nullopt;

@@ -24,7 +24,6 @@ namespace {
 using kernels::AttentionGrads;
 using kernels::AttentionInputs;
 using kernels::AttentionOptions;
-using kernels::bf16;
 using kernels::Compute;
 using kernels::HeadsView;
 
@@ -55,7 +54,7 @@ class Call {
       infos[i] = arrays_[i].info();
     }
     const Dtype dtype = arrays_[kQ].dtype();
-    check(is_float(dtype), "attention: q is {}, not f32, f64 or bf16", dtype);
+    check(is_float(dtype), "attention: q is {}, not f32, f64, bf16 or f16", dtype);
     check_attention(infos, options);
     if (naive) check_blas_sizes(infos);
     for (const Array& array : arrays_) array.check_last_axis();
@@ -115,11 +114,7 @@ class BlasReadable {
 
 template <class F>
 void with_type(Dtype dtype, F&& f) {
-  if (dtype == Dtype::bf16) {
-    f.template operator()<bf16>();
-  } else {
-    with_float_type("attention", dtype, f);
-  }
+  with_stored_type("attention", dtype, f);
 }
 
 bool is_naive(std::string_view kernel) {

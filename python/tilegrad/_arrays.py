@@ -4,7 +4,7 @@ import sys
 
 from tilegrad._core import Error
 
-FLOATS = ("float32", "float64", "bfloat16")
+FLOATS = ("float32", "float64", "bfloat16", "float16")
 
 
 def as_numpy(array, name, dtypes=FLOATS):

@@ -57,8 +57,9 @@ def attention(
     Query i stands at key i + offset: offset is Tk - Tq with align="bottom_right", so that the last query sees the last
     key, and 0 with "top_left". A query that may see no key has out 0 and lse -inf.
 
-    q, k, v      float32, float64 or bfloat16 (which only stores: everything inside is float32), all alike. NumPy, or
-                 anything with DLPack on the CPU, of any strides; the last axis is contiguous. They are not copied.
+    q, k, v      float32, float64, or bfloat16 or float16 (which only store: everything inside is float32, and a result
+                 beyond the largest number is inf), all alike. NumPy, or anything with DLPack on the CPU, of any
+                 strides; the last axis is contiguous. They are not copied.
     causal       hides the keys after the query's own position. (False)
     window       (left, right): query i sees the keys from i + offset - left to i + offset + right; None has no bound.
     align        "bottom_right" or "top_left". ("bottom_right")

@@ -18,7 +18,7 @@ _OPERANDS = ("Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? sinks, Tensor?
 _OPTIONS = "bool causal, str align, int? left, int? right, float? scale, float? softcap, float dropout"
 _TENSORS = 11  # of _OPERANDS, the seed included
 _PLAIN = (Tensor, torch.nn.Parameter)
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _library = torch.library.Library("tilegrad", "DEF")
 _library.define(f"attention({_OPERANDS}, {_OPTIONS}) -> (Tensor, Tensor)")
@@ -32,8 +32,7 @@ def attend(q, k, v, *, bias=None, mask=None, sinks=None, alibi=None, k_lengths=N
     from PyTorch's generator."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.dtype not in _DTYPES:
-            hint = "; convert it to bfloat16 or float32" if x.dtype == torch.float16 else ""
-            raise Error(f"attention: {name} is {_name(x.dtype)}, not float32, float64 or bfloat16{hint}")
+            raise Error(f"attention: {name} is {_name(x.dtype)}, not float32, float64, bfloat16 or float16")
         if not x.is_cpu:
             raise Error(f"attention: {name} is on {x.device}, not on the CPU")
     accumulator = _accumulator(q)

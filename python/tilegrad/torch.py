@@ -3,7 +3,7 @@
     from tilegrad.torch import scaled_dot_product_attention, flash_attn_func, flash_attn_varlen_func
 
 They are registered with torch.library as `tilegrad::attention`, so they work under torch.compile. float32, float64,
-and bfloat16 as storage (everything inside is float32); float16 is an error, and so are second derivatives.
+and bfloat16 and float16 as storage (everything inside is float32); second derivatives are an error.
 """
 
 from typing import Optional

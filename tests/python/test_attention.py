@@ -161,6 +161,24 @@ def test_bfloat16_stores_and_float32_computes():
     assert dq.dtype == dk.dtype == dv.dtype == ml_dtypes.bfloat16
 
 
+def test_float16_stores_and_float32_computes():
+    q, k, v = (x.astype(np.float16) for x in tensors())
+    for kernel in ("flash", "naive"):
+        out, lse = tilegrad.attention(q, k, v, return_lse=True, kernel=kernel)
+        assert out.dtype == np.float16 and lse.dtype == np.float32
+        exact = tilegrad.attention(*(x.astype(np.float32) for x in (q, k, v)), kernel=kernel)
+        np.testing.assert_array_equal(out, exact.astype(np.float16))
+        dq, dk, dv, _ = tilegrad.attention_backward(out, q, k, v, out, lse, kernel=kernel)
+        assert dq.dtype == dk.dtype == dv.dtype == np.float16
+
+
+def test_what_float16_cannot_hold_is_inf():
+    q, k, v = (np.zeros((1, 2, 1, 4), np.float16) for _ in range(3))
+    out, lse = tilegrad.attention(q, k[:, :1], v[:, :1], return_lse=True)
+    dout = np.full(out.shape, 60000, np.float16)
+    assert np.isinf(tilegrad.attention_backward(dout, q, k[:, :1], v[:, :1], out, lse)[2]).all()
+
+
 class ByDlpack:
     """An array of some other library."""
 

@@ -124,17 +124,18 @@ def test_dropout_follows_the_seed_of_pytorch():
 # --- Types, layouts, errors ---------------------------------------------------------------------------------
 
 
-def test_bfloat16_is_stored_and_float32_computes():
-    inputs = [x.detach().bfloat16().requires_grad_() for x in heads_first()]
+@pytest.mark.parametrize("dtype, bits", [(torch.bfloat16, 8), (torch.float16, 11)])
+def test_16_bits_are_stored_and_float32_computes(dtype, bits):
+    inputs = [x.detach().to(dtype).requires_grad_() for x in heads_first()]
     exact = [x.detach().float().requires_grad_() for x in inputs]
-    mask = leaf(9, 11).detach().float()
-    ours = tt.scaled_dot_product_attention(*inputs, attn_mask=mask.bfloat16())
-    theirs = F.scaled_dot_product_attention(*exact, attn_mask=mask.bfloat16().float())
-    assert ours.dtype == torch.bfloat16
-    torch.testing.assert_close(ours.float(), theirs, rtol=2**-7, atol=2**-8)
+    mask = leaf(9, 11).detach().to(dtype)
+    ours = tt.scaled_dot_product_attention(*inputs, attn_mask=mask)
+    theirs = F.scaled_dot_product_attention(*exact, attn_mask=mask.float())
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours.float(), theirs, rtol=2.0 ** (1 - bits), atol=2.0**-bits)
     for a, b in zip(gradients(ours, inputs), gradients(theirs, exact)):
-        assert a.dtype == torch.bfloat16
-        torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.05)
+        assert a.dtype == dtype
+        torch.testing.assert_close(a.float(), b, rtol=25 * 2.0**-bits, atol=12 * 2.0**-bits)
 
 
 def test_gradients_are_laid_out_as_their_tensors():
@@ -162,8 +163,8 @@ def message_of(f, *arguments, **options):
 def test_errors_say_what_is_wrong():
     q, k, v = (x.detach() for x in heads_first())
     sdpa = tt.scaled_dot_product_attention
-    assert message_of(sdpa, q.half(), k.half(), v.half()) == \
-        "attention: q is float16, not float32, float64 or bfloat16; convert it to bfloat16 or float32"
+    assert message_of(sdpa, q.int(), k.int(), v.int()) == \
+        "attention: q is int32, not float32, float64, bfloat16 or float16"
     assert message_of(sdpa, q, k[:, :2], v[:, :2]) == "attention: 4 query and 2 key/value heads need enable_gqa=True"
     assert message_of(sdpa, q, k.float(), v) == "attention: dtypes differ: f64 and f32"
     assert message_of(sdpa, q[0, 0], k[0, 0], v[0, 0]) == \
@@ -189,7 +190,8 @@ def test_the_function_on_arrays_takes_tensors_but_does_not_lose_gradients():
     with torch.no_grad():
         out = tilegrad.attention(q, k, v)
     assert torch.is_tensor(out) and torch.equal(out, tt.flash_attn_func(q, k, v))
-    bf16 = [x.detach().bfloat16() for x in (q, k, v)]
-    assert torch.equal(tilegrad.attention(*bf16), tt.flash_attn_func(*bf16))
-    assert message_of(tilegrad.attention, q.detach().half(), k, v) == \
-        "attention: q is float16, not float32 or float64 or bfloat16"
+    for dtype in (torch.bfloat16, torch.float16):
+        stored = [x.detach().to(dtype) for x in (q, k, v)]
+        assert torch.equal(tilegrad.attention(*stored), tt.flash_attn_func(*stored))
+    assert message_of(tilegrad.attention, q.detach().int(), k, v) == \
+        "attention: q is int32, not float32 or float64 or bfloat16 or float16"
