@@ -29,8 +29,8 @@ std::uint16_t narrow_one(float x) {
   CHECK(y.bits == narrow<T>(x).bits);
   return y.bits;
 }
-std::uint16_t half(float x) { return narrow_one<f16>(x); }
-std::uint16_t brain(float x) { return narrow_one<bf16>(x); }
+std::uint16_t half_bits(float x) { return narrow_one<f16>(x); }
+std::uint16_t brain_bits(float x) { return narrow_one<bf16>(x); }
 
 template <Narrow T>
 float widen_one(std::uint16_t bits) {
@@ -49,7 +49,7 @@ Index overflows_of(const std::vector<float>& x) {
   return overflow_count() - before;
 }
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
 
 }  // namespace
 
@@ -90,42 +90,42 @@ TEST_CASE("f16: what lies between two neighbours goes to the nearer one, and a t
       const int bit = sign < 0 ? 0x8000 : 0;
       wrong += narrow<f16>(sign * tie).bits == (even | bit) ? 0 : 1;
       wrong += narrow<f16>(sign * std::nextafter(tie, 0.0F)).bits == (lower | bit) ? 0 : 1;
-      wrong += narrow<f16>(sign * std::nextafter(tie, kInfinity)).bits == (upper | bit) ? 0 : 1;
+      wrong += narrow<f16>(sign * std::nextafter(tie, kFloatInfinity)).bits == (upper | bit) ? 0 : 1;
     }
   }
   CHECK(wrong == 0);
 }
 
 TEST_CASE("f16: the ends of its range") {
-  CHECK(half(65504.0F) == 0x7bff);
-  CHECK(half(std::nextafter(65520.0F, 0.0F)) == 0x7bff);
-  CHECK(half(65520.0F) == 0x7c00);  // halfway to what would come next
-  CHECK(half(-65520.0F) == 0xfc00);
-  CHECK(half(std::numeric_limits<float>::max()) == 0x7c00);
-  CHECK(half(-kInfinity) == 0xfc00);
-  CHECK(half(0x1.0p-14F) == 0x0400);  // the smallest normal number
-  CHECK(half(0x1.0p-24F) == 0x0001);  // the smallest of all
-  CHECK(half(0x1.0p-25F) == 0x0000);  // a tie, and 0 is even
-  CHECK(half(0x1.8p-25F) == 0x0001);
-  CHECK(half(-0x1.0p-149F) == 0x8000);
-  CHECK(half(-0.0F) == 0x8000);
+  CHECK(half_bits(65504.0F) == 0x7bff);
+  CHECK(half_bits(std::nextafter(65520.0F, 0.0F)) == 0x7bff);
+  CHECK(half_bits(65520.0F) == 0x7c00);  // halfway to what would come next
+  CHECK(half_bits(-65520.0F) == 0xfc00);
+  CHECK(half_bits(std::numeric_limits<float>::max()) == 0x7c00);
+  CHECK(half_bits(-kFloatInfinity) == 0xfc00);
+  CHECK(half_bits(0x1.0p-14F) == 0x0400);  // the smallest normal number
+  CHECK(half_bits(0x1.0p-24F) == 0x0001);  // the smallest of all
+  CHECK(half_bits(0x1.0p-25F) == 0x0000);  // a tie, and 0 is even
+  CHECK(half_bits(0x1.8p-25F) == 0x0001);
+  CHECK(half_bits(-0x1.0p-149F) == 0x8000);
+  CHECK(half_bits(-0.0F) == 0x8000);
   for (const std::uint32_t bits : {0x7f800001U, 0xffffffffU, 0x7fc00000U})
-    CHECK(std::isnan(widen_one<f16>(half(std::bit_cast<float>(bits)))));
+    CHECK(std::isnan(widen_one<f16>(half_bits(std::bit_cast<float>(bits)))));
 }
 
 TEST_CASE("bf16: narrowing rounds to the nearest, ties to even") {
-  CHECK(brain(1.0F) == 0x3f80);
+  CHECK(brain_bits(1.0F) == 0x3f80);
   // between 1 and its successor 1 + 2^-7 lies the tie 1 + 2^-8
-  CHECK(brain(1.0F + 0x1.0p-8F) == 0x3f80);
-  CHECK(brain(1.0F + 0x1.0p-8F + 0x1.0p-20F) == 0x3f81);
-  CHECK(brain(1.0F + 0x1.0p-8F - 0x1.0p-20F) == 0x3f80);
+  CHECK(brain_bits(1.0F + 0x1.0p-8F) == 0x3f80);
+  CHECK(brain_bits(1.0F + 0x1.0p-8F + 0x1.0p-20F) == 0x3f81);
+  CHECK(brain_bits(1.0F + 0x1.0p-8F - 0x1.0p-20F) == 0x3f80);
   // and above an odd last bit the tie goes up
-  CHECK(brain(1.0F + 3 * 0x1.0p-8F) == 0x3f82);
-  CHECK(brain(-1.0F - 3 * 0x1.0p-8F) == 0xbf82);
-  CHECK(brain(-0.0F) == 0x8000);
-  CHECK(brain(std::numeric_limits<float>::max()) == 0x7f80);  // to infinity
-  CHECK(brain(kInfinity) == 0x7f80);
-  CHECK(std::isnan(widen_one<bf16>(brain(std::bit_cast<float>(0x7f800001U)))));
+  CHECK(brain_bits(1.0F + 3 * 0x1.0p-8F) == 0x3f82);
+  CHECK(brain_bits(-1.0F - 3 * 0x1.0p-8F) == 0xbf82);
+  CHECK(brain_bits(-0.0F) == 0x8000);
+  CHECK(brain_bits(std::numeric_limits<float>::max()) == 0x7f80);  // to infinity
+  CHECK(brain_bits(kFloatInfinity) == 0x7f80);
+  CHECK(std::isnan(widen_one<bf16>(brain_bits(std::bit_cast<float>(0x7f800001U)))));
 }
 
 TEST_CASE_TEMPLATE("narrow: off by half of the last bit at most, on long arrays too", T, bf16, f16) {
@@ -143,10 +143,11 @@ TEST_CASE_TEMPLATE("narrow: off by half of the last bit at most, on long arrays 
 
 TEST_CASE("narrow: finite numbers that become Inf are counted, and Inf and NaN are not") {
   const float max = std::numeric_limits<float>::max(), nan = std::numeric_limits<float>::quiet_NaN();
-  CHECK(overflows_of<f16>({1, 65504, std::nextafter(65520.0F, 0.0F), kInfinity, -kInfinity, nan}) == 0);
+  CHECK(overflows_of<f16>({1, 65504, std::nextafter(65520.0F, 0.0F), kFloatInfinity, -kFloatInfinity, nan}) ==
+        0);
   CHECK(overflows_of<f16>({65520, -65520, 1e6F, max, -max, 1}) == 5);
   const auto last = std::bit_cast<float>(0x7f7f7fffU);  // the last one that bf16 does not round to Inf
-  CHECK(overflows_of<bf16>({1, 1e38F, last, kInfinity, -kInfinity, nan}) == 0);
-  CHECK(overflows_of<bf16>({std::nextafter(last, kInfinity), max, -max}) == 3);
+  CHECK(overflows_of<bf16>({1, 1e38F, last, kFloatInfinity, -kFloatInfinity, nan}) == 0);
+  CHECK(overflows_of<bf16>({std::nextafter(last, kFloatInfinity), max, -max}) == 3);
   CHECK(overflows_of<f16>(std::vector<float>(150'001, -1e5F)) == 150'001);
 }

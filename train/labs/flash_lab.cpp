@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/labs/flash_formats.h"
 #include "tilegrad/train/labs/flash_measure.h"
 #include "tilegrad/train/labs/flash_pictures.h"
 #include "tilegrad/train/labs/flash_rows.h"
@@ -33,7 +35,8 @@ FlashTask task_of(const FlashLab& lab, AttentionKernel kernel, Index seq) {
           .tile_k = lab.tile_k,
           .kv_seq = lab.kv_seq,
           .window_left = lab.window.left.value_or(-1),
-          .window_right = lab.window.right.value_or(-1)};
+          .window_right = lab.window.right.value_or(-1),
+          .input_std = lab.input_std};
 }
 
 // What is measured at a length: both kernels and, if there is one, a learner's code.
@@ -55,9 +58,10 @@ Task attention_task(const FlashLab& lab, const FlashTask& task) {
 }
 
 std::vector<Column<TensorErrors>> accuracy_columns() {
-  // In f64 naive attention is its own reference: there is no error to compare with.
-  const auto ratio = [](const TensorErrors& e) {
-    return e.naive_error == 0 ? OrderedJson() : OrderedJson(e.flash_error / e.naive_error);
+  // In f64 naive attention is its own reference: there is no error to compare with. Nor is there if a result is Inf.
+  const auto quotient = [](const TensorErrors& e) {
+    const double ratio = e.flash_error / e.naive_error;
+    return std::isfinite(ratio) ? OrderedJson(ratio) : OrderedJson();
   };
   const Show small = number("{:.1e}");
   return {{"tensor", "tensor", &TensorErrors::tensor},
@@ -65,7 +69,7 @@ std::vector<Column<TensorErrors>> accuracy_columns() {
           {"of the largest element", "max_rel_difference", &TensorErrors::max_rel_difference, small},
           {"error of naive", "naive_error", &TensorErrors::naive_error, small},
           {"error of flash", "flash_error", &TensorErrors::flash_error, small},
-          {"flash / naive", "", ratio, number("{:.2f}")}};
+          {"flash / naive", "", quotient, number("{:.2f}")}};
 }
 
 // 64, 96, 128, 192, 256 ...: each length about 1.4 times the one before.
@@ -180,6 +184,18 @@ void sweep_tiles(const FlashLab& lab, const LabOptions& options, const Console& 
   for (Grid& map : tile_maps(times)) result.report.grids.push_back(std::move(map));
 }
 
+// Adds the table, the picture and the finding of several formats.
+void compare_formats(const FlashLab& lab, const LabOptions& options, const Console& console,
+                     LabResult& result) {
+  const auto rows = measure_formats(task_of(lab, AttentionKernel::flash, lab.seq), lab.formats, lab.repeats,
+                                    options, console);
+  result.details["formats"] = json_of(format_columns(), rows);
+  result.report.finding += "; " + format_finding(rows);
+  result.report.tables.push_back(
+      table_of("Number formats: flash on the same numbers, stored in each", format_columns(), rows));
+  result.report.charts.push_back(format_chart(rows));
+}
+
 OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
   return {{"seq", lab.seq},
           {"head_size", lab.head_size},
@@ -190,6 +206,7 @@ OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
           {"window_left", or_null(lab.window.left)},
           {"window_right", or_null(lab.window.right)},
           {"dtype", to_string(lab.dtype)},
+          {"input_std", lab.input_std},
           {"tile_q", lab.tile_q},
           {"tile_k", lab.tile_k},
           {"repeats", lab.repeats},
@@ -200,19 +217,29 @@ OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
 
 }  // namespace
 
-Dtype dtype_of_flash_lab(std::string_view text) {
-  for (const Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16}) {
-    if (to_string(dtype) == text) return dtype;
+std::vector<Dtype> formats_of(std::string_view list) {
+  constexpr std::array kKnown = {Dtype::f32, Dtype::f64, Dtype::bf16, Dtype::f16};
+  std::vector<Dtype> formats;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    const std::string_view name = list.substr(begin, end - begin);
+    const auto known =
+        std::find_if(kKnown.begin(), kKnown.end(), [&](Dtype dtype) { return to_string(dtype) == name; });
+    check(known != kKnown.end(), "`{}` is not f32, f64, bf16 or f16", name);
+    check(std::find(formats.begin(), formats.end(), *known) == formats.end(), "{} stands twice", name);
+    formats.push_back(*known);
+    begin = end + 1;
   }
-  fail("lab flash: --dtype is `{}`, not f32, f64 or bf16", text);
+  return formats;
 }
 
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
   check(lab.mine.empty() || lab.causal, "lab flash: a learner's attention is causal; --mine needs --causal");
   check(lab.kv_seq == 0 || !lab.sweep, "lab flash: a sweep has as many keys as queries");
-  announce(console, fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}",
-                                options.rounds, lab.repeats,
-                                lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
+  announce(console,
+           fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}{}",
+                       options.rounds, lab.repeats, lab.formats.empty() ? "" : ", then flash in each format",
+                       lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
   if (!lab.mine.empty()) mine_attention(lab.mine);  // complains before anything is measured
   const std::vector<FlashTask> measured = tasks_of(lab, lab.seq, !lab.mine.empty());
   const FlashTask& flash = measured[1];
@@ -242,6 +269,7 @@ int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console&
                                        accuracy_columns(), accuracy.tensors)}};
   result.report.charts = {roofline_of(machine, rows)};
   result.report.grids = walk_pictures(flash, kernels::threads());
+  if (!lab.formats.empty()) compare_formats(lab, options, console, result);
   if (lab.tile_sweep) sweep_tiles(lab, options, console, result);
   for (const Phase phase : {Phase::forward, Phase::backward}) {
     if (auto why = why_as_many_bytes(flash.problem(), phase, machine.l2))

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "tilegrad/autograd/dtype.h"
 #include "tilegrad/kernels/attention/attention.h"
@@ -14,6 +15,8 @@ struct FlashLab {
   Index batch = 1, heads = 4, seq = 1024, head_size = 64;
   bool causal = false;
   Dtype dtype = Dtype::f32;
+  std::vector<Dtype> formats = {};      ///< to store tensors in, side by side; none: no such table
+  double input_std = 1;                 ///< standard deviation of q, k, v and out's gradient
   bool sweep = false;                   ///< also lengths from 64 on, until one meets a limit
   double time_limit = 1;                ///< of the sweep: seconds for one forward and backward
   Index memory_limit = Index{1} << 30;  ///< of the sweep: bytes
@@ -26,8 +29,9 @@ struct FlashLab {
   kernels::Window window = {};   ///< keys that a query sees on either side
 };
 
-/// f32, f64 or bf16; an Error for any other name. Only this lab stores in bf16.
-Dtype dtype_of_flash_lab(std::string_view text);
+/// The types of a list such as "f32,bf16,f16". Throws Error for any other name, and for one that stands twice. Only this
+/// lab stores in bf16 and f16.
+std::vector<Dtype> formats_of(std::string_view list);
 
 /// Measures how far the two differ, their times and memory, and how near they come to what the machine can
 /// do.

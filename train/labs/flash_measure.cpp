@@ -1,8 +1,10 @@
 #include "tilegrad/train/labs/flash_measure.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "tilegrad/base/memory.h"
+#include "tilegrad/kernels/narrow.h"
 #include "tilegrad/train/measure/attention_workload.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
@@ -16,7 +18,7 @@ namespace {
 AttentionWorkload workload_of(const FlashTask& task, Dtype dtype) {
   AttentionProblem problem = task.problem();
   problem.dtype = dtype;
-  return {problem, RandomKey{task.seed}};
+  return {problem, RandomKey{task.seed}, {.std = task.input_std}};
 }
 
 template <class F>
@@ -33,7 +35,38 @@ std::vector<Tensor> results_of(const FlashTask& task, AttentionKernel kernel, Dt
   return results.grads;
 }
 
+double error_of(const nlohmann::json& json, const char* key) {
+  const nlohmann::json& error = json.at(key);
+  return error.is_null() ? std::numeric_limits<double>::infinity() : error.get<double>();
+}
+
 }  // namespace
+
+void to_json(nlohmann::json& json, const FormatErrors& e) {
+  json = {{"out", e.out}, {"dq", e.dq}, {"dk", e.dk}, {"dv", e.dv}, {"overflows", e.overflows}};
+}
+void from_json(const nlohmann::json& json, FormatErrors& e) {
+  e = {.out = error_of(json, "out"),
+       .dq = error_of(json, "dq"),
+       .dk = error_of(json, "dk"),
+       .dv = error_of(json, "dv"),
+       .overflows = json.at("overflows").get<Index>()};
+}
+
+void to_json(nlohmann::json& json, const TensorErrors& e) {
+  json = {{"tensor", e.tensor},
+          {"max_abs_difference", e.max_abs_difference},
+          {"max_rel_difference", e.max_rel_difference},
+          {"naive_error", e.naive_error},
+          {"flash_error", e.flash_error}};
+}
+void from_json(const nlohmann::json& json, TensorErrors& e) {
+  e = {.tensor = json.at("tensor").get<std::string>(),
+       .max_abs_difference = error_of(json, "max_abs_difference"),
+       .max_rel_difference = error_of(json, "max_rel_difference"),
+       .naive_error = error_of(json, "naive_error"),
+       .flash_error = error_of(json, "flash_error")};
+}
 
 AttentionProblem FlashTask::problem() const {
   const auto side = [](Index keys) { return keys < 0 ? std::optional<Index>() : keys; };
@@ -81,6 +114,17 @@ Accuracy measure_accuracy(const FlashTask& task) {
                                 .flash_error = largest_difference(flash[i], exact[i])});
   }
   return accuracy;
+}
+
+FormatErrors measure_format(const FlashTask& task) {
+  const Index before = kernels::overflow_count();
+  const auto stored = results_of(task, AttentionKernel::flash, task.dtype);
+  const Index overflows = kernels::overflow_count() - before;
+  const auto exact = results_of(task, AttentionKernel::naive, Dtype::f64);
+  const auto error = [&](std::size_t i) {
+    return largest_difference(stored[i], exact[i]) / largest_magnitude(exact[i]);
+  };
+  return {.out = error(0), .dq = error(1), .dk = error(2), .dv = error(3), .overflows = overflows};
 }
 
 MachineSpeeds measure_machine(const FlashTask&) {

@@ -24,11 +24,12 @@ Measurement untyped(Result (*f)(const Arguments&, const CallTimer&)) {
 
 const std::map<std::string, Measurement>& measurements() {
   static const std::map<std::string, Measurement> all = {
-      {"machine", untyped(measure_machine)},   {"attention", untyped(measure_attention)},
-      {"accuracy", untyped(measure_accuracy)}, {"training", untyped(measure_training)},
-      {"decoding", untyped(measure_decoding)}, {"sharing", untyped(measure_sharing)},
-      {"learning", untyped(measure_learning)}, {"conversion", untyped(measure_conversion)},
-      {"stages", untyped(measure_chain)},      {"schedule", untyped(measure_schedule)}};
+      {"machine", untyped(measure_machine)},       {"attention", untyped(measure_attention)},
+      {"accuracy", untyped(measure_accuracy)},     {"format", untyped(measure_format)},
+      {"training", untyped(measure_training)},     {"decoding", untyped(measure_decoding)},
+      {"sharing", untyped(measure_sharing)},       {"learning", untyped(measure_learning)},
+      {"conversion", untyped(measure_conversion)}, {"stages", untyped(measure_chain)},
+      {"schedule", untyped(measure_schedule)}};
   return all;
 }
 

@@ -24,7 +24,8 @@ Tensor random_mask(Index tq, Index tk, RandomKey key) {
 AttentionWorkload::AttentionWorkload(const AttentionProblem& p, RandomKey key, const WorkloadParts& parts)
     : options_(p.options) {
   const auto random = [&](Index time, Index heads, std::uint64_t part) {
-    return Tensor::normal({p.batch, time, heads, p.head_size}, compute_dtype(p.dtype), key.fold(part))
+    return Tensor::normal({p.batch, time, heads, p.head_size}, compute_dtype(p.dtype), key.fold(part),
+                          parts.std)
         .cast(p.dtype);
   };
   q_ = random(p.tq, p.heads, 0);

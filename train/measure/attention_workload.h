@@ -11,6 +11,7 @@ namespace tilegrad::train {
 struct WorkloadParts {
   bool backward = true;
   bool random_mask = false;  ///< a boolean mask (1, 1, Tq, Tk) of fair coins
+  double std = 1;            ///< standard deviation of the operands
 };
 
 /// An attention problem on random operands, the same numbers for every kernel, and in every dtype up to

@@ -68,6 +68,24 @@ constexpr Meaning kMeanings[] = {
     {"error of naive", "largest difference from the result in double precision"},
     {"error of flash", "largest difference from the result in double precision"},
     {"flash / naive", "the error of flash divided by that of naive"},
+    {"format",
+     "how q, k, v, out, its gradient and dq, dk, dv are stored; what is stored in bf16 or f16 is computed in "
+     "f32"},
+    {"bytes of q, k, v", "what the three take as they are stored"},
+    {"ms forward", "median time of a forward pass"},
+    {"error of out",
+     "largest difference from out in double precision, of inputs that were not rounded to the format, as a "
+     "share of the largest element; inf if an element is Inf or NaN"},
+    {"error of dq",
+     "the same for dq, as the backward pass stores it: it reads q, k, v, out and out's gradient in the "
+     "format, "
+     "sums in f32 and rounds once"},
+    {"error of dk", "the same for dk"},
+    {"error of dv", "the same for dv"},
+    {"overflows",
+     "finite numbers that became Inf when inputs, out and gradients were stored in the format, in one "
+     "forward "
+     "and backward"},
     {"differs by", "largest difference of an element between the two kernels"},
     {"differs from repeated heads by",
      "largest difference from MHA whose heads repeat the shared ones: 0 is right"},

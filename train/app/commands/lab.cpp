@@ -65,11 +65,21 @@ int run_lab(const CLI::App& app, LabOptions options, const Console& console,
   }
 }
 
+// What is wrong with a list of number formats; empty if nothing is.
+std::string fault_in_formats(const std::string& list) {
+  try {
+    formats_of(list);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
 Command add_flash_lab(CLI::App& labs) {
   struct Options {
     FlashLab lab;
     LabOptions common;
-    std::string dtype = "f32", memory_limit = "1GiB";
+    std::string dtypes = "f32", memory_limit = "1GiB";
     std::vector<Index> window;
   };
   CLI::App* app = labs.add_subcommand("flash", "naive against flash attention: error, time, memory, traffic");
@@ -84,8 +94,14 @@ Command add_flash_lab(CLI::App& labs) {
   add_size(*app, "--head-size,--d", options->lab.head_size, "size of a head");
   app->add_flag("--causal", options->lab.causal, "mask the keys after a query's own position");
   CLI::Option* const window = add_window(*app, options->window);
-  app->add_option("--dtype", options->dtype, "f32, f64 or bf16; bf16 is stored, and computed in f32")
-      ->check(CLI::IsMember({"f32", "f64", "bf16"}))
+  app->add_option("--dtype", options->dtypes,
+                  "f32, f64, bf16 or f16, or several with commas between them, to compare; bf16 and f16 are "
+                  "stored, and computed in f32")
+      ->check(CLI::Validator(fault_in_formats, ""))
+      ->capture_default_str();
+  app->add_option("--input-std", options->lab.input_std,
+                  "standard deviation of the random q, k, v and of out's gradient")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app->add_option("--mine", options->lab.mine,
                   "folder of a course (./dev learn): also the attention written there")
@@ -105,7 +121,10 @@ Command add_flash_lab(CLI::App& labs) {
       ->capture_default_str();
   add_common(*app, options->common, options->lab.repeats, options->lab.seed);
   return {app, [app, options](const Console& console) {
-            options->lab.dtype = dtype_of_flash_lab(options->dtype);
+            // The first one is that of all other measurements.
+            const std::vector<Dtype> formats = formats_of(options->dtypes);
+            options->lab.dtype = formats.front();
+            if (formats.size() > 1) options->lab.formats = formats;
             options->lab.memory_limit = parse_bytes("memory-limit", options->memory_limit);
             options->lab.window = window_of(options->window, options->lab.causal);
             return run_lab(*app, options->common, console, [&](const LabOptions& common) {
