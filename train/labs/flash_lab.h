@@ -16,7 +16,7 @@ struct FlashLab {
   bool causal = false;
   Dtype dtype = Dtype::f32;
   std::vector<Dtype> formats = {};      ///< to store tensors in, side by side; none: no such table
-  double input_std = 1;                 ///< standard deviation of q, k, v and out's gradient
+  double input_std = 1;                 ///< standard deviation of q, k, v and out's gradient, not of scores
   bool sweep = false;                   ///< also lengths from 64 on, until one meets a limit
   double time_limit = 1;                ///< of the sweep: seconds for one forward and backward
   Index memory_limit = Index{1} << 30;  ///< of the sweep: bytes

@@ -1,7 +1,9 @@
 #include "tilegrad/train/labs/flash_measure.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <optional>
 
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/narrow.h"
@@ -70,6 +72,9 @@ void from_json(const nlohmann::json& json, TensorErrors& e) {
 
 AttentionProblem FlashTask::problem() const {
   const auto side = [](Index keys) { return keys < 0 ? std::optional<Index>() : keys; };
+  // Inputs of any size have the scores that inputs of size 1 have: larger ones would leave the softmax without a gradient.
+  std::optional<double> scale;
+  if (input_std != 1) scale = 1 / (std::sqrt(static_cast<double>(head_size)) * input_std * input_std);
   return {.batch = batch,
           .heads = heads,
           .kv_heads = heads,
@@ -79,6 +84,7 @@ AttentionProblem FlashTask::problem() const {
           .dtype = dtype,
           .options = {.causal = causal,
                       .window = {.left = side(window_left), .right = side(window_right)},
+                      .scale = scale,
                       .tiles = {.queries = tile_q, .keys = tile_k}}};
 }
 

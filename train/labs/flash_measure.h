@@ -22,7 +22,7 @@ struct FlashTask {
   Index tile_q = 0, tile_k = 0;               ///< rows of a tile of flash; 0: it chooses
   Index kv_seq = 0;                           ///< keys; 0: as many as queries
   Index window_left = -1, window_right = -1;  ///< keys that a query sees on either side; -1: all
-  double input_std = 1;                       ///< of the random inputs
+  double input_std = 1;  ///< standard deviation of q, k, v and dout; scores are scaled to be those of 1
 
   AttentionProblem problem() const;
 };

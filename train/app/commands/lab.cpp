@@ -99,9 +99,10 @@ Command add_flash_lab(CLI::App& labs) {
                   "stored, and computed in f32")
       ->check(CLI::Validator(fault_in_formats, ""))
       ->capture_default_str();
-  app->add_option("--input-std", options->lab.input_std,
-                  "standard deviation of the random q, k, v and of out's gradient")
-      ->check(CLI::PositiveNumber)
+  app->add_option(
+         "--input-std", options->lab.input_std,
+         "standard deviation of the random q, k, v and of out's gradient; scores are scaled to be those of 1")
+      ->check(CLI::Range(1e-8, 1e8))
       ->capture_default_str();
   app->add_option("--mine", options->lab.mine,
                   "folder of a course (./dev learn): also the attention written there")
