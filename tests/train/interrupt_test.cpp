@@ -52,7 +52,8 @@ TEST_CASE("interrupt: Ctrl-C stops after the step, saves, prints the summary, an
   CHECK(read_file(run + "/state.safetensors") == read_file(whole + "/state.safetensors"));
 }
 
-TEST_CASE("interrupt: a long step ends at its next op, as if it had not begun") {
+TEST_CASE("interrupt: a long step ends at its next op, as if it had not begun" *
+          doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   const std::string run = folder / "run", whole = folder / "whole";
   const auto training = [](const std::string& out, std::vector<std::string> more) {

@@ -52,7 +52,8 @@ TEST_CASE("lab: what is compared are the medians of rounds, so that one disturbe
   CHECK(LabOptions().rounds >= 6);
 }
 
-TEST_CASE("lab: --threads is that of each measurement, and stands in the results") {
+TEST_CASE("lab: --threads is that of each measurement, and stands in the results" *
+          doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};
   for (const int threads : {1, 3}) {

@@ -57,7 +57,8 @@ std::string write_text(const std::string& file, const std::string& first, const 
 
 }  // namespace
 
-TEST_CASE("train: stopped runs go on bit for bit, whatever the schedule, accumulation and rules to stop") {
+TEST_CASE("train: stopped runs go on bit for bit, whatever the schedule, accumulation and rules to stop" *
+          doctest::test_suite("slow")) {
   check_resumes_exactly({"--schedule", "linear"});
   check_resumes_exactly({"--schedule", "wsd", "--decay", "5"});
   check_resumes_exactly({"--accumulate", "2"});
@@ -65,7 +66,7 @@ TEST_CASE("train: stopped runs go on bit for bit, whatever the schedule, accumul
   check_resumes_exactly({"--patience", "1", "--lr", "10", "--eval-every", "2", "--clip", "0"});
 }
 
-TEST_CASE("train: stopped runs go on bit for bit, whatever the optimizer") {
+TEST_CASE("train: stopped runs go on bit for bit, whatever the optimizer" * doctest::test_suite("slow")) {
   check_resumes_exactly({"--optimizer", "adam"});
   check_resumes_exactly({"--optimizer", "sgd"});
   check_resumes_exactly({"--optimizer", "sgd", "--nesterov"});
@@ -133,7 +134,8 @@ TEST_CASE("trainer: accumulated batches give the gradient of one batch of their 
   }
 }
 
-TEST_CASE("train: --best keeps the weights of the lowest validation loss, for sample and evaluate") {
+TEST_CASE("train: --best keeps the weights of the lowest validation loss, for sample and evaluate" *
+          doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   const std::string run = folder / "run";
   // A learning rate at which the loss soon rises again.

@@ -77,7 +77,8 @@ TEST_CASE("train: a crash between the writes of state and model costs nothing") 
   CHECK(read_file(folder / "whole/model.safetensors") == read_file(folder / "parts/model.safetensors"));
 }
 
-TEST_CASE("train: checkpointing changes no loss and no weight, with dropout on, and saves memory") {
+TEST_CASE("train: checkpointing changes no loss and no weight, with dropout on, and saves memory" *
+          doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   check_success(run_program(tiny_training(folder / "none")));
   for (const char* plan : {"block", "1", "attention", "mlp", "elementwise", "budget:1GiB"}) {
@@ -134,7 +135,8 @@ TEST_CASE("train: every kind of model takes a step") {
 }
 
 TEST_CASE(
-    "train: a run with window, softcap, sinks and ALiBi is saved and resumed, and both kernels learn alike") {
+    "train: a run with window, softcap, sinks and ALiBi is saved and resumed, and both kernels learn alike" *
+    doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   const std::vector<std::string> options = {"--window", "4",           "--softcap", "5",
                                             "--sinks",  "--positions", "alibi"};
@@ -177,7 +179,7 @@ TEST_CASE("train: a run of an older program, whose config.json lacks newer setti
   CHECK(losses(folder / "run").size() == 12);
 }
 
-TEST_CASE("train: a short run solves sort, and prints how it went") {
+TEST_CASE("train: a short run solves sort, and prints how it went" * doctest::test_suite("slow")) {
   const TemporaryFolder folder;
   const Output output =
       run_program({"train", "--task", "sort", "--layers", "2", "--steps", "150", "--out", folder / "run"});

@@ -34,10 +34,7 @@ class CallScope {
  public:
   CallScope(CallLog& log, AttentionKernel kernel, Phase phase) : log_(log) {
     memory::reset_peak();
-    call_ = {.kernel = kernel,
-             .phase = phase,
-             .begin_us = log.us(),
-             .live_before = memory::usage().live};
+    call_ = {.kernel = kernel, .phase = phase, .begin_us = log.us(), .live_before = memory::usage().live};
   }
   ~CallScope() {
     call_.ms = 1e-3 * (log_.us() - call_.begin_us);
@@ -121,7 +118,7 @@ struct InterleavedCalls {
 
 // Interleaved, so that whatever slows down the machine for a while slows down all of them.
 InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkload& workload,
-                        const std::vector<AttentionKernel>& kernels) {
+                                  const std::vector<AttentionKernel>& kernels) {
   constexpr int kMinRounds = 3;
   constexpr double kPeakShare =
       0.1;  // of the time goes to the peak, so that short calls get their share, too

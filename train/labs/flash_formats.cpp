@@ -36,6 +36,7 @@ double right_digits(double error) {
 
 std::vector<FormatRow> measure_formats(const FlashTask& task, const std::vector<Dtype>& formats,
                                        Index repeats, const LabOptions& options, const Console& console) {
+  const Index keys = task.kv_seq > 0 ? task.kv_seq : task.seq;
   std::vector<Task> tasks;
   for (const Dtype dtype : formats) {
     tasks.push_back({.measurement = "attention",
@@ -51,7 +52,7 @@ std::vector<FormatRow> measure_formats(const FlashTask& task, const std::vector<
     const Task errors = {.measurement = "format", .arguments = stored_as(task, formats[i])};
     rows.push_back(
         {.dtype = formats[i],
-         .qkv_bytes = 3 * task.batch * task.seq * task.heads * task.head_size * bytes_of(formats[i]),
+         .qkv_bytes = (task.seq + 2 * keys) * task.batch * task.heads * task.head_size * bytes_of(formats[i]),
          .peak = costs.forward_peak,
          .forward = timing_of(costs.forward_ms, options.rounds),
          .errors = measure_in_child(options, errors).get<FormatErrors>()});

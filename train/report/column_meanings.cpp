@@ -79,7 +79,7 @@ constexpr Meaning kMeanings[] = {
     {"error of dq",
      "the same for dq, as the backward pass stores it: it reads q, k, v, out and out's gradient in the "
      "format, "
-     "sums in f32 and rounds once"},
+     "sums in the type that is computed in and rounds once"},
     {"error of dk", "the same for dk"},
     {"error of dv", "the same for dv"},
     {"overflows",
