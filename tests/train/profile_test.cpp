@@ -19,7 +19,6 @@
 
 using namespace tilegrad;
 using namespace tilegrad::train;
-using nlohmann::json;
 
 namespace {
 

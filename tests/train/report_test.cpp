@@ -60,18 +60,18 @@ TEST_CASE("report: the page holds everything and refers to nothing outside") {
 
 TEST_CASE("report: no name can end the script or fill another part of the page") {
   const std::string hostile = "</script><!--<script>{{chart.js}}\xff";
-  const auto json =
+  const auto page =
       written({.title = hostile, .charts = {{.title = hostile, .series = {{.name = hostile}}}}});
   const std::string replaced = "</script><!--<script>{{chart.js}}\uFFFD";  // the byte was no UTF-8
-  CHECK(json["title"] == replaced);
-  CHECK(json["charts"][0]["series"][0]["name"] == replaced);
+  CHECK(page["title"] == replaced);
+  CHECK(page["charts"][0]["series"][0]["name"] == replaced);
 }
 
 TEST_CASE("report: numbers keep all their digits, and what is not finite is a gap") {
   const double inf = std::numeric_limits<double>::infinity();
-  const auto json =
+  const auto page =
       written({.charts = {{.series = {{.points = {{1, 0.1}, {2, std::nan("")}, {3, -inf}, {4, 1.0 / 3}}}}}}});
-  const auto& points = json["charts"][0]["series"][0]["points"];
+  const auto& points = page["charts"][0]["series"][0]["points"];
   CHECK(points[0][1] == 0.1);
   CHECK(points[1][1].is_null());
   CHECK(points[2][1].is_null());
@@ -87,10 +87,10 @@ TEST_CASE(
   const Output output =
       run_program({"report", folder / "naive", folder / "flash/", "--out", folder / "r.html"});
   CHECK(output.code == kSuccess);
-  const auto json = data_of(read_file(folder / "r.html"));
-  CHECK(json["title"] == "2 runs on sort, side by side");
-  CHECK(output.out.starts_with(json["finding"].get<std::string>()));
-  CHECK(json["warnings"].empty());
+  const auto page = data_of(read_file(folder / "r.html"));
+  CHECK(page["title"] == "2 runs on sort, side by side");
+  CHECK(output.out.starts_with(page["finding"].get<std::string>()));
+  CHECK(page["warnings"].empty());
 
   const Report report = run_page(load_runs({folder / "naive", folder / "flash"}));
   CHECK(value_of(report, "seed") == "naive: 1; flash: 7");
@@ -159,19 +159,19 @@ TEST_CASE("report: damaged and half-written lines are reported, and the rest is 
   write_file(run + "/environment.json", "{");
   const Output output = run_program({"report", run, "--out", folder / "r.html"});
   CHECK(output.code == kSuccess);
-  const auto json = data_of(read_file(folder / "r.html"));
-  REQUIRE(json["warnings"].size() == 3);
-  CHECK(json["warnings"][0] == run + "/environment.json: is not a JSON object; left out");
-  CHECK(json["warnings"][1] ==
+  const auto page = data_of(read_file(folder / "r.html"));
+  REQUIRE(page["warnings"].size() == 3);
+  CHECK(page["warnings"][0] == run + "/environment.json: is not a JSON object; left out");
+  CHECK(page["warnings"][1] ==
         metrics +
             ": 2 damaged lines, the first is line 1; the last line was written only in part; "
             "left out");
-  CHECK(json["warnings"][2].get<std::string>().find("memory.jsonl: 1 damaged line, the first is") !=
+  CHECK(page["warnings"][2].get<std::string>().find("memory.jsonl: 1 damaged line, the first is") !=
         std::string::npos);
-  for (const auto& warning : json["warnings"]) {
+  for (const auto& warning : page["warnings"]) {
     CHECK(output.err.find("warning: " + warning.get<std::string>() + "\n") != std::string::npos);
   }
-  CHECK(json["charts"][0]["series"][0]["points"].size() == 12);
+  CHECK(page["charts"][0]["series"][0]["points"].size() == 12);
 }
 
 TEST_CASE("report: a run of a comparison that cannot be read is left out and reported") {
