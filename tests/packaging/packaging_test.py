@@ -154,7 +154,7 @@ class Packaging(unittest.TestCase):
         self.assertIn("-std=gnu++20", flags["user.cpp"])
         self.assertEqual({flag for flag in flags["user.cpp"] if flag.startswith(("-f", "-m", "-O", "-W", "-g"))}, set())
         # Though the parent names no build type, the library is optimised.
-        self.assertLessEqual({"-O3", "-fPIC"}, flags["tape.cpp"])
+        self.assertLessEqual({"-O3", "-fPIC"}, flags["parallel.cpp"])
         run(OPTIONS.cmake, "--build", build, "--target", "CMakeFiles/user.dir/user.cpp.o")
         rules = "".join(path.read_text() for path in build.rglob("cmake_install.cmake"))
         self.assertEqual(rules.count("file(INSTALL"), 1)  # the parent's own
