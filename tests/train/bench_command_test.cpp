@@ -16,8 +16,6 @@ using namespace tilegrad::train;
 
 namespace {
 
-using Json = nlohmann::json;
-
 // A bench that takes no time.
 Output tiny_bench(const std::vector<std::string>& more) {
   std::vector<std::string> arguments = {"bench", "--q-len", "40", "--d", "8", "--seconds", "0"};
@@ -25,16 +23,16 @@ Output tiny_bench(const std::vector<std::string>& more) {
   return run_program(arguments);
 }
 
-std::vector<Json> lines_of(const Output& output) {
+std::vector<nlohmann::json> lines_of(const Output& output) {
   CAPTURE(output.err);
   CHECK(output.code == kSuccess);
-  std::vector<Json> lines;
+  std::vector<nlohmann::json> lines;
   std::istringstream in(output.out);
-  for (std::string line; std::getline(in, line);) lines.push_back(Json::parse(line));
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
   return lines;
 }
 
-std::set<std::string> keys_of(const Json& object) {
+std::set<std::string> keys_of(const nlohmann::json& object) {
   std::set<std::string> keys;
   for (const auto& item : object.items()) keys.insert(item.key());
   return keys;
@@ -65,7 +63,7 @@ TEST_CASE("bench: JSON has a line for each type and pass, and every number in it
   const std::vector<std::string> types = {"naive", "naive", "flash", "flash"};
   for (std::size_t i = 0; i < lines.size(); ++i) {
     CAPTURE(i);
-    const Json& line = lines[i];
+    const nlohmann::json& line = lines[i];
     CHECK(keys_of(line) == std::set<std::string>{"type", "pass", "threads", "ms", "gflops", "peak_gflops",
                                                  "fraction", "peak_bytes", "max_abs_diff",
                                                  "share_of_others"});
@@ -243,10 +241,10 @@ TEST_CASE("bench: the profile is a trace with an event for each timed call and m
   const TemporaryFolder folder;
   const std::string file = folder / "trace.json";
   REQUIRE(tiny_bench({"--backward", "--profile", file}).code == kSuccess);
-  const Json trace = Json::parse(read_file(file));
+  const nlohmann::json trace = nlohmann::json::parse(read_file(file));
   std::map<std::string, int> events, counters;
   double before = 0;
-  for (const Json& entry : trace["traceEvents"]) {
+  for (const nlohmann::json& entry : trace["traceEvents"]) {
     if (entry["ph"] == "C") ++counters[entry["name"]];
     if (entry["ph"] != "X") continue;
     ++events[entry["name"]];

@@ -11,7 +11,6 @@
 
 using namespace tilegrad;
 using namespace tilegrad::train;
-using Json = nlohmann::json;
 using test::TemporaryFolder;
 
 TEST_CASE("chrome trace: events, counters and names are entries of one JSON list") {
@@ -27,22 +26,23 @@ TEST_CASE("chrome trace: events, counters and names are entries of one JSON list
              .details = {{"step", 7}}});
   trace.counter("bytes", 4, 1024);
   trace.write(folder / "trace.json");
-  const Json entries = Json::parse(read_file(folder / "trace.json"))["traceEvents"];
+  const nlohmann::json entries = nlohmann::json::parse(read_file(folder / "trace.json"))["traceEvents"];
   REQUIRE(entries.size() == 4);
-  CHECK(entries[0] == Json::parse(R"({"ph": "M", "name": "process_name", "pid": 1, "tid": 0,
+  CHECK(entries[0] == nlohmann::json::parse(R"({"ph": "M", "name": "process_name", "pid": 1, "tid": 0,
                                       "args": {"name": "program"}})"));
-  CHECK(entries[1] == Json::parse(R"({"ph": "M", "name": "thread_name", "pid": 1, "tid": 3,
+  CHECK(entries[1] == nlohmann::json::parse(R"({"ph": "M", "name": "thread_name", "pid": 1, "tid": 3,
                                       "args": {"name": "worker"}})"));
-  CHECK(entries[2] == Json::parse(R"({"ph": "X", "name": "a \"quoted\" name", "cat": "work", "ts": 1.5,
+  CHECK(entries[2] ==
+        nlohmann::json::parse(R"({"ph": "X", "name": "a \"quoted\" name", "cat": "work", "ts": 1.5,
                                       "dur": 2.5, "pid": 1, "tid": 3, "args": {"step": 7}})"));
-  CHECK(entries[3] ==
-        Json::parse(R"({"ph": "C", "name": "bytes", "ts": 4.0, "pid": 1, "args": {"value": 1024.0}})"));
+  CHECK(entries[3] == nlohmann::json::parse(
+                          R"({"ph": "C", "name": "bytes", "ts": 4.0, "pid": 1, "args": {"value": 1024.0}})"));
 }
 
 TEST_CASE("chrome trace: without events it is an empty list") {
   const TemporaryFolder folder;
   ChromeTrace().write(folder / "trace.json");
-  CHECK(Json::parse(read_file(folder / "trace.json"))["traceEvents"].empty());
+  CHECK(nlohmann::json::parse(read_file(folder / "trace.json"))["traceEvents"].empty());
 }
 
 TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a counter") {
@@ -51,12 +51,12 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
   Profiler profiler;
   for (int i = 0; i < 2; ++i) trainer.step(&profiler);
   profiler.trace("step").write(folder / "profile.json");
-  const Json trace = Json::parse(read_file(folder / "profile.json"));
+  const nlohmann::json trace = nlohmann::json::parse(read_file(folder / "profile.json"));
 
-  std::vector<Json> spans;
+  std::vector<nlohmann::json> spans;
   std::size_t counted = 0;
   double highest = 0;
-  for (const Json& event : trace.at("traceEvents")) {
+  for (const nlohmann::json& event : trace.at("traceEvents")) {
     if (event.at("ph") == "X") spans.push_back(event);
     if (event.at("ph") != "C") continue;
     CHECK(event.at("name") == "live bytes");
@@ -71,10 +71,10 @@ TEST_CASE("profile: the trace is JSON whose spans nest, with the live bytes as a
 
   // Whatever begins ends, and before what began earlier and had not ended by then.
   std::stable_sort(spans.begin(), spans.end(),
-                   [](const Json& a, const Json& b) { return a.at("ts") < b.at("ts"); });
+                   [](const nlohmann::json& a, const nlohmann::json& b) { return a.at("ts") < b.at("ts"); });
   std::vector<double> ends;
   std::vector<std::string> of_calls;
-  for (const Json& span : spans) {
+  for (const nlohmann::json& span : spans) {
     const double begin = span.at("ts"), duration = span.at("dur");
     REQUIRE(duration >= 0);
     constexpr double kRounding = 1e-6;  // of begin + duration

@@ -16,7 +16,6 @@
 
 using namespace tilegrad;
 using namespace tilegrad::train;
-using Json = nlohmann::json;
 
 namespace {
 
@@ -46,7 +45,7 @@ TEST_CASE(
   const Profile profile = read_intact(folder / "profiled/ops.json");
   CHECK(profile.of == "steps 2 to 4");
   CHECK(profile.calls == 3);
-  CHECK(Json::accept(read_file(folder / "profiled/profile.json")));
+  CHECK(nlohmann::json::accept(read_file(folder / "profiled/profile.json")));
   CHECK(output.out.find("Ops of sort: mean of steps 2 to 4") != std::string::npos);
   CHECK(output.out.find("attention (flash)") != std::string::npos);
 }
@@ -73,7 +72,7 @@ TEST_CASE("train --profile: a short run is profiled as far as it goes, a resumed
   const Output output = run_program({"train", "--resume", run, "--quiet", "--json", "--profile"});
   REQUIRE(output.code == kSuccess);
   CHECK(read_intact(run + "/ops.json").of == "steps 5 to 7");
-  CHECK(Json::parse(output.out).at("profile").at("calls") == 3);
+  CHECK(nlohmann::json::parse(output.out).at("profile").at("calls") == 3);
 }
 
 TEST_CASE("train --profile: after Ctrl-C there is what there was, and it is said") {
@@ -94,7 +93,7 @@ TEST_CASE("train --profile: after Ctrl-C there is what there was, and it is said
   CHECK(profile.interrupted == (done < 4));
   CHECK((output.out.find(", then came the interrupt, in ") != std::string::npos) == (done < 4));
   CHECK(output.out.find("Ops of sort: mean of " + profile.of) != std::string::npos);
-  CHECK(Json::accept(read_file(run + "/profile.json")));
+  CHECK(nlohmann::json::accept(read_file(run + "/profile.json")));
 }
 
 TEST_CASE(
@@ -113,9 +112,9 @@ TEST_CASE(
                                    .program = program_file()},
                                   {.out = out, .err = err});
   REQUIRE(code == kSuccess);
-  const Json rows = Json::parse(read_file(folder / "cmp/compare.json"));
+  const nlohmann::json rows = nlohmann::json::parse(read_file(folder / "cmp/compare.json"));
   const std::string page = read_file(folder / "cmp/report.html");
-  for (const Json& row : rows) {
+  for (const nlohmann::json& row : rows) {
     const auto title = "Ops of " + row.at("variant").get<std::string>() + ": mean of steps 2 to 4";
     CHECK(row.at("profile").at("calls") == 3);
     CHECK(out.str().find(title) != std::string::npos);
@@ -123,7 +122,7 @@ TEST_CASE(
   }
   CHECK(rows.size() == 2);
   CHECK(out.str().find("attention (naive)") != std::string::npos);
-  CHECK(Json::accept(read_file(folder / "cmp/mha-naive/profile.json")));
+  CHECK(nlohmann::json::accept(read_file(folder / "cmp/mha-naive/profile.json")));
 }
 
 TEST_CASE("lab --profile: every timed call is profiled, and those before an interruption remain") {
@@ -133,7 +132,7 @@ TEST_CASE("lab --profile: every timed call is profiled, and those before an inte
   const Profile all = read_intact(folder / "a-step.ops.json");
   CHECK(all.of == "calls 1 to 3");
   CHECK(cost_of(all, "gelu").calls() == 3);
-  CHECK(Json::accept(read_file(folder / "a-step.json")));
+  CHECK(nlohmann::json::accept(read_file(folder / "a-step.json")));
 
   int call = 0;
   const auto stops = [&] {
