@@ -41,8 +41,8 @@ TEST_CASE("long sums: so is the gradient of an embedding that one id dominates" 
   const std::vector<float> x = positive();
   const std::vector<std::int32_t> ids(kMillion, 1);
   check_writes<float>({Sum(), exact_sum(x), Sum()}, kRoundings, [&](auto& dtable, Write write) {
-    embedding_backward<float>({Mat<float>(dtable.data(), 3, 1), write}, Mat<const float>(x.data(), kMillion, 1),
-                              ids);
+    embedding_backward<float>({Mat<float>(dtable.data(), 3, 1), write},
+                              Mat<const float>(x.data(), kMillion, 1), ids);
   });
 }
 
