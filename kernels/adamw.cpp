@@ -43,9 +43,7 @@ void update(const AdamWTensor<T>& tensor, Index begin, Index end, T keep, const 
 template <class T>
 void adamw(std::span<const AdamWTensor<T>> tensors, const AdamWStep& step) {
   constexpr Index kGrain = 16384;
-  std::vector<Index> sizes;
-  for (const AdamWTensor<T>& tensor : tensors) sizes.push_back(std::ssize(tensor.w));
-  const std::vector<Piece> pieces = pieces_of(sizes, kGrain);
+  const auto pieces = pieces_of(tensors, kGrain, [](const auto& tensor) { return std::ssize(tensor.w); });
   const Constants<T> constants(step);
   parallel_for(pieces, [&](std::size_t i) {
     const AdamWTensor<T>& tensor = tensors[pieces[i].array];

@@ -146,9 +146,7 @@ void sum_backward(Grad<std::span<T>> dx, T s) {
 
 template <class T>
 double sum_of_squares(std::span<const std::span<const T>> xs) {
-  std::vector<Index> sizes;
-  for (const auto& x : xs) sizes.push_back(std::ssize(x));
-  const std::vector<Piece> pieces = pieces_of(sizes, kGrain);
+  const auto pieces = pieces_of(xs, kGrain, [](const auto& x) { return std::ssize(x); });
   std::vector<double> partial(pieces.size());
   parallel_for(pieces, [&](std::size_t i) {
     partial[i] =

@@ -4,6 +4,7 @@
 
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/gemm.h"
+#include "tilegrad/kernels/round_up.h"
 #include "tilegrad/kernels/softmax.h"
 
 namespace tilegrad::kernels {
@@ -35,8 +36,8 @@ template <class T>
 Index linear_cross_entropy_rows(Index rows, Index vocabulary) {
   constexpr Index kBytes = 4 << 20, kLeastRows = 256;
   const Index most = std::max(kLeastRows, kBytes / (std::max<Index>(1, vocabulary) * Index{sizeof(T)}));
-  const Index blocks = std::max<Index>(1, (rows + most - 1) / most);
-  return (rows + blocks - 1) / blocks;
+  const Index blocks = std::max<Index>(1, ceil_div(rows, most));
+  return ceil_div(rows, blocks);
 }
 
 template <class T>

@@ -15,13 +15,15 @@ struct Piece {
   Index begin, end;
 };
 
-/// Consecutive pieces of arrays of these sizes, one array after the other, each of `grain` elements except the last one
-/// of an array.
-inline std::vector<Piece> pieces_of(const std::vector<Index>& sizes, Index grain) {
+/// Consecutive pieces of arrays, one array after the other, each of `grain` elements except the last one of an array.
+/// size_of(arrays[i]) is the number of elements of array i.
+template <class Arrays, class SizeOf>
+std::vector<Piece> pieces_of(const Arrays& arrays, Index grain, SizeOf&& size_of) {
   std::vector<Piece> pieces;
-  for (std::size_t array = 0; array < sizes.size(); ++array) {
-    for (Index begin = 0; begin < sizes[array]; begin += grain) {
-      pieces.push_back({array, begin, std::min(begin + grain, sizes[array])});
+  for (std::size_t array = 0; array < arrays.size(); ++array) {
+    const Index size = size_of(arrays[array]);
+    for (Index begin = 0; begin < size; begin += grain) {
+      pieces.push_back({array, begin, std::min(begin + grain, size)});
     }
   }
   return pieces;

@@ -28,9 +28,7 @@ void update(const SgdTensor<T>& tensor, Index begin, Index end, const SgdStep& s
 template <class T>
 void sgd(std::span<const SgdTensor<T>> tensors, const SgdStep& step) {
   constexpr Index kGrain = 16384;
-  std::vector<Index> sizes;
-  for (const SgdTensor<T>& tensor : tensors) sizes.push_back(std::ssize(tensor.w));
-  const std::vector<Piece> pieces = pieces_of(sizes, kGrain);
+  const auto pieces = pieces_of(tensors, kGrain, [](const auto& tensor) { return std::ssize(tensor.w); });
   parallel_for(pieces, [&](std::size_t i) {
     update<T>(tensors[pieces[i].array], pieces[i].begin, pieces[i].end, step);
   });

@@ -25,20 +25,18 @@ double AdamW::step(double lr) {
                                        .eps = config_.eps,
                                        .step = steps_,
                                        .grad_scale = clip_factor(norm, config_.clip)};
-  for (const auto& run : runs_with_gradient(parameters_)) {
-    with_float_type("AdamW", parameters_[run[0]].value().dtype(), [&]<class T>() {
-      std::vector<kernels::AdamWTensor<T>> tensors;
-      for (const std::size_t i : run) {
-        Tensor& w = parameters_[i].value();
-        tensors.push_back({.w = w.mut<T>(),
-                           .m = moments_[i].m.mut<T>(),
-                           .v = moments_[i].v.mut<T>(),
-                           .grad = parameters_[i].grad().view<T>(),
-                           .weight_decay = w.rank() >= 2 ? config_.weight_decay : 0.0});
-      }
-      kernels::adamw<T>(tensors, settings);
-    });
-  }
+  for_each_run("AdamW", parameters_, [&]<class T>(const ParameterRun& run) {
+    std::vector<kernels::AdamWTensor<T>> tensors;
+    for (const std::size_t i : run) {
+      Parameter& p = parameters_[i];
+      tensors.push_back({.w = p.value().mut<T>(),
+                         .m = moments_[i].m.mut<T>(),
+                         .v = moments_[i].v.mut<T>(),
+                         .grad = p.grad().view<T>(),
+                         .weight_decay = decay_of(p, config_.weight_decay)});
+    }
+    kernels::adamw<T>(tensors, settings);
+  });
   return norm;
 }
 

@@ -24,19 +24,17 @@ double Sgd::step(double lr) {
                                      .momentum = config_.momentum,
                                      .nesterov = config_.nesterov,
                                      .grad_scale = clip_factor(norm, config_.clip)};
-  for (const auto& run : runs_with_gradient(parameters_)) {
-    with_float_type("Sgd", parameters_[run[0]].value().dtype(), [&]<class T>() {
-      std::vector<kernels::SgdTensor<T>> tensors;
-      for (const std::size_t i : run) {
-        Tensor& w = parameters_[i].value();
-        tensors.push_back({.w = w.mut<T>(),
-                           .v = velocities_.empty() ? std::span<T>() : velocities_[i].v.mut<T>(),
-                           .grad = parameters_[i].grad().view<T>(),
-                           .weight_decay = w.rank() >= 2 ? config_.weight_decay : 0.0});
-      }
-      kernels::sgd<T>(tensors, settings);
-    });
-  }
+  for_each_run("Sgd", parameters_, [&]<class T>(const ParameterRun& run) {
+    std::vector<kernels::SgdTensor<T>> tensors;
+    for (const std::size_t i : run) {
+      Parameter& p = parameters_[i];
+      tensors.push_back({.w = p.value().mut<T>(),
+                         .v = velocities_.empty() ? std::span<T>() : velocities_[i].v.mut<T>(),
+                         .grad = p.grad().view<T>(),
+                         .weight_decay = decay_of(p, config_.weight_decay)});
+    }
+    kernels::sgd<T>(tensors, settings);
+  });
   return norm;
 }
 

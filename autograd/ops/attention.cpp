@@ -38,12 +38,6 @@ void check_inputs(const Inputs& inputs, const AttentionOptions& options, Attenti
 
 // --- What the kernels see ---
 
-// The op takes all types that its kernels take, narrow ones as well.
-template <class F>
-void with_attention_type(Dtype dtype, F&& f) {
-  with_stored_type("attention", dtype, f);
-}
-
 template <class T>
 std::span<const T> view_if_defined(const Tensor& t) {
   return t.defined() ? t.view<T>() : std::span<const T>();
@@ -128,7 +122,7 @@ struct NaiveAttentionRule {
   void backward(std::span<const Tensor> dys, InputGrads& dx) {
     const Operands in = restore(operands, name);
     const Tensor dout = out_gradient(dys, out_shape, in[kQ].dtype());
-    with_attention_type(dout.dtype(), [&]<class T>() {
+    with_stored_type("attention", dout.dtype(), [&]<class T>() {
       using Accum = Compute<T>;
       kernels::naive_attention_backward<T>(
           needed_grads<T>(dx, in), dout.heads<T>(), view<T>(in), p.get(name, "p").view<Accum>(), options,
@@ -150,7 +144,7 @@ struct FlashAttentionRule {
     const Operands in = restore(operands, name);
     const Tensor& out_value = out.get(name, "out");
     const Tensor dout = out_gradient(dys, out_value.shape(), out_value.dtype());
-    with_attention_type(dout.dtype(), [&]<class T>() {
+    with_stored_type("attention", dout.dtype(), [&]<class T>() {
       using Accum = Compute<T>;
       kernels::flash_attention_backward<T>(needed_grads<T>(dx, in), dout.heads<T>(), view<T>(in),
                                            out_value.heads<T>(), lse.get(name, "lse").view<Accum>(), options,
@@ -173,7 +167,7 @@ Outputs empty_outputs(const Var& q, const Var& v) {
 // (B, Hq, Tq, Tk), before dropout.
 Tensor naive_probabilities(const Operands& o, const AttentionOptions& options, Outputs& y) {
   Tensor p = Tensor::empty({o[kQ].dim(0), o[kQ].dim(2), o[kQ].dim(1), o[kK].dim(1)}, y[1].dtype());
-  with_attention_type(o[kQ].dtype(), [&]<class T>() {
+  with_stored_type("attention", o[kQ].dtype(), [&]<class T>() {
     using Accum = Compute<T>;
     kernels::naive_attention<T>(y[0].mut_heads<T>(), y[1].mut<Accum>(), p.mut<Accum>(), view<T>(o), options);
   });
@@ -193,7 +187,7 @@ std::array<Var, 2> naive(const Inputs& inputs, const AttentionOptions& options, 
 }
 
 std::array<Var, 2> flash(const Inputs& inputs, const AttentionOptions& options, Outputs y) {
-  with_attention_type(y[0].dtype(), [&]<class T>() {
+  with_stored_type("attention", y[0].dtype(), [&]<class T>() {
     kernels::flash_attention<T>(y[0].mut_heads<T>(), y[1].mut<Compute<T>>(), view<T>(values(inputs)),
                                 options);
   });

@@ -137,8 +137,7 @@ std::vector<Column<Row>> size_columns() {
            [](const OrderedJson& value) { return format_count(value.get<double>()); }}};
 }
 
-// Null where no threshold was reached.
-OrderedJson positive(double threshold, double value) {
+OrderedJson if_reached(double threshold, double value) {
   return threshold > 0 ? OrderedJson(value) : OrderedJson();
 }
 
@@ -150,12 +149,12 @@ std::vector<Column<Row>> quality_columns() {
           {"", "accuracy", [](const Row& r) { return r.accuracy().mean; }},
           {"", "accuracy_deviation", [](const Row& r) { return r.accuracy().deviation; }},
           {"accuracy", "", [](const Row& r) { return format_percent(r.accuracy()); }},
-          {"threshold", "threshold", [](const Row& r) { return positive(r.threshold, r.threshold); },
+          {"threshold", "threshold", [](const Row& r) { return if_reached(r.threshold, r.threshold); },
            [](const OrderedJson& value) { return fmt::format("{:.0f} %", 100 * value.get<double>()); }},
           {"", "steps_to_threshold",
-           [](const Row& r) { return positive(r.threshold, r.steps_to_threshold().mean); }},
+           [](const Row& r) { return if_reached(r.threshold, r.steps_to_threshold().mean); }},
           {"", "steps_to_threshold_deviation",
-           [](const Row& r) { return positive(r.threshold, r.steps_to_threshold().deviation); }},
+           [](const Row& r) { return if_reached(r.threshold, r.steps_to_threshold().deviation); }},
           {"steps to it", "", [](const Row& r) { return format_spread(r.steps_to_threshold(), 0); }}};
 }
 

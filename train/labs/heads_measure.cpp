@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "tilegrad/autograd/tape.h"
-#include "tilegrad/kernels/round_up.h"
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/labs/lab_profile.h"
@@ -124,11 +123,12 @@ Sharing measure_sharing(const HeadsTask& task) {
 
 Learning measure_learning(const HeadsTask& task) {
   constexpr Index kPoints = 50;
+  const Index distance = (task.steps + kPoints - 1) / kPoints;
   Trainer trainer(recall_config(task, task.kv_heads));
   Learning learning;
   Evaluation result;
   while (trainer.state().step < task.steps) {
-    train_until(trainer, std::min(trainer.state().step + kernels::ceil_div(task.steps, kPoints), task.steps));
+    train_until(trainer, std::min(trainer.state().step + distance, task.steps));
     result = trainer.evaluate();
     learning.steps.push_back(trainer.state().step);
     learning.accuracies.push_back(result.accuracy);
