@@ -187,6 +187,7 @@ INTERRUPTED = """
 import pathlib, signal, sys, threading, time
 import tilegrad
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background has inherited that it is ignored
 error = None
 def train():
     global error
