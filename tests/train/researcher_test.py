@@ -36,7 +36,9 @@ def run(*command):
 
 def interrupt(command, folder):
     """Runs the command until its first run has saved, and then sends Ctrl-C."""
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # What runs in the background has inherited that Ctrl-C is ignored, and would pass that on.
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while process.poll() is None and not list(folder.glob("*/state.safetensors")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
