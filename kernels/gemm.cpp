@@ -66,22 +66,22 @@ void configure_once() {
   });
 }
 
-// Who computes a product of floats. Time of ours divided by that of OpenBLAS 0.3.21, on one thread of a Zen 3 (AVX2, no
-// AVX-512) that other programs used too: of the fastest calls, and the median of pairs of calls.
-//   768 x 128 x 128, a bᵀ   .84, .85    |  1024 x 1024 x 1024, a b    1.13, 1.27
-//   768 x 512 x 128, a bᵀ   .88, .93    |  2048 x 384 x 1536, a b     1.11, 1.11
-//   768 x 128 x 512, a b    .95, .98    |  256 x 50257 x 768, a bᵀ    1.08, 1.20
-//   512 x 192 x 48, a bᵀ    .73, .74    |  512 x 128 x 768, aᵀ b      1.04, 1.06
-//   1 x 768 x 768, a bᵀ     .79, .85    |  128 x 128 x 768, aᵀ b      1.01, 1.06
-//   8 x 768 x 768, a bᵀ     .75, .77    |
-// The two rows aᵀ b are wall time, all others processor time. The same code differed from itself by up to .14 in large
-// products, so OpenBLAS keeps all shapes of the right column: a transposed, and a large b with many rows to multiply.
-// It also keeps a few hundred multiplications, alpha = 0, where a BLAS does not read a and b, and every target but AVX2.
+// Who computes a product of floats. Time of ours divided by that of OpenBLAS 0.3.21 on one thread and on two threads of a
+// Zen 3 (AVX2, no AVX-512), medians of pairs of calls, with matrices that are in no cache but the last:
+//   768 x 128 x 128, a bᵀ    .79, .90   |  256 x 3072 x 768, a b      .97, .93
+//   768 x 512 x 128, a bᵀ    .86, .84   |  256 x 50257 x 768, a bᵀ    .95, .95
+//   768 x 128 x 512, a b     .90, .89   |  1024 x 1024 x 1024, a b    .98, .95
+//   2048 x 1536 x 384, a bᵀ  .82, .81   |  512 x 128 x 768, aᵀ b      .96, .96
+//   2048 x 384 x 1536, a b   .93, .94   |  1536 x 384 x 2048, aᵀ b    .86, .90
+//   512 x 192 x 48, a bᵀ     .79, .86   |  3072 x 768 x 256, aᵀ b     .89, .82
+//   1 x 768 x 768, a bᵀ      .73, .69   |  128 x 128 x 768, aᵀ b     1.04, 1.09
+//   8 x 768 x 768, a bᵀ      .89, .86   |  192 x 48 x 512, aᵀ b      1.01, 1.05
+// So OpenBLAS has small products with a transposed a. It also has a few hundred multiplications, alpha = 0, where a BLAS
+// does not read a and b, and every target but AVX2, since only that one was measured.
 bool packing_pays(float alpha, Op op_a, Index rows, Index cols, Index inner) {
-  constexpr Index kLeast = 8 * 8 * 8, kThin = 16, kLargest = 1 << 19;
-  const bool is_small = rows * cols * inner <= kLeast;
-  return alpha != 0 && op_a == Op::none && !is_small && (rows <= kThin || inner * cols <= kLargest) &&
-         packed::is_measured_target();
+  constexpr Index kLeast = 8 * 8 * 8, kLeastTransposed = 1 << 25;
+  const Index least = op_a == Op::none ? kLeast : kLeastTransposed;
+  return alpha != 0 && rows * cols * inner > least && packed::is_measured_target();
 }
 
 // Rows (or columns) of c in one piece for OpenBLAS. It depends on the shape alone. Every piece packs the other operand
@@ -115,7 +115,8 @@ void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   if constexpr (std::is_same_v<T, float>) {
     if (packing_pays(alpha, op_a, c.rows, c.cols, inner)) {
-      return packed::multiply({.c = c, .alpha = alpha, .a = a, .b = b, .op_b = op_b, .beta = beta});
+      return packed::multiply(
+          {.c = c, .alpha = alpha, .a = a, .op_a = op_a, .b = b, .op_b = op_b, .beta = beta});
     }
   }
   check_sizes(c, a, b);  // here, since a task must not throw

@@ -24,8 +24,16 @@ Index second_level() {
 Product Product::part(Index row, Index rows, Index col, Index cols) const {
   Product part = *this;
   part.c = c.row_block(row, rows).col_block(col, cols);
-  part.a = a.row_block(row, rows);
+  part.a = op_a == Op::none ? a.row_block(row, rows) : a.col_block(row, rows);
   part.b = op_b == Op::none ? b.col_block(col, cols) : b.row_block(col, cols);
+  return part;
+}
+
+Product Product::terms(Index first, Index n) const {
+  Product part = *this;
+  part.a = op_a == Op::none ? a.col_block(first, n) : a.row_block(first, n);
+  part.b = op_b == Op::none ? b.row_block(first, n) : b.col_block(first, n);
+  if (first > 0) part.beta = 1;
   return part;
 }
 
@@ -33,38 +41,38 @@ Blocking blocking_for(Index tile_rows, Index tile_cols) {
   constexpr Index kFloat = sizeof(float);
   const Index inner = kL1 / 2 / (tile_cols * kFloat);
   const Index block_rows = second_level() / 4 / (inner * kFloat) / tile_rows * tile_rows;
-  const Index block_cols = (Index{1} << 20) / (inner * kFloat) / tile_cols * tile_cols;
-  return {.rows = tile_rows,
-          .cols = tile_cols,
-          .inner = inner,
-          .block_rows = std::max(block_rows, tile_rows),
-          .block_cols = std::max(block_cols, tile_cols)};
+  return {
+      .rows = tile_rows, .cols = tile_cols, .inner = inner, .block_rows = std::max(block_rows, tile_rows)};
 }
 
-// Every task packs what it reads, so a cut costs: half as many rows in a task mean that b is packed twice as
-// often, half as many columns the same for a. The cheaper cut is taken until there are tasks enough to keep
-// threads of unequal speed busy, or a task would become short against the time to hand it out.
+// Many terms rather than many columns: then c is written seldom, and each thread packs a seldom.
+Stage stage_for(const Product& p, const Blocking& blocking) {
+  constexpr Index kMost = Index{1} << 19, kCols = 512;
+  const Index part = blocking.part(p.inner()), cols = round_up(p.c.cols, blocking.cols);
+  const Index parts = std::max<Index>(kMost / (part * std::min(cols, kCols)), 1);
+  const Index terms = std::min(parts * part, p.inner());
+  const Index stages = ceil_div(p.c.cols * terms, kMost);
+  return {.cols = std::min(round_up(ceil_div(cols, stages), blocking.cols), cols), .terms = terms};
+}
+
+// Rows are cut first, since the tasks share b. Every cut between columns makes one more task read, or pack, the same rows
+// of a: it is made if there are too few tasks to keep threads of unequal speed busy. No task is short against the time
+// to hand it out.
 Pieces cut(const Product& p, const Blocking& blocking) {
-  constexpr Index kEnough = 2, kMost = 16, kTaskWork = 1 << 20;  // multiplications in a task, about 20 µs
-  // Cycles to pack an element, and to use it for one element of c, as measured with AVX2. What a tile reads
-  // where it lies is loaded again.
-  constexpr double kTransposed = .4, kCopied = .2, kRead = .05, kMultiplied = 1.0 / 16;
-  constexpr double kCheap = .02;  // of the work: a cut that is worth it even if there are enough tasks
-  const Index m = p.c.rows, n = p.c.cols;
-  const double pack_b = p.op_b == Op::none ? kCopied : kTransposed;
+  constexpr Index kMost = 16, kTaskWork = 1 << 20;  // multiplications in a task, about 20 µs
+  const Index enough = packs_a(p) ? 4 : kMost;
   const Index least_rows = 8 * blocking.rows, least_cols = 2 * blocking.cols;
-  Pieces pieces = {.rows = m, .cols = n, .row_pieces = 1, .col_pieces = 1};
+  Pieces pieces = {.rows = p.c.rows, .cols = p.c.cols, .row_pieces = 1, .col_pieces = 1};
   while (pieces.tasks() < kMost && pieces.rows * pieces.cols * p.inner() >= 2 * kTaskWork) {
-    const bool rows_fit = pieces.rows >= 2 * least_rows, cols_fit = pieces.cols >= 2 * least_cols;
-    if (!rows_fit && !cols_fit) break;
-    const double by_rows = pack_b / kMultiplied / static_cast<double>(pieces.rows);
-    const double by_cols = kRead / kMultiplied / static_cast<double>(pieces.cols);
-    const bool cut_rows = rows_fit && (!cols_fit || by_rows < by_cols);
-    if (pieces.tasks() >= kEnough && (cut_rows ? by_rows : by_cols) > kCheap) break;
-    Index& size = cut_rows ? pieces.rows : pieces.cols;
-    size = round_up(ceil_div(size, 2), cut_rows ? blocking.rows : blocking.cols);
-    pieces.row_pieces = ceil_div(m, pieces.rows);
-    pieces.col_pieces = ceil_div(n, pieces.cols);
+    if (pieces.rows >= 2 * least_rows) {
+      pieces.rows = round_up(ceil_div(pieces.rows, 2), blocking.rows);
+    } else if (pieces.cols >= 2 * least_cols && pieces.tasks() < enough) {
+      pieces.cols = round_up(ceil_div(pieces.cols, 2), blocking.cols);
+    } else {
+      break;
+    }
+    pieces.row_pieces = ceil_div(p.c.rows, pieces.rows);
+    pieces.col_pieces = ceil_div(p.c.cols, pieces.cols);
   }
   return pieces;
 }

@@ -1,6 +1,8 @@
 #include "tilegrad/kernels/gemm/packed.h"
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/parallel.h"
@@ -13,8 +15,12 @@ namespace tilegrad::kernels::packed {
 struct GemmTable {
   bool is_avx2;
   Index tile_rows, tile_cols;
-  // panels: memory of one thread, (inner, block_cols), aligned to 64 bytes.
-  void (*multiply)(const Product& p, const Blocking& blocking, float* panels);
+  // Floats for a block of a, packed.
+  Index (*slivers_size)(Index rows, Index inner);
+  // Packs b, of which all terms are one part of the sums.
+  void (*pack)(const Product& p, float* panels);
+  // The product with a packed b. `slivers` is memory for a block of a, if that is to be packed.
+  void (*multiply)(const Product& p, const float* panels, Index block_rows, float* slivers);
 };
 
 }  // namespace tilegrad::kernels::packed
@@ -32,48 +38,42 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
-using packed::Blocking;
 using packed::GemmTable;
 using packed::Product;
 
 // c = alpha a b + beta c for a block of a and all packed panels of b.
-void multiply_block(Mat<float> c, Mat<const float> a, const float* panels, Update update) {
-  const RowTiles tiles(c.rows);
-  for (Index col = 0; col < c.cols; col += kPanel<float>, panels += a.cols * kPanel<float>) {
+template <class A>
+void multiply_block(Mat<float> c, const A& a, const float* panels, Update update) {
+  using Tile = decltype(a.tile(0));
+  for (Index col = 0; col < c.cols; col += kPanel<float>, panels += a.inner() * kPanel<float>) {
     const Index cols = std::min(kPanel<float>, c.cols - col);
-    const auto& functions = cols <= kLanes<float> ? kTileFunctions<LowLanes> : kTileFunctions<AllLanes>;
-    for (Index tile = 0; tile < tiles.tiles; ++tile) {
-      const Index row = tiles.first(tile);
-      const auto multiply_tile = functions[static_cast<std::size_t>(tiles.rows(tile) - 1)];
-      multiply_tile(c.row(row) + col, c.stride, cols, a.row(row), a.stride, panels, a.cols, update);
+    const auto& functions =
+        cols <= kLanes<float> ? kTileFunctions<LowLanes, Tile> : kTileFunctions<AllLanes, Tile>;
+    for (Index i = 0; i < a.tiles.tiles; ++i) {
+      const auto multiply_tile = functions[static_cast<std::size_t>(a.tiles.rows(i) - 1)];
+      multiply_tile(c.row(a.tiles.first(i)) + col, c.stride, cols, a.tile(i), panels, a.inner(), update);
     }
   }
 }
 
-// c = alpha a b + beta c for terms [k, k + size) of every sum, and the columns that fit into panels.
-void multiply_columns(const Product& p, Index k, Index size, Index block_rows, float* panels) {
-  const Update update = {.alpha = p.alpha, .beta = k == 0 ? p.beta : 1};
-  p.op_b == Op::none ? pack_columns(panels, p.b.row_block(k, size))
-                     : pack_rows(panels, p.b.col_block(k, size));
+void pack(const Product& p, float* panels) {
+  p.op_b == Op::none ? pack_columns(panels, p.b) : pack_rows(panels, p.b);
+}
+
+void multiply(const Product& p, const float* panels, Index block_rows, float* slivers) {
+  const Update update = {.alpha = p.alpha, .beta = p.beta};
   for (Index row = 0; row < p.c.rows; row += block_rows) {
-    const Index rows = std::min(block_rows, p.c.rows - row);
-    multiply_block(p.c.row_block(row, rows), p.a.row_block(row, rows).col_block(k, size), panels, update);
-  }
-}
-
-void multiply(const Product& p, const Blocking& blocking, float* panels) {
-  const Index inner = p.inner(), part = blocking.part(inner);
-  for (Index col = 0; col < p.c.cols; col += blocking.block_cols) {
-    const Product columns = p.part(0, p.c.rows, col, std::min(blocking.block_cols, p.c.cols - col));
-    for (Index k = 0; k < inner; k += part) {
-      multiply_columns(columns, k, std::min(part, inner - k), blocking.block_rows, panels);
-    }
+    const Product block = p.part(row, std::min(block_rows, p.c.rows - row), 0, p.c.cols);
+    packs_a(p) ? multiply_block(block.c, pack_slivers(slivers, block.a), panels, update)
+               : multiply_block(block.c, RowsInPlace(block.a), panels, update);
   }
 }
 
 constexpr GemmTable kGemmTable = {.is_avx2 = HWY_TARGET == HWY_AVX2,
                                   .tile_rows = kMicroRows,
                                   .tile_cols = kPanel<float>,
+                                  .slivers_size = Slivers::size,
+                                  .pack = pack,
                                   .multiply = multiply};
 const GemmTable* gemm_table() { return &kGemmTable; }
 
@@ -92,25 +92,82 @@ HWY_EXPORT(gemm_table);
 
 bool is_measured_target() { return HWY_DYNAMIC_DISPATCH(gemm_table)()->is_avx2; }
 
+namespace {
+
+// One stage of a product, cut into tasks. If the rows of c are cut, several tasks read the same b, and all of it is packed
+// before they begin. Otherwise each packs what it reads, and multiplies at once, while that is in its cache.
+struct StageWork {
+  const GemmTable& table;
+  const Blocking& blocking;
+  const Product& p;
+  const Index part;  // terms in a part of the sums, but for the last
+  float* panels;     // of the first part, then of the second ...
+  const Pieces pieces = cut(p, blocking);
+
+  bool shares_b() const { return pieces.row_pieces > 1; }
+  Index terms(Index k) const { return std::min(part, p.inner() - k); }
+  float* panels_of(Index k, Index col) const {
+    return panels + (shares_b() ? k * round_up(p.c.cols, blocking.cols) : 0) + terms(k) * col;
+  }
+
+  // Columns [col, col + cols) of b, for the part of the sums from k on.
+  void pack(Index k, Index col, Index cols) const {
+    table.pack(p.terms(k, terms(k)).part(0, 0, col, cols), panels_of(k, col));
+  }
+
+  void multiply(Index piece, float* slivers) const {
+    const Index row = piece / pieces.col_pieces * pieces.rows, rows = std::min(pieces.rows, p.c.rows - row);
+    const Index col = piece % pieces.col_pieces * pieces.cols, cols = std::min(pieces.cols, p.c.cols - col);
+    for (Index k = 0; k < p.inner(); k += part) {
+      if (!shares_b()) pack(k, col, cols);
+      table.multiply(p.terms(k, terms(k)).part(row, rows, col, cols), panels_of(k, col), blocking.block_rows,
+                     slivers);
+    }
+  }
+};
+
+// Runs all tasks of a stage. The first ones pack b, a part of the sums and some columns each; the others wait until all of
+// it is packed. There is no deadlock, since tasks are handed out in order.
+void run(const StageWork& work, float* slivers, Index slivers_size, int team) {
+  constexpr Index kPanels = 8;
+  const Index cols = kPanels * work.blocking.cols, col_packs = ceil_div(work.p.c.cols, cols);
+  const Index packs = work.shares_b() ? ceil_div(work.p.inner(), work.part) * col_packs : 0;
+  std::atomic<Index> packed = 0;
+  parallel_tasks(
+      packs + work.pieces.tasks(),
+      [&](Index task, int thread) {
+        if (task < packs) {
+          const Index k = task / col_packs * work.part, col = task % col_packs * cols;
+          work.pack(k, col, std::min(cols, work.p.c.cols - col));
+          packed.fetch_add(1, std::memory_order_release);
+          return;
+        }
+        while (packed.load(std::memory_order_acquire) < packs) std::this_thread::yield();
+        work.multiply(task - packs, slivers + thread * slivers_size);
+      },
+      team);
+}
+
+}  // namespace
+
 void multiply(const Product& p) {
   const GemmTable& table = *HWY_DYNAMIC_DISPATCH(gemm_table)();
   const Blocking blocking = blocking_for(table.tile_rows, table.tile_cols);
-  const Pieces pieces = cut(p, blocking);
-  const Index cols = round_up(std::min(pieces.cols, blocking.block_cols), blocking.cols);
-  const Index size = round_up(blocking.part(p.inner()) * cols, 16);
+  const Stage stage = stage_for(p, blocking);
+  const Index part = blocking.part(p.inner());
+  const Index panels = round_up(stage.terms * stage.cols, 16);
+  const Index slivers = packs_a(p) ? round_up(table.slivers_size(blocking.block_rows, part), 16) : 0;
   const int team = threads();
-  const memory::Block block(team * size * Index{sizeof(float)}, memory::Category::workspace);
-  parallel_tasks(
-      pieces.tasks(),
-      [&](Index task, int thread) {
-        const Index row = task / pieces.col_pieces * pieces.rows,
-                    col = task % pieces.col_pieces * pieces.cols;
-        float* panels = reinterpret_cast<float*>(block.data()) + thread * size;
-        const Product part =
-            p.part(row, std::min(pieces.rows, p.c.rows - row), col, std::min(pieces.cols, p.c.cols - col));
-        table.multiply(part, blocking, panels);
-      },
-      team);
+  const memory::Block block((panels + team * slivers) * Index{sizeof(float)}, memory::Category::workspace);
+  float* scratch = reinterpret_cast<float*>(block.data());
+  for (Index col = 0; col < p.c.cols; col += stage.cols) {
+    const Product columns = p.part(0, p.c.rows, col, std::min(stage.cols, p.c.cols - col));
+    for (Index k = 0; k < p.inner(); k += stage.terms) {
+      const Product terms = columns.terms(k, std::min(stage.terms, p.inner() - k));
+      run({.table = table, .blocking = blocking, .p = terms, .part = part, .panels = scratch},
+          scratch + panels, slivers, team);
+    }
+  }
 }
 
 }  // namespace tilegrad::kernels::packed

@@ -8,42 +8,55 @@
 /// The project's own matrix product for float. Inside kernels/ only: gemm() decides who gets it.
 namespace tilegrad::kernels::packed {
 
-/// c = alpha * a * op_b(b) + beta * c, as gemm() has it with a not transposed. No size is 0.
+/// c = alpha * op_a(a) * op_b(b) + beta * c, as gemm() has it. No size is 0.
 struct Product {
   Mat<float> c;
   float alpha = 1;
   Mat<const float> a;
+  Op op_a = Op::none;
   Mat<const float> b;
   Op op_b = Op::none;
   float beta = 0;
 
-  Index inner() const { return a.cols; }
+  Index inner() const { return op_a == Op::none ? a.cols : a.rows; }
 
   /// The product that gives these rows and columns of c.
   Product part(Index row, Index rows, Index col, Index cols) const;
+  /// These terms of all sums, to be added to what the terms before them gave.
+  Product terms(Index first, Index n) const;
 };
 
 /// What stays in which cache, for one SIMD target. A tile (rows, cols) of c is summed up in registers over
 /// `inner` terms of every sum. Meanwhile
 ///   a panel (inner, cols) of b fills half of the first-level cache, while the rows of a stream past it; a sum of up to
 ///   one and a half times `inner` terms is not cut, since a second pass over c costs more than the tighter cache;
-///   a block (block_rows, inner) of a fills a quarter of the second-level cache, while panels and c stream past it;
-///   a block (inner, block_cols) of b lies packed in memory of the thread, at most 1 MiB of the third level.
+///   a block (block_rows, inner) of a, packed or where it lies, fills a quarter of the second-level cache, while panels
+///   and c stream past it;
+///   a stage of b, at most 2 MiB, lies packed in the third level, for all threads.
 /// `inner` decides where sums are cut, and so how they are rounded: it follows from the vectors alone, for
-/// the 32 KiB that every processor has. block_rows and block_cols decide about speed alone.
+/// the 32 KiB that every processor has. The others decide about speed alone.
 struct Blocking {
   Index rows;
   Index cols;
   Index inner;
   Index block_rows;
-  Index block_cols;
 
   /// Terms in one part of sums of n terms; the parts are nearly equal.
   Index part(Index n) const { return 2 * n <= 3 * inner ? n : ceil_div(n, ceil_div(n, inner)); }
 };
 Blocking blocking_for(Index tile_rows, Index tile_cols);
 
-/// How a product is cut into tasks: by its shape alone.
+/// Columns of c and terms of its sums that are dealt with at once: whole panels, and whole parts.
+struct Stage {
+  Index cols, terms;
+};
+Stage stage_for(const Product& p, const Blocking& blocking);
+
+/// Whether a is packed as well, as slivers of one tile's rows. A transposed a is, since a tile would take a cache line from
+/// each of its rows to read a few elements.
+inline bool packs_a(const Product& p) { return p.op_a == Op::transpose; }
+
+/// How c is cut into tasks: by its shape alone.
 struct Pieces {
   Index rows, cols;              // of c in one task
   Index row_pieces, col_pieces;  // tasks

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "tilegrad/kernels/gemm/packed.h"
+#include "tilegrad/kernels/pack-inl.h"
 #include "tilegrad/kernels/panels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,16 +33,16 @@ struct Update {
   }
 };
 
-// A tile of `Rows` rows: c (Rows, cols) = alpha a b + beta c, for rows of a where they lie, and a panel b
+// A tile of `Rows` rows: c (Rows, cols) = alpha a b + beta c, for rows of a where they lie or as a sliver, and a panel b
 // (inner, panel), of which the columns of `Half` are needed.
-template <Index Rows, class Half>
-HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, const float* a, Index a_stride,
-                                         const float* HWY_RESTRICT b, Index inner, Update update) {
+template <Index Rows, class Half, class A>
+HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, A a, const float* HWY_RESTRICT b,
+                                         Index inner, Update update) {
   const Tag<float> d;
   Accumulators<float, Rows> sum;
   sum.clear();
   for (Index m = 0; m < Rows; ++m) hwy::Prefetch(c + m * stride);
-  sum.template add_product<Half>(RowMajor<float>{a, a_stride}, b, inner);
+  sum.template add_product<Half>(a, b, inner);
   const auto store = [&](Index m, const float* old, float* to) HWY_ATTR {
     hn::StoreU(update(sum.v[m][0], old), d, to);
     hn::StoreU(update(sum.v[m][1], old + kLanes<float>), d, to + kLanes<float>);
@@ -62,16 +63,17 @@ HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, con
   }
 }
 
-using TileFunction = void (*)(float*, Index, Index, const float*, Index, const float*, Index, Update);
+template <class A>
+using TileFunction = void (*)(float*, Index, Index, A, const float*, Index, Update);
 
 // multiply_tile for 1, ..., kMicroRows rows.
-template <class Half, std::size_t... I>
-constexpr std::array<TileFunction, sizeof...(I)> tile_functions(std::index_sequence<I...>) {
-  return {multiply_tile<Index{I} + 1, Half>...};
+template <class Half, class A, std::size_t... I>
+constexpr std::array<TileFunction<A>, sizeof...(I)> tile_functions(std::index_sequence<I...>) {
+  return {multiply_tile<Index{I} + 1, Half, A>...};
 }
-template <class Half>
+template <class Half, class A>
 inline constexpr auto kTileFunctions =
-    tile_functions<Half>(std::make_index_sequence<std::size_t{kMicroRows}>());
+    tile_functions<Half, A>(std::make_index_sequence<std::size_t{kMicroRows}>());
 
 // Rows in tiles of nearly one size: 8 rows are 4 + 4 and not 6 + 2, because a tile of two rows takes as long
 // as one of four.
@@ -83,6 +85,58 @@ struct RowTiles {
   Index rows(Index tile) const { return tile < larger ? size + 1 : size; }
   Index first(Index tile) const { return tile * size + std::min(tile, larger); }
 };
+
+// A block of a (rows, inner), for all tiles of its rows: where it lies.
+struct RowsInPlace {
+  Mat<const float> a;
+  RowTiles tiles;
+
+  explicit RowsInPlace(Mat<const float> block) : a(block), tiles(block.rows) {}
+  Index inner() const { return a.cols; }
+  RowMajor<float> tile(Index i) const { return {a.row(tiles.first(i)), a.stride}; }
+};
+
+// The rows of a tile, next to each other: element (m, k) of it.
+struct Sliver {
+  const float* data;
+  HWY_INLINE const float& at(Index m, Index k) const { return data[k * kMicroRows + m]; }
+};
+
+// A block of a, packed: the slivers of its tiles, one after the other.
+struct Slivers {
+  const float* data;
+  Index terms;
+  RowTiles tiles;
+
+  Slivers(const float* packed, Index rows, Index inner) : data(packed), terms(inner), tiles(rows) {}
+  Index inner() const { return terms; }
+  Sliver tile(Index i) const { return {data + i * terms * kMicroRows}; }
+  static Index size(Index rows, Index inner) { return ceil_div(rows, kMicroRows) * kMicroRows * inner; }
+};
+
+// Packs the transpose of a, a block (inner, rows): some rows of it at a time, so that a line of either side is in the cache
+// from its first to its last element. A vector takes along what lies beyond a sliver's columns, and writes it where the
+// next term belongs.
+HWY_NOINLINE HWY_ATTR Slivers pack_slivers(float* to, Mat<const float> a) {
+  constexpr Index kRows = 16;
+  const Slivers slivers(to, a.cols, a.rows);
+  const hn::CappedTag<float, 8> d;
+  constexpr auto kWidth = static_cast<Index>(hn::MaxLanes(d));
+  for (Index begin = 0; begin < a.rows; begin += kRows) {
+    const Index end = std::min(begin + kRows, a.rows);
+    for (Index i = 0; i < slivers.tiles.tiles; ++i) {
+      const Index first = slivers.tiles.first(i), cols = slivers.tiles.rows(i);
+      float* sliver = to + i * a.rows * kMicroRows;
+      const bool has_room = kWidth >= kMicroRows && first + kWidth <= a.cols;
+      const Index by_vectors = has_room ? std::min(end, a.rows - 1) : begin;
+      for (Index k = begin; k < by_vectors; ++k) {
+        hn::StoreU(hn::LoadU(d, a.row(k) + first), d, sliver + k * kMicroRows);
+      }
+      for (Index k = by_vectors; k < end; ++k) std::copy_n(a.row(k) + first, cols, sliver + k * kMicroRows);
+    }
+  }
+  return slivers;
+}
 
 }  // namespace
 }  // namespace tilegrad::kernels::HWY_NAMESPACE

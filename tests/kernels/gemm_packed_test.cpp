@@ -12,22 +12,30 @@ namespace {
 
 constexpr Op kOps[] = {Op::none, Op::transpose};
 
-void check_product(const Shape& s, Op op_b, float alpha, float beta) {
+template <class F>
+void for_each_ops(F&& f) {
+  for (const Op op_a : kOps) {
+    for (const Op op_b : kOps) f(op_a, op_b);
+  }
+}
+
+void check_product(const Shape& s, Op op_a, Op op_b, float alpha, float beta) {
   CAPTURE(s.m);
   CAPTURE(s.n);
   CAPTURE(s.k);
+  CAPTURE(static_cast<int>(op_a));
   CAPTURE(static_cast<int>(op_b));
-  const Padded<float> a(s.m, s.k, 1), b = operand<float>(s.k, s.n, op_b, 2);
+  const Padded<float> a = operand<float>(s.m, s.k, op_a, 1), b = operand<float>(s.k, s.n, op_b, 2);
   Padded<float> c(s.m, s.n, 3);
   if (beta == 0) c.fill(std::numeric_limits<float>::quiet_NaN());
-  const auto sums = expected(s, alpha, a, Op::none, b, op_b, beta, c);
-  packed::multiply({view(c), alpha, view(a), view(b), op_b, beta});
+  const auto sums = expected(s, alpha, a, op_a, b, op_b, beta, c);
+  packed::multiply({view(c), alpha, view(a), op_a, view(b), op_b, beta});
   check_close(c.dense(), sums, static_cast<double>(s.k) + 3);
   CHECK(c.room_is_untouched());
 }
 
 void check_ops(const Shape& s, float alpha, float beta) {
-  for (const Op op_b : kOps) check_product(s, op_b, alpha, beta);
+  for_each_ops([&](Op op_a, Op op_b) { check_product(s, op_a, op_b, alpha, beta); });
 }
 
 }  // namespace
@@ -55,34 +63,53 @@ TEST_CASE("gemm: packed products that are cut into tasks agree with plain loops"
   });
 }
 
+// Too large for plain loops: against a product of doubles.
+TEST_CASE("gemm: packed products of several stages, in terms and in columns, are right") {
+  on_each_target([] {
+    const Shape s = {100, 2111, 1100};
+    const Padded<float> a(s.k, s.m, 1), b(s.n, s.k, 2);
+    Padded<float> c(s.m, s.n, 3);
+    packed::multiply({view(c), 1, view(a), Op::transpose, view(b), Op::transpose, 0});
+    const std::vector<float> as = a.dense(), bs = b.dense(), cs = c.dense();
+    const std::vector<double> wide_a(as.begin(), as.end()), wide_b(bs.begin(), bs.end());
+    std::vector<double> right(cs.size());
+    gemm_serial<double>({right.data(), s.m, s.n}, 1, {wide_a.data(), s.k, s.m}, Op::transpose,
+                        {wide_b.data(), s.n, s.k}, Op::transpose, 0);
+    double largest = 0;
+    for (std::size_t i = 0; i < right.size(); ++i) largest = std::max(largest, std::abs(cs[i] - right[i]));
+    CHECK(largest < 1e-3);
+    CHECK(c.room_is_untouched());
+  });
+}
+
 TEST_CASE("gemm: an element of a packed product has the same bits, wherever its row and column stand") {
   on_each_target([] {
-    for (const Op op_b : kOps) {
-      const Padded<float> a(120, 300, 1), b = operand<float>(300, 90, op_b, 2);
+    for_each_ops([](Op op_a, Op op_b) {
+      const Padded<float> a = operand<float>(120, 300, op_a, 1), b = operand<float>(300, 90, op_b, 2);
       Padded<float> whole(120, 90, 3), parts = whole;
-      const packed::Product all = {view(parts), 0.75f, view(a), view(b), op_b, 0.5f};
-      packed::multiply({view(whole), 0.75f, view(a), view(b), op_b, 0.5f});
+      const packed::Product all = {view(parts), 0.75f, view(a), op_a, view(b), op_b, 0.5f};
+      packed::multiply({view(whole), 0.75f, view(a), op_a, view(b), op_b, 0.5f});
       for (Index row = 0; row < 120; row += 7) {
         for (Index col = 0; col < 90; col += 11) {
           packed::multiply(all.part(row, std::min<Index>(7, 120 - row), col, std::min<Index>(11, 90 - col)));
         }
       }
       CHECK(same_bits(parts.dense(), whole.dense()));
-    }
+    });
   });
 }
 
 TEST_CASE("gemm: packed products have the same bits on any number of threads") {
   on_each_target([] {
     for (const Shape& s : {Shape{768, 130, 128}, Shape{130, 900, 64}, Shape{128, 128, 768}}) {
-      for (const Op op_b : kOps) {
-        const Padded<float> a(s.m, s.k, 1), b = operand<float>(s.k, s.n, op_b, 2);
+      for_each_ops([&](Op op_a, Op op_b) {
+        const Padded<float> a = operand<float>(s.m, s.k, op_a, 1), b = operand<float>(s.k, s.n, op_b, 2);
         check_threads([&] {
           Padded<float> c(s.m, s.n, 3);
-          packed::multiply({view(c), 1, view(a), view(b), op_b, 1});
+          packed::multiply({view(c), 1, view(a), op_a, view(b), op_b, 1});
           return c.dense();
         });
-      }
+      });
     }
   });
 }
@@ -91,13 +118,13 @@ TEST_CASE("gemm: NaN and infinity pass through a packed product, into their row 
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
   on_each_target([&] {
-    for (const Op op_b : kOps) {
-      Padded<float> a(41, 30, 1), b = operand<float>(30, 51, op_b, 2);
-      a.at(7, 3) = nan;
+    for_each_ops([&](Op op_a, Op op_b) {
+      Padded<float> a = operand<float>(41, 30, op_a, 1), b = operand<float>(30, 51, op_b, 2);
+      (op_a == Op::none ? a.at(7, 3) : a.at(3, 7)) = nan;
       (op_b == Op::none ? b.at(4, 50) : b.at(50, 4)) = infinity;
-      a.at(9, 4) = 0;  // times infinity
+      (op_a == Op::none ? a.at(9, 4) : a.at(4, 9)) = 0;  // times infinity
       Padded<float> c(41, 51, 3);
-      packed::multiply({view(c), 1, view(a), view(b), op_b, 0});
+      packed::multiply({view(c), 1, view(a), op_a, view(b), op_b, 0});
       bool right = true;
       for (Index i = 0; i < c.rows; ++i) {
         for (Index j = 0; j < c.cols; ++j) {
@@ -107,7 +134,7 @@ TEST_CASE("gemm: NaN and infinity pass through a packed product, into their row 
         }
       }
       CHECK(right);
-    }
+    });
   });
 }
 
@@ -117,13 +144,15 @@ TEST_CASE("gemm: packed products of tight matrices read and write nothing beyond
     for (const Index n : {1, 5, 6, 15, 17, 29}) {
       const std::vector<float> a(static_cast<std::size_t>(n * 19), 1.0f),
           b(static_cast<std::size_t>(19 * n), 2.0f);
-      for (const Op op_b : kOps) {
+      for_each_ops([&](Op op_a, Op op_b) {
         std::vector<float> c(static_cast<std::size_t>(n * n));
-        const bool transposed = op_b == Op::transpose;
-        const Mat<const float> right(b.data(), transposed ? n : 19, transposed ? 19 : n);
-        packed::multiply({Mat<float>(c.data(), n, n), 1, Mat<const float>(a.data(), n, 19), right, op_b, 0});
+        const auto shaped = [&](const std::vector<float>& x, bool n_by_19) {
+          return Mat<const float>(x.data(), n_by_19 ? n : 19, n_by_19 ? 19 : n);
+        };
+        packed::multiply({Mat<float>(c.data(), n, n), 1, shaped(a, op_a == Op::none), op_a,
+                          shaped(b, op_b == Op::transpose), op_b, 0});
         CHECK(c == std::vector<float>(c.size(), 38.0f));
-      }
+      });
     }
   });
 }
@@ -136,6 +165,10 @@ TEST_CASE("gemm: the tasks of a packed product cover it, and are cut by its shap
     p.c = Mat<float>(nullptr, s.m, s.n);
     p.a = Mat<const float>(nullptr, s.m, s.k);
     p.b = Mat<const float>(nullptr, s.k, s.n);
+    const packed::Stage stage = packed::stage_for(p, blocking);
+    CHECK(stage.cols % blocking.cols == 0);
+    CHECK((stage.terms == s.k || stage.terms % blocking.part(s.k) == 0));
+    CHECK(stage.cols * stage.terms <= (Index{1} << 19) + blocking.cols * stage.terms);
     const packed::Pieces pieces = packed::cut(p, blocking);
     CHECK(pieces.rows * (pieces.row_pieces - 1) < s.m);
     CHECK(pieces.rows * pieces.row_pieces >= s.m);
