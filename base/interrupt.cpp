@@ -11,6 +11,8 @@ namespace {
 
 // When the first request came, in milliseconds; 0 before it.
 std::atomic<std::int64_t> first_request = 0;
+std::atomic<int> first_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 static_assert(std::atomic<std::int64_t>::is_always_lock_free,
               "a signal handler may only touch what is lock-free");
 
@@ -23,7 +25,10 @@ std::int64_t milliseconds() {
 void on_signal(int signal) {
   const std::int64_t now = milliseconds();
   std::int64_t first = 0;
-  if (first_request.compare_exchange_strong(first, now)) return;
+  if (first_request.compare_exchange_strong(first, now)) {
+    first_signal = signal;
+    return;
+  }
   // One request can arrive twice: from the terminal, and passed on by a parent process.
   constexpr std::int64_t kSameRequest = 1000;
   const bool every_write_repeats_it = signal == SIGPIPE;
@@ -36,6 +41,7 @@ void on_signal(int signal) {
 
 InterruptScope::InterruptScope() {
   first_request = 0;
+  first_signal = 0;
   struct sigaction action = {};
   action.sa_handler = on_signal;
   for (std::size_t i = 0; i < kSignals.size(); ++i) {
@@ -49,5 +55,7 @@ InterruptScope::~InterruptScope() {
 }
 
 bool InterruptScope::requested() { return first_request != 0; }
+
+int InterruptScope::signal() { return first_signal; }
 
 }  // namespace tilegrad

@@ -17,6 +17,8 @@ class InterruptScope {
   InterruptScope& operator=(const InterruptScope&) = delete;
 
   static bool requested();
+  /// The signal that asked first, in this scope or, if there is none, in the latest one; 0 if none has.
+  static int signal();
 
  private:
   static constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};

@@ -9,7 +9,9 @@
 #include <string_view>
 #include <vector>
 
+#include "tilegrad/base/interrupt.h"
 #include "tilegrad/train/app/program.h"
+#include "tilegrad/train/report/console.h"
 #include "tilegrad/train/run/run_config.h"
 
 namespace tilegrad::python {
@@ -20,7 +22,7 @@ namespace {
 
 nb::bytes bytes_of(std::string_view text) { return nb::bytes(text.data(), text.size()); }
 
-// `tilegrad <arguments>`: the exit code, and what went to the two streams.
+// `tilegrad <arguments>`: the exit code, what went to the two streams, and the signal that asked it to stop, or 0.
 nb::tuple run_program(const std::vector<std::string>& arguments) {
   std::vector<const char*> argv = {"tilegrad"};
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
@@ -30,7 +32,9 @@ nb::tuple run_program(const std::vector<std::string>& arguments) {
     const nb::gil_scoped_release unlocked;
     code = train::run(static_cast<int>(argv.size()), argv.data(), {.out = out, .err = err});
   }
-  return nb::make_tuple(code, bytes_of(out.view()), bytes_of(err.view()));
+  const bool trained = code == train::kSuccess || code == train::kInterrupted;
+  const int signal = trained ? InterruptScope::signal() : 0;
+  return nb::make_tuple(code, bytes_of(out.view()), bytes_of(err.view()), signal);
 }
 
 // (name, group, help) of every setting; the name is the key of config.json.

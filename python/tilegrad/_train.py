@@ -114,7 +114,9 @@ def train(
                                                                           has results, the next that is free
 
     The interpreter is free while it trains. One run trains at a time; others wait. Ctrl-C saves the last whole step,
-    then raises KeyboardInterrupt. Raises tilegrad.Error with one line, which names settings as the program's options.
+    then raises KeyboardInterrupt. SIGTERM and SIGHUP save as well, then do what they do elsewhere: they end the process
+    or call its handler, and if that returns, this is a KeyboardInterrupt, too. Raises tilegrad.Error with one line,
+    which names settings as the program's options.
     """
     arguments = ["--log-level=warn", "train", "--quiet", "--json"]
     if (data is None) == (resume is None):
@@ -125,11 +127,11 @@ def train(
     if stop_after is not None:
         arguments.append(f"--stop-after={stop_after}")
     arguments += [_option(name, value) for name, value in settings.items() if value is not None]
-    code, output = _run_program([_checked(argument) for argument in arguments])
+    code, output, signal = _run_program([_checked(argument) for argument in arguments])
     summary = json.loads(output.splitlines()[-1])
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt(f"train: stopped after step {summary['step']} and saved in {summary['out']}, "
-                                f"where train(resume=...) goes on")
+    if signal:
+        _pass_on(signal, f"train: stopped after step {summary['step']} and saved in {summary['out']}"
+                         + (", where train(resume=...) goes on" if code == INTERRUPTED else ", complete"))
     return Run(summary["out"])
 
 
@@ -183,12 +185,21 @@ def _checked(argument):
     return argument
 
 
+def _pass_on(number, message):
+    """Does, after training has saved, what the signal would have done without it."""
+    import signal
+
+    if number != signal.SIGINT:
+        signal.raise_signal(number)
+    raise KeyboardInterrupt(message)
+
+
 def _run_program(arguments):
-    """The exit code and the output; warnings become Python's, an error becomes an Error."""
+    """The exit code, the output and the signal that came; warnings become Python's, an error becomes an Error."""
     with _one_at_a_time:
         threads = _core.threads()
         try:
-            code, output, errors = _core.run_program(arguments)
+            code, output, errors, signal = _core.run_program(arguments)
         finally:
             if _core.threads() != threads:
                 _core.set_threads(threads)
@@ -196,4 +207,4 @@ def _run_program(arguments):
         if line.startswith("tilegrad: "):
             raise Error(line.removeprefix("tilegrad: ").removesuffix(" (tilegrad train --help lists what there is)"))
         warnings.warn(line.removeprefix("warning: "), stacklevel=3)
-    return code, output.decode()
+    return code, output.decode(), signal

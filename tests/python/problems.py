@@ -1,4 +1,7 @@
-"""Random problems, and the options with which every door is tried."""
+"""Random problems, the options with which every door is tried, and who else may run during a call."""
+
+import sys
+import threading
 
 import numpy as np
 
@@ -37,3 +40,33 @@ OPTIONS = {
                     "bias": random(4, 1, 1, 37, 45), "alibi_slopes": np.array([0.5, 0.25, 0.125, 0.0625])},
 }
 PACKED = {"cu_seqlens_q": [0, 5, 5, 30, 37], "cu_seqlens_k": [0, 8, 10, 40, 45]}
+
+
+def interpreter_is_free_during(call, times=200):
+    """Whether another thread of Python gets its turn while `call` runs, one of `times` times. Nothing else lets it:
+    with so long an interval nobody is asked to give the interpreter away."""
+    others_turn, worker_ended = threading.Event(), []
+    begun = threading.Lock()
+    begun.acquire()
+
+    def work():
+        begun.release()
+        for _ in range(times):
+            call()
+            if others_turn.is_set():
+                return
+        worker_ended.append(True)
+
+    call()  # what is imported and started once lets others run as well
+    interval = sys.getswitchinterval()
+    worker = threading.Thread(target=work)
+    sys.setswitchinterval(1000)
+    try:
+        worker.start()
+        begun.acquire()
+        free = not worker_ended
+        others_turn.set()
+        worker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    return free

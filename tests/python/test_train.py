@@ -2,9 +2,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
-import threading
 import typing
 import warnings
 
@@ -14,14 +11,9 @@ import pytest
 import tilegrad
 from program import needs_program, run as run_program
 from tilegrad import _core
+from training_problems import TINY, in_a_folder_of_its_own, results_of  # noqa: F401
 
-TINY = {"layers": 1, "heads": 2, "width": 16, "steps": 6, "batch": 4, "eval_every": 3, "warmup": 0}
 TEXT = b"the cat sat on the mat. " * 100
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def options_of(settings):
@@ -30,12 +22,6 @@ def options_of(settings):
 
 def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def results_of(lines):
-    """What a run computes, without what it measures."""
-    measured = ("ms", "tokens_per_s", "live_bytes", "peak_bytes", "at_peak")
-    return [{name: value for name, value in line.items() if name not in measured} for line in lines]
 
 
 # --- The program's runs --------------------------------------------------------------------------------------
@@ -179,74 +165,6 @@ def test_a_damaged_line_is_left_out(tmp_path):
     assert np.isnan(run.steps["loss"]).tolist() == [False, True, False, False, False]
     (tmp_path / "run/metrics.jsonl").unlink()
     assert tilegrad.load("run").steps["loss"].shape == (0,)
-
-
-# --- Threads and Ctrl-C --------------------------------------------------------------------------------------
-
-INTERRUPTED = """
-import pathlib, signal, sys, threading, time
-import tilegrad
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background has inherited that it is ignored
-error = None
-def train():
-    global error
-    try:
-        tilegrad.train("sort", out="run", steps=10**6, save_every=0, layers=1, heads=2, width=16, batch=4)
-    except KeyboardInterrupt as interrupt:
-        error = str(interrupt)
-
-def interrupt():  # runs while train() does, so the interpreter is free
-    metrics = pathlib.Path("run/metrics.jsonl")
-    while not metrics.exists() or not metrics.read_text():
-        time.sleep(.01)
-    signal.raise_signal(signal.SIGINT)
-
-handler = signal.getsignal(signal.SIGINT)
-other = threading.Thread(target=train if sys.argv[1] == "other thread" else interrupt)
-other.start()
-(interrupt if sys.argv[1] == "other thread" else train)()
-other.join()
-step = len(tilegrad.load("run").steps["step"])
-assert error == f"train: stopped after step {step} and saved in run, where train(resume=...) goes on", error
-assert tilegrad.load("run").model.parameter_count > 0
-assert signal.getsignal(signal.SIGINT) is handler
-try:
-    signal.raise_signal(signal.SIGINT)
-    time.sleep(60)
-except KeyboardInterrupt:
-    print("Python's own handler is back")
-"""
-
-
-@pytest.mark.parametrize("where", ["main thread", "other thread"])
-def test_ctrl_c_saves_and_raises(where):
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED, where], capture_output=True, text=True, timeout=300)
-    assert done.stdout == "Python's own handler is back\n", done.stderr
-
-
-def test_threads_train_one_after_the_other(monkeypatch):
-    expected = results_of(tilegrad.train("sort", out="alone", **TINY).metrics)
-    running, at_once = [], []
-    run_alone = _core.run_program
-
-    def run_program_watched(arguments):
-        running.append(None)
-        at_once.append(len(running))
-        try:
-            return run_alone(arguments)
-        finally:
-            running.pop()
-
-    monkeypatch.setattr(_core, "run_program", run_program_watched)
-    threads = [threading.Thread(target=tilegrad.train, args=["sort"], kwargs={"out": f"run{i}"} | TINY)
-               for i in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert at_once == [1, 1, 1]
-    assert [results_of(tilegrad.load(f"run{i}").metrics) for i in range(3)] == [expected] * 3
 
 
 # --- Errors and warnings ---------------------------------------------------------------------------------------
