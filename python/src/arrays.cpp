@@ -1,8 +1,12 @@
 #include "arrays.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
+#include "tensors.h"
 #include "tilegrad/base/error.h"
 
 namespace tilegrad::python {
@@ -24,6 +28,36 @@ std::optional<Dtype> dtype_of_format(std::string_view format) {
   return std::nullopt;
 }
 
+std::optional<Dtype> dtype_of_tensor(nb::dlpack::dtype dtype) {
+  using nb::dlpack::dtype_code;
+  const auto is = [&](dtype_code code, int bits) {
+    return dtype == nb::dlpack::dtype{static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(bits), 1};
+  };
+  if (is(dtype_code::Float, 32)) return Dtype::f32;
+  if (is(dtype_code::Float, 64)) return Dtype::f64;
+  if (is(dtype_code::Bfloat, 16)) return Dtype::bf16;
+  if (is(dtype_code::Float, 16)) return Dtype::f16;
+  if (is(dtype_code::Int, 32)) return Dtype::i32;
+  if (is(dtype_code::Bool, 8) || is(dtype_code::UInt, 8)) return Dtype::u8;
+  return std::nullopt;
+}
+
+std::string_view kind_of(nb::dlpack::dtype dtype) {
+  using nb::dlpack::dtype_code;
+  switch (static_cast<dtype_code>(dtype.code)) {
+    case dtype_code::Int:
+      return "int";
+    case dtype_code::UInt:
+      return "uint";
+    case dtype_code::Float:
+      return "float";
+    case dtype_code::Complex:
+      return "complex";
+    default:
+      return "other";
+  }
+}
+
 }  // namespace
 
 void Array::Release::operator()(Py_buffer* buffer) const {
@@ -31,37 +65,63 @@ void Array::Release::operator()(Py_buffer* buffer) const {
   delete buffer;
 }
 
-Array::Array(nb::handle object, std::string_view name, Access access) : name_(name) {
-  if (object.is_none()) return;
+Array::Array(nb::handle object, std::string_view name, Access access)
+    : given_(!object.is_none()), name_(name) {
+  if (given_ && !read_tensor(object)) read_buffer(object, access);
+}
+
+bool Array::read_tensor(nb::handle object) {
+  const std::optional<nb::dlpack::dltensor> tensor = tensor_of(object, name_);
+  if (!tensor) return false;
+  const std::optional<Dtype> dtype = dtype_of_tensor(tensor->dtype);
+  check(dtype.has_value(), "attention: {} has elements of the unknown type '{}{}'", name_,
+        kind_of(tensor->dtype), tensor->dtype.bits);
+  dtype_ = *dtype;
+  data_ = static_cast<std::byte*>(tensor->data) + tensor->byte_offset;
+  set_layout(tensor->ndim, tensor->shape, tensor->strides, bytes_of(dtype_));
+  return true;
+}
+
+void Array::read_buffer(nb::handle object, Access access) {
   auto buffer = std::make_unique<Py_buffer>();
   const int flags = PyBUF_STRIDES | PyBUF_FORMAT | (access == Access::write ? PyBUF_WRITABLE : 0);
   if (PyObject_GetBuffer(object.ptr(), buffer.get(), flags) != 0) {
     PyErr_Clear();
-    fail("attention: {} is not {} array", name, access == Access::write ? "a writable" : "an");
+    fail("attention: {} is not {} array", name_, access == Access::write ? "a writable" : "an");
   }
   buffer_.reset(buffer.release());
 
   const std::string_view format = buffer_->format == nullptr ? "B" : buffer_->format;
   const std::optional<Dtype> dtype = dtype_of_format(format);
-  check(dtype.has_value(), "attention: {} has elements of the unknown type '{}'", name, format);
+  check(dtype.has_value(), "attention: {} has elements of the unknown type '{}'", name_, format);
   dtype_ = *dtype;
-
-  const auto rank = static_cast<std::size_t>(buffer_->ndim);
-  check(rank <= Shape::kMaxRank, "attention: {} has {} axes, at most {} are possible", name, rank,
-        int{Shape::kMaxRank});
-  std::array<Index, Shape::kMaxRank> dims{};
-  for (std::size_t i = 0; i < rank; ++i) dims[i] = buffer_->shape[i];
-  shape_ = Shape(std::span<const Index>(dims.data(), rank));
-  check_aligned();
-  for (std::size_t i = 0; i < rank; ++i) strides_[i] = buffer_->strides[i] / buffer_->itemsize;
+  data_ = buffer_->buf;
+  set_layout(buffer_->ndim, buffer_->shape, buffer_->strides, 1);
 }
 
-void Array::check_aligned() const {
+template <class Integer>
+void Array::set_layout(int rank, const Integer* sizes, const Integer* strides, Index unit) {
+  check(rank <= Shape::kMaxRank, "attention: {} has {} axes, at most {} are possible", name_, rank,
+        int{Shape::kMaxRank});
+  const auto axes = static_cast<std::size_t>(rank);
+  std::array<Index, Shape::kMaxRank> dims{};
+  std::copy_n(sizes, axes, dims.begin());
+  shape_ = Shape(std::span<const Index>(dims.data(), axes));
+
   const Index size = bytes_of(dtype_);
-  bool aligned = reinterpret_cast<std::uintptr_t>(buffer_->buf) % static_cast<std::uintptr_t>(size) == 0;
-  for (int i = 0; i < buffer_->ndim; ++i)
-    aligned = aligned && (shape_[i] <= 1 || buffer_->strides[i] % size == 0);
+  bool aligned = reinterpret_cast<std::uintptr_t>(data_) % static_cast<std::uintptr_t>(size) == 0;
+  for (std::size_t i = 0; i < axes; ++i) {
+    const Index bytes = strides[i] * unit;
+    aligned = aligned && (dims[i] <= 1 || bytes % size == 0);
+    strides_[i] = bytes / size;
+  }
   check(aligned, "attention: the elements of {} do not lie at multiples of their size", name_);
+}
+
+void Array::swap_heads_and_time() {
+  if (shape_.rank() != 4) return;
+  shape_ = {shape_[0], shape_[2], shape_[1], shape_[3]};
+  std::swap(strides_[1], strides_[2]);
 }
 
 void Array::check_is(const Shape& shape, Dtype dtype) const {

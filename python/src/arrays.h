@@ -18,17 +18,17 @@ namespace tilegrad::python {
 
 enum class Access { read, write };
 
-/// One NumPy array, or none: its memory where it lies, which stays there as long as this lives. Made and destroyed
-/// with the interpreter lock held; everything else needs no lock. bf16 comes as uint16, because the buffers of
-/// Python have no type for it.
+/// One NumPy array or tensor, or none: its memory where it lies. An array's stays there as long as this lives; a
+/// tensor's as long as the tensor does, which is the caller's care. Made and destroyed with the interpreter lock held;
+/// everything else needs no lock. An array of bf16 comes as uint16, because the buffers of Python have no type for it.
 class Array {
  public:
   Array() = default;
-  /// `object` is an array or None. Throws Error, which calls it `name`, if it has no buffer, its elements are of no
-  /// known type or not aligned, or it is to be written and is read-only.
+  /// `object` is an array, a tensor if read_tensors_of knows it, or None. Throws Error, which calls it `name`, if it
+  /// has no buffer, its elements are of no known type or not aligned, or it is to be written and is read-only.
   Array(nanobind::handle object, std::string_view name, Access access = Access::read);
 
-  bool given() const { return buffer_ != nullptr; }
+  bool given() const { return given_; }
   const Shape& shape() const { return shape_; }
   Dtype dtype() const { return dtype_; }
 
@@ -37,6 +37,8 @@ class Array {
   /// Throws Error unless the elements along the last axis lie side by side, as all views below need it.
   void check_last_axis() const;
   OperandInfo info() const;
+  /// (B, H, T, D) as (B, T, H, D). Nothing unless there are four axes.
+  void swap_heads_and_time();
 
   /// The views are empty if there is no array; T is its element type. A (B, T, H, D) array:
   template <class T>
@@ -62,13 +64,19 @@ class Array {
     void operator()(Py_buffer* buffer) const;
   };
 
-  void check_aligned() const;
+  bool read_tensor(nanobind::handle object);
+  void read_buffer(nanobind::handle object, Access access);
+  // A stride counts in units of so many bytes.
+  template <class Integer>
+  void set_layout(int rank, const Integer* sizes, const Integer* strides, Index unit);
   template <class T>
   T* data() const {
-    return static_cast<T*>(buffer_->buf);
+    return static_cast<T*>(data_);
   }
 
-  std::unique_ptr<Py_buffer, Release> buffer_;
+  std::unique_ptr<Py_buffer, Release> buffer_;  // of a NumPy array
+  void* data_ = nullptr;
+  bool given_ = false;
   std::string_view name_;
   Shape shape_;
   Dtype dtype_ = Dtype::f32;

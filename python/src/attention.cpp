@@ -43,14 +43,21 @@ AttentionOptions make_options(bool causal, std::string_view align, std::optional
 
 // --- One call ---
 
+// An array (B, T, H, D), also if it comes as (B, H, T, D), or none.
+Array heads_array(nb::handle object, std::string_view name, bool heads_first, Access access = Access::read) {
+  Array array(object, name, access);
+  if (heads_first) array.swap_heads_and_time();
+  return array;
+}
+
 // The operands of a call, checked: None or an array at each place.
 class Call {
  public:
-  Call(const nb::tuple& operands, const AttentionOptions& options, bool naive) {
+  Call(const nb::tuple& operands, const AttentionOptions& options, bool naive, bool heads_first) {
     check(operands.size() == kOperands, "attention: {} operands, not {}", operands.size(), int{kOperands});
     std::array<OperandInfo, kOperands> infos;
     for (int i = 0; i < kOperands; ++i) {
-      arrays_[i] = Array(operands[i], kOperandNames[i]);
+      arrays_[i] = heads_array(operands[i], kOperandNames[i], heads_first && i <= kV);
       infos[i] = arrays_[i].info();
     }
     const Dtype dtype = arrays_[kQ].dtype();
@@ -135,10 +142,11 @@ Tensor naive_forward(HeadsView<T> out, std::span<Compute<T>> lse, const Attentio
 }
 
 void attention(std::string_view kernel, const AttentionOptions& options, nb::handle out_object,
-               nb::handle lse_object, const nb::tuple& operands) {
+               nb::handle lse_object, const nb::tuple& operands, bool heads_first) {
   const bool naive = is_naive(kernel);
-  const Call call(operands, options, naive);
-  const Array out(out_object, "out", Access::write), lse(lse_object, "lse", Access::write);
+  const Call call(operands, options, naive, heads_first);
+  const Array out = heads_array(out_object, "out", heads_first, Access::write);
+  const Array lse(lse_object, "lse", Access::write);
   out.check_is(call.out_shape(), call.dtype());
   lse.check_is(call.lse_shape(), call.accumulator());
   out.check_last_axis();
@@ -165,10 +173,10 @@ constexpr std::array<std::string_view, kGradients> kGradientNames = {"dq", "dk",
 // Where the gradients go: None, if one is not wanted, or an array.
 class Gradients {
  public:
-  Gradients(const nb::tuple& objects, const Call& call) {
+  Gradients(const nb::tuple& objects, const Call& call, bool heads_first) {
     check(objects.size() == kGradients, "attention: {} gradients, not {}", objects.size(), int{kGradients});
     for (int i = 0; i < kGradients; ++i) {
-      arrays_[i] = Array(objects[i], kGradientNames[i], Access::write);
+      arrays_[i] = heads_array(objects[i], kGradientNames[i], heads_first && i <= kDv, Access::write);
       const auto operand = static_cast<AttentionOperand>(i);  // they come in the same order
       arrays_[i].check_is(call.shape(operand), i < kDbias ? call.dtype() : call.accumulator());
       arrays_[i].check_last_axis();
@@ -204,11 +212,12 @@ void naive_backward(const AttentionGrads<T>& grads, HeadsView<const T> dout, std
 
 void attention_backward(std::string_view kernel, const AttentionOptions& options, const nb::tuple& gradients,
                         nb::handle dout_object, nb::handle dlse_object, nb::handle out_object,
-                        nb::handle lse_object, const nb::tuple& operands) {
+                        nb::handle lse_object, const nb::tuple& operands, bool heads_first) {
   const bool naive = is_naive(kernel);
-  const Call call(operands, options, naive);
-  const Gradients grads(gradients, call);
-  const Array dout(dout_object, "dout"), out(out_object, "out");
+  const Call call(operands, options, naive, heads_first);
+  const Gradients grads(gradients, call, heads_first);
+  const Array dout = heads_array(dout_object, "dout", heads_first);
+  const Array out = heads_array(out_object, "out", heads_first);
   const Array dlse(dlse_object, "dlse"), lse(lse_object, "lse");
   for (const Array* x : {&dout, &out}) {
     check(x->given(), "attention: the gradients need dout, out and lse");
@@ -240,10 +249,10 @@ void add_attention(nb::module_& module) {
            nb::arg("right").none(), nb::arg("scale").none(), nb::arg("softcap").none(), nb::arg("dropout"),
            nb::arg("seed"));
   module.def("attention", &attention, nb::arg("kernel"), nb::arg("options"), nb::arg("out"), nb::arg("lse"),
-             nb::arg("operands"));
+             nb::arg("operands"), nb::arg("heads_first") = false);
   module.def("attention_backward", &attention_backward, nb::arg("kernel"), nb::arg("options"),
              nb::arg("gradients"), nb::arg("dout"), nb::arg("dlse").none(), nb::arg("out"), nb::arg("lse"),
-             nb::arg("operands"));
+             nb::arg("operands"), nb::arg("heads_first") = false);
 }
 
 }  // namespace tilegrad::python

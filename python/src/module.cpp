@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "openmp.h"
 #include "program.h"
+#include "tensors.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/kernels/parallel.h"
 #include "transformer.h"
@@ -17,6 +18,7 @@ NB_MODULE(_core, module) {
   module.def("set_threads", &kernels::set_threads, nb::arg("count"));
   python::add_attention(module);
   python::add_openmp(module);
+  python::add_tensors(module);
   python::add_transformer(module);
   python::add_program(module);
 }

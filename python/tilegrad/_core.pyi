@@ -1,10 +1,8 @@
-"""What the package stands on: it takes NumPy arrays, those of the results included."""
+"""What the package stands on: it takes NumPy arrays, those of the results included, and tensors (read_tensors_of)."""
 
-from typing import Optional
+from typing import Any, Optional
 
-import numpy as np
-
-Array = np.ndarray
+Array = Any  # a NumPy array or, for attention, a tensor of PyTorch
 
 class Error(RuntimeError):
     """A call that makes no sense, or that the machine cannot serve. The message is one line."""
@@ -23,8 +21,16 @@ class AttentionOptions:
     ) -> None: ...
 
 def attention(
-    kernel: str, options: AttentionOptions, out: Array, lse: Array, operands: tuple[Optional[Array], ...]
-) -> None: ...
+    kernel: str,
+    options: AttentionOptions,
+    out: Array,
+    lse: Array,
+    operands: tuple[Optional[Array], ...],
+    heads_first: bool = False,
+) -> None:
+    """Writes to out and lse. With heads_first, q, k, v and out are (B, H, T, D)."""
+
+
 def attention_backward(
     kernel: str,
     options: AttentionOptions,
@@ -34,7 +40,13 @@ def attention_backward(
     out: Array,
     lse: Array,
     operands: tuple[Optional[Array], ...],
-) -> None: ...
+    heads_first: bool = False,
+) -> None:
+    """Writes to the gradients of q, k, v, bias and sinks, None for one that is not wanted."""
+
+def read_tensors_of(type: type, exchange_api: object) -> bool:
+    """Lets attention read tensors of this type by the capsule that they have as `__dlpack_c_exchange_api__`. False if
+    it is not one, or of a version that is not known."""
 
 class Transformer:
     """A model. Tokens are contiguous int32 arrays; the arrays that it returns are new ones."""
@@ -66,8 +78,9 @@ class Codec:
     def decode(self, tokens: list[int]) -> bytes: ...
     def default_prompt(self) -> list[int]: ...
 
-def run_program(arguments: list[str]) -> tuple[int, bytes, bytes]:
-    """`tilegrad <arguments>` in this process: the exit code, and what went to standard output and error."""
+def run_program(arguments: list[str]) -> tuple[int, bytes, bytes, int]:
+    """`tilegrad <arguments>` in this process: the exit code, what went to standard output and error, and the signal
+    that asked training to stop, or 0."""
 
 def settings() -> list[tuple[str, str, str]]:
     """Name (as in config.json), group and help of every setting of a run."""

@@ -4,10 +4,9 @@ Compilers, tracers and tensor subclasses get the registered ops. A plain call ta
 because what PyTorch does around a registered op in Python takes longer than attention on a few hundred tokens.
 """
 
-from typing import Optional
-
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tilegrad import _core
 from tilegrad._core import Error
@@ -17,103 +16,153 @@ _OPERANDS = ("Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? sinks, Tensor?
              "Tensor? k_lengths, Tensor? cu_q, Tensor? cu_k, Tensor? seed")
 _OPTIONS = "bool causal, str align, int? left, int? right, float? scale, float? softcap, float dropout"
 _TENSORS = 11  # of _OPERANDS, the seed included
-_PLAIN = (Tensor, torch.nn.Parameter)
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_TRACKED = 5  # of these may have a gradient
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
+_ACCUMULATORS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32,
+                 torch.float16: torch.float32}
 
 _library = torch.library.Library("tilegrad", "DEF")
 _library.define(f"attention({_OPERANDS}, {_OPTIONS}) -> (Tensor, Tensor)")
 _library.define(f"attention_backward(Tensor dout, Tensor? dlse, Tensor out, Tensor lse, {_OPERANDS}, {_OPTIONS}, "
                 "bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 
+# From 2.10 on, PyTorch lends its tensors to the core as they are. Before, each becomes a NumPy array first.
+_lent = _core.read_tensors_of(Tensor, getattr(Tensor, "__dlpack_c_exchange_api__", None))
 
-def attend(q, k, v, *, bias=None, mask=None, sinks=None, alibi=None, k_lengths=None, cu_q=None, cu_k=None,
-           causal=False, align="bottom_right", left=None, right=None, scale=None, softcap=None, dropout=0.0):
-    """(out, lse) of tensors (B, T, H, D). A bias or mask may have 1 in place of B, Hq and Tq. What is dropped is drawn
-    from PyTorch's generator."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dtype not in _DTYPES:
-            raise Error(f"attention: {name} is {_name(x.dtype)}, not float32, float64, bfloat16 or float16")
-        if not x.is_cpu:
-            raise Error(f"attention: {name} is on {x.device}, not on the CPU")
-    accumulator = _accumulator(q)
-    bias, sinks, alibi = (None if x is None else x.to(accumulator) for x in (bias, sinks, alibi))
+
+def attend(q, k, v, *, heads_first=False, bias=None, mask=None, sinks=None, alibi=None, k_lengths=None, cu_q=None,
+           cu_k=None, causal=False, align="bottom_right", left=None, right=None, scale=None, softcap=None, dropout=0.0):
+    """(out, lse) of tensors (B, T, H, D), or (B, H, T, D) if heads come first; so is out. A bias or mask may have 1 in
+    place of B, Hq and Tq. What is dropped is drawn from PyTorch's generator."""
+    if not (q.dtype in _ACCUMULATORS and k.dtype in _ACCUMULATORS and v.dtype in _ACCUMULATORS
+            and q.is_cpu and k.is_cpu and v.is_cpu and q.dim() == k.dim() == v.dim() == 4):
+        _refuse(q=q, k=k, v=v)
+    if bias is not None or sinks is not None or alibi is not None:
+        accumulator = _ACCUMULATORS[q.dtype]
+        bias, sinks, alibi = (None if x is None else x.to(accumulator) for x in (bias, sinks, alibi))
     seed = torch.randint(2**62, ()) if dropout > 0 else None
     tensors = (q, k, v, bias, sinks, mask, alibi, k_lengths, cu_q, cu_k, seed)
-    arguments = (*tensors, causal, align, left, right, scale, softcap, dropout)
-    if torch.compiler.is_compiling() or any(x is not None and type(x) not in _PLAIN for x in tensors):
-        return torch.ops.tilegrad.attention(*arguments)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors[:5]):
-        return _Attention.apply(*arguments)
-    return _attention(*arguments)
+    options = (causal, align, left, right, scale, softcap, dropout)
+    if torch.compiler.is_compiling() or not _is_plain(tensors):
+        return _registered(tensors, options, heads_first)
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
+                                    or (bias is not None and bias.requires_grad)
+                                    or (sinks is not None and sinks.requires_grad)):
+        return _Attention.apply(*tensors[:_TRACKED], tensors[_TRACKED:], options, heads_first)
+    return _forward(tensors, _core_options(tensors, options), heads_first)
+
+
+def _refuse(**tensors):
+    for name, x in tensors.items():
+        if x.dtype not in _ACCUMULATORS:
+            raise Error(f"attention: {name} is {str(x.dtype).removeprefix('torch.')}, "
+                        "not float32, float64, bfloat16 or float16")
+        if not x.is_cpu:
+            raise Error(f"attention: {name} is on {x.device}, not on the CPU")
+    shapes = "{}, {} and {}".format(*(tuple(x.shape) for x in tensors.values()))
+    raise Error(f"attention: q, k and v are (B, T, H, D), not {shapes}")
+
+
+def _is_plain(tensors):
+    """Whether no part of PyTorch (a subclass, a transform of torch.func, a tracer, a dual number) is to see the call."""
+    return (_PLAIN.issuperset(map(type, tensors)) and not torch._C._are_functorch_transforms_active()
+            and not torch._C._len_torch_dispatch_stack() and forward_ad._current_level < 0)
+
+
+def _registered(tensors, options, heads_first):
+    if forward_ad._current_level >= 0 and any(x is not None and forward_ad.unpack_dual(x).tangent is not None
+                                              for x in tensors):
+        raise Error("attention: derivatives in forward mode are not supported")
+    if not heads_first:
+        return torch.ops.tilegrad.attention(*tensors, *options)
+    q, k, v, *others = tensors
+    out, lse = torch.ops.tilegrad.attention(_turned(q), _turned(k), _turned(v), *others, *options)
+    return _turned(out), lse
+
+
+def _turned(tensor):
+    """(B, H, T, D) as (B, T, H, D), and back."""
+    return tensor.transpose(1, 2)
 
 
 # --- The work -----------------------------------------------------------------------------------------------
 
 
-def _attention(*arguments):
-    operands, options = _split(arguments)
-    out, lse = _attention_like(*arguments)
-    _core.attention("flash", options, _numpy(out), _numpy(lse), operands)
+def _forward(tensors, options, heads_first):
+    out, lse = _results(tensors, heads_first)
+    _core.attention("flash", options, _memory(out), _memory(lse), _operands(tensors, heads_first), heads_first)
     return out, lse
 
 
-def _attention_backward(dout, dlse, out, lse, *arguments):
-    *arguments, wanted = arguments
-    operands, options = _split(arguments)
-    gradients = _attention_backward_like(dout, dlse, out, lse, *arguments, wanted)
+def _backward(dout, dlse, out, lse, tensors, options, wanted, heads_first):
+    gradients = _empty_gradients(tensors, wanted)
     # A bias that is the same for every query has its gradient formed for all of them, and then summed.
-    bias, rows = arguments[3], arguments[0].shape[1]
+    bias, rows = tensors[3], tensors[0].shape[2 if heads_first else 1]
     sums_rows = wanted[3] and bias.shape[2] == 1 != rows
     dbias = gradients[3].expand(-1, -1, rows, -1).contiguous() if sums_rows else gradients[3]
-    to = tuple(_numpy(x) if need else None for x, need in zip((*gradients[:3], dbias, gradients[4]), wanted))
-    dlse = None if dlse is None else _numpy(dlse.contiguous())
-    _core.attention_backward("flash", options, to, _numpy(_last_contiguous(dout)), dlse, _numpy(out), _numpy(lse),
-                             operands)
+    to = tuple([_memory(x) if need else None for x, need in zip((*gradients[:3], dbias, gradients[4]), wanted)])
+    dlse = None if dlse is None else _memory(_flat(dlse))
+    _core.attention_backward("flash", options, to, _memory(_last_contiguous(dout)), dlse, _memory(out), _memory(lse),
+                             _operands(tensors, heads_first), heads_first)
     if sums_rows:
         torch.sum(dbias, 2, keepdim=True, out=gradients[3])
-    return gradients
+    return tuple(gradients)
 
 
-def _attention_like(*arguments):
-    """Empty results."""
-    q, v = arguments[0], arguments[2]
-    batch, queries, heads, _ = q.shape
-    return q.new_empty((batch, queries, heads, v.shape[3])), q.new_empty((batch, heads, queries), dtype=_accumulator(q))
+def _results(tensors, heads_first=False):
+    """Empty out and lse. The memory of out is (B, T, H, D) in any case, which is how a model goes on with it."""
+    q, size = tensors[0], tensors[2].shape[3]
+    if heads_first:
+        batch, heads, queries, _ = q.shape
+        row = heads * size
+        out = q.new_empty_strided((batch, heads, queries, size), (queries * row, size, row, 1))
+    else:
+        batch, queries, heads, _ = q.shape
+        out = q.new_empty((batch, queries, heads, size))
+    if (accumulator := _ACCUMULATORS[q.dtype]) == q.dtype:  # naming the type would take PyTorch a microsecond
+        return out, q.new_empty((batch, heads, queries))
+    return out, q.new_empty((batch, heads, queries), dtype=accumulator)
 
 
-def _attention_backward_like(dout, dlse, out, lse, *arguments):
-    """Empty gradients, laid out as their tensors if these are dense; without elements where none is wanted."""
-    *operands, wanted = arguments
-    q = operands[0]
-    return tuple(torch.empty_like(x) if need else q.new_empty(0) for x, need in zip(operands[:5], wanted))
+def _empty_gradients(tensors, wanted):
+    """Laid out as their tensors if these are dense; without elements where none is wanted."""
+    return [torch.empty_like(x) if need else tensors[0].new_empty(0) for x, need in zip(tensors, wanted)]
 
 
-def _split(arguments):
-    """The core's operands and options."""
-    tensors, options = arguments[:_TENSORS], arguments[_TENSORS:]
-    causal, align, left, right, scale, softcap, dropout = options
-    q, k, v, bias, sinks, mask, alibi, k_lengths, cu_q, cu_k, seed = tensors
-    rows = q.shape[1] if q.dim() == 4 else 0
-    operands = tuple(None if x is None else _numpy(x) for x in (
-        _last_contiguous(q), _last_contiguous(k), _last_contiguous(v), _every_query(bias, rows), _flat(sinks),
-        _every_query(mask, rows), _flat(alibi), _flat(k_lengths), _flat(cu_q), _flat(cu_k)))
-    number = 0 if seed is None else seed.item()
-    return operands, _core.AttentionOptions(causal, align, left, right, scale, softcap, dropout, number)
+def _core_options(tensors, options):
+    seed = tensors[-1]
+    return _core.AttentionOptions(*options, 0 if seed is None else seed.item())
 
 
-def _numpy(tensor):
-    """The same memory; bf16 as uint16, which is how the core has it."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
+def _operands(tensors, heads_first):
+    q, k, v, bias, sinks, mask, alibi, k_lengths, cu_q, cu_k, _ = tensors
+    rows = q.shape[2 if heads_first else 1]
+    operands = (_last_contiguous(q), _last_contiguous(k), _last_contiguous(v), _every_query(bias, rows), _flat(sinks),
+                _every_query(mask, rows), _flat(alibi), _flat(k_lengths), _flat(cu_q), _flat(cu_k))
+    return operands if _lent else tuple(map(_memory, operands))
+
+
+def _memory(tensor):
+    """What the core takes for a tensor: itself or, if it cannot be lent, a NumPy array on the same memory, with bf16 as
+    uint16."""
+    if _lent or tensor is None:
+        return tensor
+    tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _flat(tensor):
-    return None if tensor is None else tensor.contiguous()
+    return None if tensor is None else tensor.resolve_neg().contiguous()
 
 
 def _last_contiguous(tensor):
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
+    if tensor.is_neg():  # its memory holds the opposite numbers
+        tensor = tensor.resolve_neg()
+    if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1:
+        return tensor
+    if tensor.layout is not torch.strided:
+        raise Error(f"attention: a tensor of layout {tensor.layout} has no memory to read")
+    return tensor.contiguous()
 
 
 def _every_query(scores, rows):
@@ -123,15 +172,65 @@ def _every_query(scores, rows):
     return scores.expand(-1, -1, rows, -1) if scores.shape[2] == 1 else scores
 
 
-def _accumulator(q):
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
-
-
-def _name(dtype):
-    return str(dtype).removeprefix("torch.")
-
-
 # --- Gradients ----------------------------------------------------------------------------------------------
+
+
+class _Attention(torch.autograd.Function):
+    """The shorter way with gradients. Autograd goes through all arguments, so what has no gradient is one of them."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, bias, sinks, others, options, heads_first):
+        tensors = (q, k, v, bias, sinks, *others)
+        ctx.options, ctx.core_options, ctx.heads_first = options, _core_options(tensors, options), heads_first
+        out, lse = _forward(tensors, ctx.core_options, heads_first)
+        ctx.save_for_backward(out, lse, *tensors)
+        ctx.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx, dout, dlse):
+        out, lse, *tensors = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:_TRACKED]
+        if dout is None:
+            dout = torch.zeros_like(out)
+        if torch.is_grad_enabled():  # create_graph: the registered op says that there are no second derivatives
+            gradients = _registered_backward(dout, dlse, out, lse, tensors, ctx.options, wanted, ctx.heads_first)
+        else:
+            gradients = _backward(dout, dlse, out, lse, tensors, ctx.core_options, wanted, ctx.heads_first)
+        return *(x if need else None for x, need in zip(gradients, wanted)), None, None, None
+
+
+def _registered_backward(dout, dlse, out, lse, tensors, options, wanted, heads_first):
+    if heads_first:
+        dout, out = _turned(dout), _turned(out)
+        tensors = (*map(_turned, tensors[:3]), *tensors[3:])
+    gradients = torch.ops.tilegrad.attention_backward(dout, dlse, out, lse, *tensors, *options, wanted)
+    if not heads_first:
+        return gradients
+    return *(_turned(x) if need else x for x, need in zip(gradients[:3], wanted)), *gradients[3:]
+
+
+# --- The registered ops -------------------------------------------------------------------------------------
+
+
+def _attention(*arguments):
+    tensors, options = arguments[:_TENSORS], arguments[_TENSORS:]
+    return _forward(tensors, _core_options(tensors, options), heads_first=False)
+
+
+def _attention_like(*arguments):
+    return _results(arguments[:_TENSORS])
+
+
+def _attention_backward(dout, dlse, out, lse, *arguments):
+    *arguments, wanted = arguments
+    tensors, options = arguments[:_TENSORS], arguments[_TENSORS:]
+    return _backward(dout, dlse, out, lse, tensors, _core_options(tensors, options), wanted, heads_first=False)
+
+
+def _attention_backward_like(dout, dlse, out, lse, *arguments):
+    *tensors_and_options, wanted = arguments
+    return tuple(_empty_gradients(tensors_and_options[:_TENSORS], wanted))
 
 
 def _save(ctx, inputs, output):
@@ -140,31 +239,14 @@ def _save(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx, dout, dlse, backward=torch.ops.tilegrad.attention_backward):
-    out, lse, *operands = ctx.saved_tensors
-    wanted = list(ctx.needs_input_grad[:5])
+def _gradients(ctx, dout, dlse):
+    out, lse, *tensors = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:_TRACKED])
     if dout is None:
         dout = torch.zeros_like(out)
-    gradients = backward(dout, dlse, out, lse, *operands, *ctx.options, wanted)
-    missing = (None,) * (_TENSORS - 5 + len(ctx.options))
+    gradients = torch.ops.tilegrad.attention_backward(dout, dlse, out, lse, *tensors, *ctx.options, wanted)
+    missing = (None,) * (_TENSORS - _TRACKED + len(ctx.options))
     return tuple(x if need else None for x, need in zip(gradients, wanted)) + missing
-
-
-class _Attention(torch.autograd.Function):
-    """The shorter way with gradients."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        output = _attention(*arguments)
-        _save(ctx, arguments, output)
-        return output
-
-    @staticmethod
-    def backward(ctx, dout, dlse):
-        # With create_graph the registered op says that there are no second derivatives.
-        if torch.is_grad_enabled():
-            return _gradients(ctx, dout, dlse)
-        return _gradients(ctx, dout, dlse, _attention_backward)
 
 
 def _no_second_derivatives(ctx, *_):

@@ -47,22 +47,24 @@ def scaled_dot_product_attention(
 
     A query that sees no key has the output 0.
     """
-    if query.dim() < 3 or key.dim() != query.dim() or value.dim() != query.dim():
+    rank = query.dim()
+    if rank < 3 or key.dim() != rank or value.dim() != rank:
         raise Error(f"attention: query, key and value are (..., H, T, D), not {tuple(query.shape)}, "
                     f"{tuple(key.shape)} and {tuple(value.shape)}")
-    if not enable_gqa and query.shape[-3] != key.shape[-3]:
+    if not enable_gqa and query.size(-3) != key.size(-3):
         raise Error(f"attention: {query.shape[-3]} query and {key.shape[-3]} key/value heads need enable_gqa=True")
-    lead = query.shape[:-3]
-    if len(lead) != 1:
+    lead = query.shape[:-3] if rank != 4 else None
+    if lead is not None:
         query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-    q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    scores = None if attn_mask is None else _scores(attn_mask, lead, k.shape[1])
-    bias, mask = (None, scores) if scores is not None and scores.dtype == torch.bool else (scores, None)
-    left, right = _window(window)
-    out, _ = attend(q, k, v, bias=bias, mask=mask, sinks=sinks, alibi=alibi_slopes, causal=is_causal,
-                    align="top_left", left=left, right=right, scale=scale, softcap=softcap, dropout=dropout_p)
-    out = out.transpose(1, 2)
-    return out if len(lead) == 1 else out.reshape(*lead, *out.shape[1:])
+    bias = mask = left = right = None
+    if attn_mask is not None:
+        bias, mask = _bias_and_mask(attn_mask, query.shape[:1] if lead is None else lead, key.shape[2])
+    if window is not None:
+        left, right = _window(window)
+    out, _ = attend(query, key, value, heads_first=True, bias=bias, mask=mask, sinks=sinks, alibi=alibi_slopes,
+                    causal=is_causal, align="top_left", left=left, right=right, scale=scale, softcap=softcap,
+                    dropout=dropout_p)
+    return out if lead is None else out.reshape(*lead, *out.shape[1:])
 
 
 def flash_attn_func(
@@ -144,7 +146,7 @@ def flash_attn_varlen_func(
 
 def _window(window):
     """Bounds as the op has them, where none is None and not -1."""
-    left, right = (None, None) if window is None else window
+    left, right = window
     return (None if left == -1 else left), (None if right == -1 else right)
 
 
@@ -153,6 +155,12 @@ def _flash_options(causal, window_size, softmax_scale, softcap, dropout_p):
     left, right = _window(window_size)
     return {"causal": causal, "left": left, "right": None if causal else right, "scale": softmax_scale,
             "softcap": softcap or None, "dropout": dropout_p}
+
+
+def _bias_and_mask(mask, lead, keys):
+    """An attn_mask as the one that it is, and None as the other."""
+    scores = _scores(mask, lead, keys)
+    return (None, scores) if scores.dtype == torch.bool else (scores, None)
 
 
 def _scores(mask, lead, keys):

@@ -169,6 +169,8 @@ def test_errors_say_what_is_wrong():
     assert message_of(sdpa, q, k.float(), v) == "attention: dtypes differ: f64 and f32"
     assert message_of(sdpa, q[0, 0], k[0, 0], v[0, 0]) == \
         "attention: query, key and value are (..., H, T, D), not (9, 8), (11, 8) and (11, 8)"
+    assert message_of(tt.flash_attn_func, q[0], k[0], v) == \
+        "attention: q, k and v are (B, T, H, D), not (4, 9, 8), (4, 11, 8) and (2, 4, 11, 8)"
     assert message_of(sdpa, q.to("meta"), k, v) == "attention: q is on meta, not on the CPU"
     assert message_of(sdpa, q, k, v, attn_mask=torch.zeros(8, 11)) == \
         "attention: bias is (1, 1, 8, 11), not (1 or 2, 1 or 4, 9, 11)"
