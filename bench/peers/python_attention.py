@@ -25,12 +25,14 @@ except ImportError:
     sys.exit("python_attention: tilegrad is missing; install it with: pip install .")
 
 HEADS = {64: 8, 256: 16, 1024: 8, 4096: 2}  # by length
+DIMS = (32, 64, 128)
 COLUMNS = ("row", "pass", "causal", "tilegrad_ms", "fused_ms", "eager_ms", "fused_ratio", "eager_ratio")
 
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=list(HEADS), choices=list(HEADS))
+    parser.add_argument("--dims", type=int, nargs="+", default=list(DIMS), choices=DIMS, help="of the plain rows")
     parser.add_argument("--rows", choices=("all", "plain", "special"), default="all")
     add_options(parser, turns=3, repetitions=10)
     return parser.parse_args()
@@ -43,9 +45,9 @@ def tensors(heads, length, dim):
     return [torch.randn(1, heads, length, dim, requires_grad=True) for _ in range(3)]
 
 
-def plain_rows(lengths):
+def plain_rows(lengths, dims):
     for length in lengths:
-        for dim in (32, 64, 128):
+        for dim in dims:
             for causal in (False, True):
                 hidden = hidden_pairs(length) if causal else None
 
@@ -115,7 +117,7 @@ def measure(options, row):
 def main():
     options = parse_options()
     begin(options, "tilegrad.torch, called from Python,")
-    rows = [*(plain_rows(options.lengths) if options.rows != "special" else ()),
+    rows = [*(plain_rows(options.lengths, options.dims) if options.rows != "special" else ()),
             *(special_rows() if options.rows != "plain" else ())]
     lines = []
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):

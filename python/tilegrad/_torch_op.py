@@ -95,18 +95,19 @@ def _forward(tensors, options, heads_first):
 
 
 def _backward(dout, dlse, out, lse, tensors, options, wanted, heads_first):
-    gradients = _empty_gradients(tensors, wanted)
-    # A bias that is the same for every query has its gradient formed for all of them, and then summed.
+    """The gradients of the first tensors, laid out as these if they are dense; None where none is wanted."""
+    gradients = to = tuple([torch.empty_like(x) if need else None for x, need in zip(tensors, wanted)])
     bias, rows = tensors[3], tensors[0].shape[2 if heads_first else 1]
+    # A bias that is the same for every query has its gradient formed for all of them, and then summed.
     sums_rows = wanted[3] and bias.shape[2] == 1 != rows
-    dbias = gradients[3].expand(-1, -1, rows, -1).contiguous() if sums_rows else gradients[3]
-    to = tuple([_memory(x) if need else None for x, need in zip((*gradients[:3], dbias, gradients[4]), wanted)])
-    dlse = None if dlse is None else _memory(_flat(dlse))
-    _core.attention_backward("flash", options, to, _memory(_last_contiguous(dout)), dlse, _memory(out), _memory(lse),
-                             _operands(tensors, heads_first), heads_first)
     if sums_rows:
-        torch.sum(dbias, 2, keepdim=True, out=gradients[3])
-    return tuple(gradients)
+        to = (*to[:3], bias.new_empty((*bias.shape[:2], rows, bias.shape[3])), to[4])
+    dlse = None if dlse is None else _memory(_flat(dlse))
+    _core.attention_backward("flash", options, to if _lent else tuple(map(_memory, to)), _memory(_last_contiguous(dout)),
+                             dlse, _memory(out), _memory(lse), _operands(tensors, heads_first), heads_first)
+    if sums_rows:
+        torch.sum(to[3], 2, keepdim=True, out=gradients[3])
+    return gradients
 
 
 def _results(tensors, heads_first=False):
@@ -122,11 +123,6 @@ def _results(tensors, heads_first=False):
     if (accumulator := _ACCUMULATORS[q.dtype]) == q.dtype:  # naming the type would take PyTorch a microsecond
         return out, q.new_empty((batch, heads, queries))
     return out, q.new_empty((batch, heads, queries), dtype=accumulator)
-
-
-def _empty_gradients(tensors, wanted):
-    """Laid out as their tensors if these are dense; without elements where none is wanted."""
-    return [torch.empty_like(x) if need else tensors[0].new_empty(0) for x, need in zip(tensors, wanted)]
 
 
 def _core_options(tensors, options):
@@ -195,9 +191,10 @@ class _Attention(torch.autograd.Function):
             dout = torch.zeros_like(out)
         if torch.is_grad_enabled():  # create_graph: the registered op says that there are no second derivatives
             gradients = _registered_backward(dout, dlse, out, lse, tensors, ctx.options, wanted, ctx.heads_first)
+            gradients = [x if need else None for x, need in zip(gradients, wanted)]
         else:
             gradients = _backward(dout, dlse, out, lse, tensors, ctx.core_options, wanted, ctx.heads_first)
-        return *(x if need else None for x, need in zip(gradients, wanted)), None, None, None
+        return *gradients, None, None, None
 
 
 def _registered_backward(dout, dlse, out, lse, tensors, options, wanted, heads_first):
@@ -225,12 +222,14 @@ def _attention_like(*arguments):
 def _attention_backward(dout, dlse, out, lse, *arguments):
     *arguments, wanted = arguments
     tensors, options = arguments[:_TENSORS], arguments[_TENSORS:]
-    return _backward(dout, dlse, out, lse, tensors, _core_options(tensors, options), wanted, heads_first=False)
+    gradients = _backward(dout, dlse, out, lse, tensors, _core_options(tensors, options), wanted, heads_first=False)
+    return tuple(tensors[0].new_empty(0) if x is None else x for x in gradients)  # an op returns tensors
 
 
 def _attention_backward_like(dout, dlse, out, lse, *arguments):
-    *tensors_and_options, wanted = arguments
-    return tuple(_empty_gradients(tensors_and_options[:_TENSORS], wanted))
+    *arguments, wanted = arguments
+    q = arguments[0]
+    return tuple(torch.empty_like(x) if need else q.new_empty(0) for x, need in zip(arguments[:_TRACKED], wanted))
 
 
 def _save(ctx, inputs, output):
