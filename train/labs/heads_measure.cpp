@@ -121,16 +121,21 @@ Sharing measure_sharing(const HeadsTask& task) {
   return {.difference = largest_difference(shared, repeated)};
 }
 
-Learning measure_learning(const HeadsTask& task) {
+std::vector<Index> steps_of_curve(Index steps) {
   constexpr Index kPoints = 50;
-  const Index distance = (task.steps + kPoints - 1) / kPoints;
+  const Index distance = (steps + kPoints - 1) / kPoints;
+  std::vector<Index> points;
+  for (Index step = 0; step < steps; points.push_back(step)) step = std::min(step + distance, steps);
+  return points;
+}
+
+Learning measure_learning(const HeadsTask& task) {
   Trainer trainer(recall_config(task, task.kv_heads));
-  Learning learning;
+  Learning learning = {.steps = steps_of_curve(task.steps)};
   Evaluation result;
-  while (trainer.state().step < task.steps) {
-    train_until(trainer, std::min(trainer.state().step + distance, task.steps));
+  for (const Index step : learning.steps) {
+    train_until(trainer, step);
     result = trainer.evaluate();
-    learning.steps.push_back(trainer.state().step);
     learning.accuracies.push_back(result.accuracy);
   }
   learning.loss = result.loss;

@@ -46,6 +46,8 @@ struct Learning {
   std::vector<double> accuracies = {};  ///< after these steps
 };
 Learning measure_learning(const HeadsTask& task);
+/// The steps of the curve of a training: at equal distances, at most 50, and at last the last one.
+std::vector<Index> steps_of_curve(Index steps);
 /// The first step of the curve with at least this accuracy; 0 if there is none.
 Index steps_to(const Learning& learning, double accuracy);
 /// 90 %, or of 80, 70 ... 10 % the highest that every training reaches; 0 if there is none. A mean of steps to it is over

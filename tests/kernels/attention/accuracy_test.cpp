@@ -103,7 +103,7 @@ void check_errors(const Lengths& t, Index heads, int draws, std::initializer_lis
 
 TEST_CASE(
     "attention: in f32 the error of flash is at most 1.25 times that of naive, 1.75 times for gradients" *
-    doctest::test_suite("slow")) {
+    doctest::test_suite("accuracy")) {
   const std::initializer_list<Index> head_sizes = {32, 40, 59, 64, 80, 96, 111, 128, 256};
   check_errors({113, 203}, 2, 1, head_sizes);
   check_errors({1, 239}, 2, 16, head_sizes);
@@ -112,7 +112,7 @@ TEST_CASE(
 
 // CTest runs this as a test of its own, where no sanitizer slows it down, and with several OpenBLAS cores.
 TEST_CASE("attention: the error of flash stays that small for lengths of a thousand" * doctest::skip() *
-          doctest::test_suite("slow")) {
+          doctest::test_suite("accuracy")) {
   check_errors({1023, 1024}, 1, 2, {32, 59, 64, 111, 256});
   check_errors({1024, 1023}, 1, 2, {32, 59, 64, 111, 256});
 }
