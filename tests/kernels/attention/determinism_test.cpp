@@ -22,37 +22,37 @@ std::vector<NamedCase> shared_work() {
     cases.push_back({name, random_case(n, small_tiles)});
     change(cases.back().c);
   };
-  add("MHA", {2, 43, 49, 3, 3, 9, 7}, [](AttentionCase&) {});
-  add("GQA", {1, 43, 49, 4, 2, 9, 7}, [](AttentionCase&) {});
-  add("MQA", {1, 43, 49, 4, 1, 9, 7}, [](AttentionCase&) {});
-  add("full", {1, 43, 49, 2, 1, 9, 7}, [](AttentionCase& c) { c.options.causal = false; });
+  add("MHA", {2, 75, 81, 3, 3, 9, 7}, [](AttentionCase&) {});
+  add("GQA", {1, 75, 81, 4, 2, 9, 7}, [](AttentionCase&) {});
+  add("MQA", {1, 75, 81, 4, 1, 9, 7}, [](AttentionCase&) {});
+  add("full", {1, 75, 81, 2, 1, 9, 7}, [](AttentionCase& c) { c.options.causal = false; });
   add("few queries", {1, 3, 200, 4, 2, 9, 7}, [](AttentionCase&) {});
   add("one query", {1, 1, 400, 4, 1, 9, 7}, [](AttentionCase&) {});
-  add("dropout", {1, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) { add_dropout(c, 0.2); });
-  add("window", {1, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) { c.options.window.left = 12; });
-  add("lengths", {2, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) { c.k_lengths = {19, 42}; });
-  add("packed", {1, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) {
-    c.cu_q = {0, 23, 23, 43};
-    c.cu_k = {0, 30, 36, 49};
+  add("dropout", {1, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) { add_dropout(c, 0.2); });
+  add("window", {1, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) { c.options.window.left = 20; });
+  add("lengths", {2, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) { c.k_lengths = {33, 70}; });
+  add("packed", {1, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
+    c.cu_q = {0, 40, 40, 75};
+    c.cu_k = {0, 50, 60, 81};
   });
   for (const Index b : {1, 2}) {
     for (const Index h : {1, 4})
-      add("bias", {2, 43, 49, 4, 2, 9, 7}, [&](AttentionCase& c) { add_bias(c, b, h); });
+      add("bias", {2, 75, 81, 4, 2, 9, 7}, [&](AttentionCase& c) { add_bias(c, b, h); });
   }
-  add("bias of packed sequences", {1, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) {
-    c.cu_q = {0, 23, 43};
-    c.cu_k = {0, 30, 49};
+  add("bias of packed sequences", {1, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
+    c.cu_q = {0, 40, 75};
+    c.cu_k = {0, 50, 81};
     add_bias(c, 1, 1);
   });
-  add("bias of padded keys", {3, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) {
-    c.k_lengths = {19, 0, 42};
+  add("bias of padded keys", {3, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
+    c.k_lengths = {33, 0, 70};
     add_bias(c, 1, 1);
   });
-  add("sinks and dlse", {2, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) {
+  add("sinks and dlse", {2, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
     add_sinks(c);
     add_dlse(c);
   });
-  add("all at once", {2, 43, 49, 4, 2, 9, 7}, [](AttentionCase& c) {
+  add("all at once", {2, 75, 81, 4, 2, 9, 7}, [](AttentionCase& c) {
     c.options.softcap = 2.0;
     add_dropout(c, 0.1);
     add_bias(c, 1, 1);
@@ -65,7 +65,7 @@ std::vector<NamedCase> shared_work() {
 
 // Default tiles, several of them, and everything that a task may share with another.
 AttentionCase large_case() {
-  AttentionCase c = random_case({2, 150, 210, 2, 1, 24, 40}, {.causal = true});
+  AttentionCase c = random_case({2, 203, 301, 4, 2, 24, 40}, {.causal = true});
   add_dropout(c, 0.1);
   add_bias(c, 1, 1);
   add_sinks(c);
@@ -81,7 +81,7 @@ AttentionResult<T> run_on(int threads, Kernel kernel, const AttentionCase& c) {
 template <class T>
 void check_thread_counts(Kernel kernel, const AttentionCase& c) {
   const auto one = run_on<T>(1, kernel, c);
-  for (const int threads : {1, 2, 3, 4, 7}) {
+  for (const int threads : thread_counts()) {
     CAPTURE(threads);
     CHECK(same_bits(run_on<T>(threads, kernel, c), one));
   }
@@ -103,7 +103,7 @@ TEST_CASE("attention: the same bits for 1, 2, 3, 4 and 7 threads with default ti
   for (const Kernel kernel : kKernels) {
     CAPTURE(kernel);
     check_thread_counts<float>(kernel, large_case());
-    check_thread_counts<float>(kernel, random_case({1, 200, 200, 2, 1, 33, 33}, {.causal = true}));
+    check_thread_counts<float>(kernel, random_case({1, 300, 300, 2, 1, 33, 33}, {.causal = true}));
   }
 }
 
