@@ -143,7 +143,8 @@ TEST_CASE_TEMPLATE("attention: a product that overflows under the mask does no h
   }
 }
 
-TEST_CASE("attention: NaN and Inf show where they are used and nowhere else in several tiles") {
+TEST_CASE("attention: NaN and Inf show where they are used and nowhere else in several tiles" *
+          doctest::test_suite("slow")) {
   for (const Setting& setting : settings()) {
     AttentionCase c = random_case({1, 150, 150, 1, 1, 5, 5});
     setting.apply(c);
