@@ -1,21 +1,19 @@
 """What the comparisons with PyTorch's attention share: eager attention, measurement, the table."""
 
-import csv
 import math
-import os
 import pathlib
 import re
 import sys
 import time
 
+from results import NAME, ROOT, warn_if_busy, write_csv
+
 try:
     import torch
 except ImportError:
-    sys.exit(f"{pathlib.Path(sys.argv[0]).stem}: PyTorch is missing; install it with\n"
+    sys.exit(f"{NAME}: PyTorch is missing; install it with\n"
              "  pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu")
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-NAME = pathlib.Path(sys.argv[0]).stem
 GRID = r"t(64|256|1024|4096)_d(32|64|128)"  # names of the plain rows
 
 
@@ -102,9 +100,7 @@ def with_ratios(line):
 
 
 def begin(options, what):
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        print(f"{NAME}: load average {load:.1f}: other programs take part in these figures", file=sys.stderr)
+    warn_if_busy()
     torch.manual_seed(1)
     torch.set_num_threads(options.threads)
     print(f"{what} and PyTorch {torch.__version__}, f32, {options.threads} threads; times in ms, "
@@ -137,14 +133,3 @@ def end(options, columns, lines):
               f"{least['fused_ratio']:.2f} ({least['row']} {mask_of(least)})")
     write_csv(options.csv, columns, lines)
     print(f"{options.csv} has all figures.")
-
-
-def write_csv(path, columns, lines):
-    """Replaces the file atomically, so that nobody reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(lines)
-    temporary.replace(path)
