@@ -25,6 +25,7 @@
 #include "tilegrad/kernels/gemm.h"
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/measure/machine_load.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 
@@ -147,6 +148,7 @@ ordered_json time_all(Product product, int threads, int turns) {
   static const std::vector<Library> all = libraries();
   const kernels::ThreadScope scope(threads);
   check_agreement(all, product, threads);
+  const train::MachineLoad load;
   ordered_json ms = ordered_json::object();
   double peak_gflops = 0;
   for (int turn = 0; turn < turns; ++turn) {
@@ -156,7 +158,7 @@ ordered_json time_all(Product product, int threads, int turns) {
     }
     peak_gflops = highest_fma_gflops<float>();
   }
-  return {{"ms", ms}, {"peak_gflops", peak_gflops}};
+  return {{"ms", ms}, {"others", load.share_of_others().value_or(0)}, {"peak_gflops", peak_gflops}};
 }
 
 int number(std::string_view text) {

@@ -15,6 +15,7 @@
 #include "tilegrad/nn/transformer.h"
 #include "tilegrad/nn/weights.h"
 #include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/measure/machine_load.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 
@@ -127,6 +128,7 @@ ordered_json about(const Training& training) {
 ordered_json run(Training& training, int steps) {
   using Clock = std::chrono::steady_clock;
   constexpr int kPeakTimes = 5;
+  const train::MachineLoad load;
   ordered_json ms = ordered_json::array(), losses = ordered_json::array();
   memory::reset_peak();
   for (int i = 0; i < steps; ++i) {
@@ -135,9 +137,14 @@ ordered_json run(Training& training, int steps) {
     ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
   }
   const Index tracked_peak = memory::usage().peak;
+  const double others = load.share_of_others().value_or(0);
   double peak_gflops = 0;
   for (int i = 0; i < kPeakTimes; ++i) peak_gflops = highest_fma_gflops<float>();
-  return {{"ms", ms}, {"losses", losses}, {"tracked_peak", tracked_peak}, {"peak_gflops", peak_gflops}};
+  return {{"ms", ms},
+          {"losses", losses},
+          {"tracked_peak", tracked_peak},
+          {"others", others},
+          {"peak_gflops", peak_gflops}};
 }
 
 void answer(const ordered_json& json) { std::cout << json.dump() << std::endl; }

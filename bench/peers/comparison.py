@@ -1,12 +1,13 @@
 """What the comparisons with PyTorch's attention share: eager attention, measurement, the table."""
 
 import math
+import os
 import pathlib
 import re
 import sys
 import time
 
-from results import NAME, ROOT, warn_if_busy, write_csv
+from results import NAME, ROOT, write_csv
 
 try:
     import torch
@@ -100,7 +101,9 @@ def with_ratios(line):
 
 
 def begin(options, what):
-    warn_if_busy()
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"{NAME}: load average {load:.1f}: other programs take part in these figures", file=sys.stderr)
     torch.manual_seed(1)
     torch.set_num_threads(options.threads)
     print(f"{what} and PyTorch {torch.__version__}, f32, {options.threads} threads; times in ms, "

@@ -11,13 +11,14 @@ import argparse
 import pathlib
 
 from presets import add_preset_option, chosen
-from results import NAME, ROOT, Child, Parser, processors, thread_count, warn_if_busy, whole_number, write_csv
+from results import (NAME, ROOT, Child, Parser, busy_mark, note_busy, processors, thread_count, whole_number,
+                     write_csv)
 
 COMMAND = "./dev bench products"
 LIBRARIES = ("openblas", "tilegrad", "onednn")
 FORMULAS = {"forward": "a bᵀ", "dx": "a b", "dw": "aᵀ b"}
 SQUARE = ("dx", 1024, 1024, 1024)
-COLUMNS = ("pass", "m", "n", "k", "threads", "peak_gflops", *(f"{name}_ms" for name in LIBRARIES),
+COLUMNS = ("pass", "m", "n", "k", "threads", "peak_gflops", "others", *(f"{name}_ms" for name in LIBRARIES),
            *(f"{name}_of_peak" for name in LIBRARIES), "ratio", "layers")
 HEADINGS = ("product", "m x n x k", "threads", *(f"{name} ms" for name in LIBRARIES),
             *(f"{name[:8]} of peak" for name in LIBRARIES), "ratio", "layers")
@@ -53,7 +54,8 @@ def figures(key, threads, layers, answer):
     """One line of the table from what the program measured."""
     direction, m, n, k = key
     ms, peak = answer["ms"], answer["peak_gflops"]
-    line = {"pass": direction, "m": m, "n": n, "k": k, "threads": threads, "peak_gflops": peak, "layers": layers}
+    line = {"pass": direction, "m": m, "n": n, "k": k, "threads": threads, "peak_gflops": peak, "layers": layers,
+            "others": answer["others"]}
     for name, value in ms.items():
         line |= {f"{name}_ms": value, f"{name}_of_peak": 2 * m * n * k / (1e6 * value * peak)}
     line["ratio"] = min(value for name, value in ms.items() if name != "tilegrad") / ms["tilegrad"]
@@ -78,7 +80,6 @@ def aligned(texts):
 
 def main():
     options = parse_options()
-    warn_if_busy()
     lines = []
     with Child([str(options.program), str(options.turns)], COMMAND) as child:
         about = child.about
@@ -88,10 +89,11 @@ def main():
             for key, layers in rows(options.presets).items():
                 answer = child.ask(" ".join(map(str, (*key, threads))))
                 lines.append(figures(key, threads, layers, answer))
-                print(aligned(cells(lines[-1])), flush=True)
+                print(aligned(cells(lines[-1])) + busy_mark(lines[-1]), flush=True)
     for threads in options.threads:
         peak = max(line["peak_gflops"] for line in lines if line["threads"] == threads)
         print(f"The peak on {threads} threads: {peak:.1f} GFLOP/s.")
+    note_busy(lines)
     write_csv(options.csv, COLUMNS, lines)
     print(f"{options.csv} has all figures.")
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+MOST_OF_OTHERS = 0.1
 NAME = pathlib.Path(sys.argv[0]).stem
 
 
@@ -50,10 +51,16 @@ def thread_count(text):
     return value
 
 
-def warn_if_busy():
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        print(f"{NAME}: load average {load:.1f}: other programs take part in these figures", file=sys.stderr)
+def busy_mark(line):
+    """What is shown behind a row during which other programs took more than a tenth of the processors."""
+    return "  busy" if line["others"] > MOST_OF_OTHERS else ""
+
+
+def note_busy(lines):
+    busy = sum(line["others"] > MOST_OF_OTHERS for line in lines)
+    if busy:
+        print(f"{NAME}: in {busy} of {len(lines)} rows, marked busy, other programs took more than a tenth of the "
+              "processors: they do not count", file=sys.stderr)
 
 
 def write_csv(path, columns, lines):

@@ -21,13 +21,14 @@ import sys
 import tempfile
 
 from presets import add_preset_option, chosen
-from results import NAME, ROOT, Child, Parser, duration, processors, thread_count, warn_if_busy, whole_number, write_csv
+from results import (NAME, ROOT, Child, Parser, busy_mark, duration, note_busy, processors, thread_count, whole_number,
+                     write_csv)
 
 COMMAND = "./dev bench steps"
 FIRST_STEPS = 3  # whose losses are compared; they also warm up
 FIRST_LOSS, LATER_LOSSES = 1e-5, 1e-3  # how far those may differ, relatively
 SIDES = ("tilegrad", "eager", "compiled")
-COLUMNS = ("preset", "checkpoint", "threads", "parameters", "operations", "peak_gflops",
+COLUMNS = ("preset", "checkpoint", "threads", "parameters", "operations", "peak_gflops", "others",
            *(f"{side}_{what}" for side in SIDES for what in ("ms", "median_ms", "of_peak", "rss")),
            "tilegrad_tracked", "ratio", "median_ratio", "loss_difference")
 
@@ -64,7 +65,7 @@ class Side:
     def __init__(self, name, command, stack):
         self.name = name
         self.child = stack.enter_context(Child(command, COMMAND))
-        self.times, self.last = [], {}
+        self.times, self.last, self.others = [], {}, 0
 
     def first_losses(self):
         self.last = self.child.ask(FIRST_STEPS)
@@ -75,6 +76,7 @@ class Side:
         steps = max(1, math.ceil(1e3 * seconds / min(self.times)))
         self.last = self.child.ask(steps)
         self.times += self.last["ms"]
+        self.others = max(self.others, self.last.get("others", 0))  # as tilegrad's process sees it
 
 
 def start(options, preset, checkpoint, folder, stack):
@@ -118,7 +120,8 @@ def measure(options, preset, checkpoint, about):
                 side.turn(options.seconds)
         line = {"preset": preset.name, "checkpoint": "block" if checkpoint else "none", "threads": options.threads,
                 "parameters": preset.parameters(), "operations": preset.operations(),
-                "tilegrad_tracked": sides[0].last["tracked_peak"], "loss_difference": difference}
+                "tilegrad_tracked": sides[0].last["tracked_peak"], "loss_difference": difference,
+                "others": sides[0].others}
         times = {side.name: side.times for side in sides}
         rss = {f"{side.name}_rss": side.child.peak_rss() for side in sides}
         return line | rss | speeds(preset.operations(), times, sides[0].last["peak_gflops"])
@@ -184,17 +187,17 @@ def main():
     if not options.alone and importlib.util.find_spec("torch") is None:
         sys.exit(f"{NAME}: PyTorch is missing; --alone does without, or: pip install torch==2.13.0 "
                  "--index-url https://download.pytorch.org/whl/cpu")
-    warn_if_busy()
     about, lines = {}, []
     for preset in options.presets:
         for checkpoint in (False, True) if options.checkpoint else (False,):
             lines.append(measure(options, preset, checkpoint, about))
             if len(lines) == 1:
                 print_head(options, about)
-            print(aligned(cells(lines[-1])), flush=True)
+            print(aligned(cells(lines[-1])) + busy_mark(lines[-1]), flush=True)
     print(f"The peak, measured meanwhile: {max(line['peak_gflops'] for line in lines):.1f} GFLOP/s.")
     if not options.alone:
         print(f"The first losses differ by {max(line['loss_difference'] for line in lines):.1e} of them, at most.")
+    note_busy(lines)
     write_csv(options.csv, COLUMNS, lines)
     print(f"{options.csv} has all figures.")
 
