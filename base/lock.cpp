@@ -57,22 +57,30 @@ void sweep(const std::filesystem::path& folder) {
 
 }  // namespace
 
-FolderLock::FolderLock(const std::filesystem::path& folder) : file_(folder / ".lock") {
+FolderLock::NewFolders::NewFolders(const std::filesystem::path& folder) {
   std::error_code error;
   for (auto path = folder; !path.empty() && !std::filesystem::exists(path, error); path = path.parent_path())
-    made_here_.push_back(path);
+    paths.push_back(path);
+}
+
+FolderLock::NewFolders::~NewFolders() {
+  for (const auto& folder : paths) ::rmdir(folder.c_str());  // fails, as it should, unless it is empty
+}
+
+FolderLock::FolderLock(const std::filesystem::path& folder) : file_(folder / ".lock"), made_here_(folder) {
   make_folder(folder);
   lock_ = locked(folder, file_);
   const std::string owner = std::to_string(::getpid());
   const bool written =
       ::ftruncate(lock_.get(), 0) == 0 && ::pwrite(lock_.get(), owner.data(), owner.size(), 0) > 0;
-  check(written, "{}: cannot be written to: {}", folder.string(), std::strerror(errno));
+  if (!written) {
+    const int error_number = errno;
+    ::unlink(file_.c_str());
+    fail("{}: cannot be written to: {}", folder.string(), std::strerror(error_number));
+  }
   sweep(folder);
 }
 
-FolderLock::~FolderLock() {
-  ::unlink(file_.c_str());
-  for (const auto& folder : made_here_) ::rmdir(folder.c_str());  // fails, as it should, unless it is empty
-}
+FolderLock::~FolderLock() { ::unlink(file_.c_str()); }
 
 }  // namespace tilegrad

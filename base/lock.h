@@ -20,8 +20,15 @@ class FolderLock {
   FolderLock& operator=(const FolderLock&) = delete;
 
  private:
+  // Those that are missing at the beginning. It removes them again, empty ones, also if the lock fails half-way.
+  struct NewFolders {
+    explicit NewFolders(const std::filesystem::path& folder);
+    ~NewFolders();
+    std::vector<std::filesystem::path> paths;  // the folder itself first
+  };
+
   std::filesystem::path file_;
-  std::vector<std::filesystem::path> made_here_;  // the folder itself first
+  NewFolders made_here_;
   Descriptor lock_;
 };
 

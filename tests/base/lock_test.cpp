@@ -45,6 +45,17 @@ TEST_CASE("lock: a folder that was made and stayed empty goes away, another one 
   CHECK_FALSE(fs::exists(folder / "used/.lock"));
 }
 
+TEST_CASE("lock: where no folder can be made, those above it that were made go away") {
+  const TemporaryFolder folder;
+  const std::string too_long(300, 'x');
+  CHECK_FALSE(message_of([&] { FolderLock((folder / "made/for/") + too_long); }).empty());
+  CHECK_FALSE(fs::exists(folder / "made"));
+  fs::create_directory(folder / "before");
+  CHECK_FALSE(message_of([&] { FolderLock((folder / "before/made/") + too_long); }).empty());
+  CHECK(fs::exists(folder / "before"));
+  CHECK_FALSE(fs::exists(folder / "before/made"));
+}
+
 TEST_CASE("lock: a process that is killed leaves no lock, and what it was writing is swept away") {
   const TemporaryFolder folder;
   const pid_t child = ::fork();
