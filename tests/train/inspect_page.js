@@ -37,6 +37,16 @@ function inspect(canvas) {
   const full = all.filter((i) => drawn.data.datasets[i].data.some((p) => Number.isFinite(p?.y ?? p)));
   canvas.dataset.series = full.length;
   canvas.dataset.drawn = full.filter((i) => isDrawn(drawn, pixels, i)).length;
+  canvas.dataset.outside = Object.values(drawn.scales).flatMap((scale) => ticksOutside(scale)).join(" ");
+  canvas.dataset.named = Object.values(drawn.scales).map((scale) => scale.ticks.filter((t) => t.label).length).join(" ");
+  canvas.dataset.marks = (drawn.legend.legendItems ?? []).filter((item) => item.pointStyle !== "line").length;
+}
+
+// Labels that lie beside their axis.
+function ticksOutside(scale) {
+  const places = scale.ticks.map((_, i) => scale.getPixelForTick(i));
+  const [low, high] = scale.isHorizontal() ? [scale.left, scale.right] : [scale.top, scale.bottom];
+  return scale.ticks.filter((_, i) => places[i] < low - 1 || places[i] > high + 1).map((tick) => tick.label);
 }
 
 // Leaves on the canvas of a grid how many colours it has, and whether an arrow key moves its cursor.

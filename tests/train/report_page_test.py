@@ -103,6 +103,7 @@ def check_drawn(page, series_of_chart):
         canvas = page.canvases[title]
         counts = (canvas.get("data-series"), canvas.get("data-drawn"))
         check(counts == (str(series), str(series)), f"{title}: has and draws {counts} series, not {series}")
+        check(canvas["data-outside"] == "", f"{title}: labels lie beside their axis: {canvas['data-outside']}")
 
 
 def lines_of(folder):
@@ -233,11 +234,24 @@ def test_flash_lab(tilegrad, folder):
         "--out", out)
     page = open_page(out / "report.html", folder)
     check_drawn(page, {"Roofline": 5})
+    marks = page.canvases["Roofline"]["data-marks"]
+    check(marks == "4", f"the legend of the roofline has {marks} points, not those of two passes of two kernels")
     for name in ("The walk over tiles, forward", "The walk over tiles, backward"):
         check_grid(name, page.grids[name][0], 3)
     for name in ("Time by the size of a tile, forward", "Time by the size of a tile, forward and backward"):
         check_grid(name, page.grids[name][0], 4)
         check(len(page.tables[name]) == 4, f"{name}: the table has {len(page.tables[name])} rows")
+
+
+def test_flash_sweep(tilegrad, folder):
+    """A sweep's logarithmic axes end where its points do, and name a few lengths."""
+    out = folder / "sweep"
+    run(tilegrad, "lab", "flash", "--seq", "64", "--d", "8", "--heads", "2", "--causal", "--repeats", "1", "--sweep",
+        "--memory-limit", "1MiB", "--out", out)
+    page = open_page(out / "report.html", folder)
+    check_drawn(page, {"Roofline": 5, "Time": 2, "Tracked memory": 2})
+    named = int(page.canvases["Time"]["data-named"].split()[0])
+    check(2 <= named <= 6, f"{named} lengths have names")
 
 
 def test_whys(tilegrad, folder):
@@ -258,6 +272,7 @@ def main():
         test_hostile_names_and_damage(tilegrad, folder, compared)
         test_look(tilegrad, folder)
         test_flash_lab(tilegrad, folder)
+        test_flash_sweep(tilegrad, folder)
         test_whys(tilegrad, folder)
     print("report_page_test: passed")
 

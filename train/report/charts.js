@@ -152,12 +152,17 @@ function bandTitle(bands, x) {
 }
 
 // A logarithmic axis names 1, 2 and 5 of each decade; over many decades the powers of ten alone, and within
-// one decade every tick.
+// less than a decade every tick.
 function logarithmicTick(value, _, ticks) {
   const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
   const leading = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
-  if (decades > 1 && !(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
+  if (decades > 0.65 && !(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
   return value < 1e-3 ? value.toExponential(0) : show(value);
+}
+
+// Chart.js also makes the ticks of a logarithmic axis that lie just before and behind it, and draws them.
+function keepTicksInside(scale) {
+  scale.ticks = scale.ticks.filter((tick) => scale.min <= tick.value && tick.value <= scale.max);
 }
 
 function scaleOptions(axis, logarithmic) {
@@ -166,6 +171,7 @@ function scaleOptions(axis, logarithmic) {
   return {
     type: logarithmic ? "logarithmic" : "linear",
     bounds: logarithmic ? "data" : "ticks",
+    afterBuildTicks: logarithmic ? keepTicksInside : undefined,
     title: { display: axis.title !== "", text: axis.title, color: style("--quiet") },
     grid: { color: style("--grid"), borderColor: style("--line") },
     ticks,
@@ -204,8 +210,20 @@ function tooltipTitle(chart, items) {
   return chart.bands.length > 0 ? bandTitle(chart.bands, x) : `${chart.x.title} ${show(x)}`;
 }
 
+// A series without a line.
+const isPoint = (chart, series) => chart.kind === "line" && series.points.length === 1;
+
+// Its mark in the legend is that of its point.
+function legendLabels(drawn, chart) {
+  return Chart.defaults.plugins.legend.labels.generateLabels(drawn).map((label) => {
+    const series = chart.series[label.datasetIndex];
+    return isPoint(chart, series) ? { ...label, pointStyle: marker(placeOf(series.name, label.datasetIndex)) } : label;
+  });
+}
+
 function chartOptions(chart, state) {
   const bars = chart.kind === "bars";
+  const points = chart.series.some((series) => isPoint(chart, series));
   const value = (item) => (bars ? item.parsed.x : item.parsed.y);
   return {
     animation: false,
@@ -224,9 +242,10 @@ function chartOptions(chart, state) {
           color: style("--text"),
           usePointStyle: !bars,
           pointStyle: "line",
-          pointStyleWidth: 28,
+          ...(points ? { boxHeight: 8 } : { pointStyleWidth: 28 }),
           boxWidth: 12,
           sort: (a, b) => a.datasetIndex - b.datasetIndex,
+          generateLabels: (drawn) => legendLabels(drawn, chart),
         },
       },
       tooltip: {

@@ -78,6 +78,15 @@ function drawLabels(context, grid, { left, top, cell, upright, every }) {
   context.restore();
 }
 
+// In one line or, if that is too wide for a cell, a word in each; nothing if that does not fit either.
+function drawText(context, text, x, y, cell) {
+  const kRoom = 2, kLine = kLabel + 2;
+  const fits = (line) => context.measureText(line).width <= cell - 2 * kRoom;
+  const lines = fits(text) ? [text] : text.split(" ");
+  if (!lines.every(fits) || lines.length * kLine > cell) return;
+  lines.forEach((line, n) => context.fillText(line, x, y + (n - (lines.length - 1) / 2) * kLine));
+}
+
 function drawCells(context, grid, { left, top, cell }) {
   const gap = cell >= 8 ? 1 : 0;
   context.textAlign = "center";
@@ -85,10 +94,8 @@ function drawCells(context, grid, { left, top, cell }) {
     grid.columns.forEach((__, c) => {
       context.fillStyle = grid.color(r, c);
       context.fillRect(left + c * cell, top + r * cell, cell - gap, cell - gap);
-      const text = grid.text?.(r, c) ?? "";
-      if (text === "" || context.measureText(text).width > cell) return;
-      context.fillStyle = grid.textColor(r, c);
-      context.fillText(text, left + (c + 0.5) * cell, top + (r + 0.5) * cell);
+      context.fillStyle = grid.textColor?.(r, c) ?? context.fillStyle;
+      drawText(context, grid.text?.(r, c) ?? "", left + (c + 0.5) * cell, top + (r + 0.5) * cell, cell);
     }));
 }
 
