@@ -9,6 +9,7 @@
 
 #include "tilegrad/kernels/attention/masked_products.h"
 #include "tilegrad/kernels/attention/score_mods-inl.h"
+#include "tilegrad/kernels/attention/stages.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
@@ -22,6 +23,7 @@ struct BackwardPieces {
   T *ds, *p, *slope, *keep;
   T *max, *neg_lse, *neg_lse_rest, *delta;
   T *copied_q, *copied_dout, *wide_k, *wide_v, *wide_rows;
+  StageMarks stages;
 };
 
 // A tile of queries against the task's keys: what it reads, in layouts that suit the products.
@@ -83,19 +85,22 @@ class BackwardTile {
     const QueryRows<T> r = rows.part(seen);
     const T *kt = key_panel(w.kt, n, r.q.cols), *vt = key_panel(w.vt, n, r.dout.cols);
     if (problem_.no_score_mods()) {
-      plain_panel(w.p, ds, r, kt, vt, tile);
+      plain_panel(w.p, ds, r, kt, vt, tile, w);
     } else {
       general_panel(w.p, ds, r, kt, vt, tile, w);
     }
     T *dkt = key_panel(w.dkt, n, r.q.cols), *dvt = key_panel(w.dvt, n, r.dout.cols);
     if (!rows.finite) {
       add_visible_rows(dvt, w.p, r.dout, tile);
+      w.stages.end(Stage::dv);
       add_visible_rows(dkt, ds, r.q, tile);
-      return;
+      return w.stages.end(Stage::dk);
     }
     const LaneSplit halves = tile.template queries_by_half<T>();
     if (grads_.dv) multiply_add(dvt, r.dout.cols, halves, ColMajor<T>{r.dout.data, r.dout.stride}, w.p);
+    w.stages.end(Stage::dv);
     if (grads_.dk) multiply_add(dkt, r.q.cols, halves, ColMajor<T>{r.q.data, r.q.stride}, ds);
+    w.stages.end(Stage::dk);
   }
 
   // dQ (+)= dS' K, for the panels that run_panel() has left in w.ds. The packed columns of K are in w.k.
@@ -138,8 +143,8 @@ class BackwardTile {
   }
 
   // P = exp2(c Q Kᵀ − LSE), dS' = P ⊙ (scale dO Vᵀ − scale delta), in the registers of the products.
-  HWY_ATTR void plain_panel(T* p, T* ds, const QueryRows<T>& r, const T* kt, const T* vt,
-                            const Tile& tile) const {
+  HWY_ATTR void plain_panel(T* p, T* ds, const QueryRows<T>& r, const T* kt, const T* vt, const Tile& tile,
+                            const BackwardPieces<T>& w) const {
     const Tag<T> d;
     const auto scale = hn::Set(d, static_cast<T>(problem_.scale)), c = hn::Set(d, to_log2(problem_));
     const LaneSplit halves = tile.template queries_by_half<T>();
@@ -157,6 +162,7 @@ class BackwardTile {
     const bool cut = tile.is_partial();
     const KeyLanes<T> scores = {problem_, nullptr, nullptr};
     if (cut) scores.mask_out(p, tile);
+    w.stages.end(Stage::probabilities);
     multiply_in_parts<T>(halves, r.dout.cols, score_part(problem_), RowMajor<T>{r.dout.data, r.dout.stride},
                          vt, ds, [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
                            const auto delta = hn::Set(d, r.delta[i]);
@@ -165,6 +171,7 @@ class BackwardTile {
                                      hn::Mul(hn::MulSub(x1, scale, delta), hn::Load(d, row + kLanes<T>)));
                          });
     if (cut && !r.finite) scores.mask_out(ds, tile);  // else P = 0 has hidden it
+    w.stages.end(Stage::dp_and_ds);
   }
 
   // The same with all options, step by step, and P ⊙ M in place of P.
@@ -176,6 +183,7 @@ class BackwardTile {
     scores.apply(p, tile);
     probabilities(p, r);
     scores.mask_out(p, tile);
+    w.stages.end(Stage::probabilities);
     multiply_panel(ds, halves, score_part(problem_), r.dout, vt);
     if (problem_.options.dropout > 0) scores.draw_keep(tile);
     scores.gradients(ds, p, r.delta, tile);
@@ -185,6 +193,7 @@ class BackwardTile {
     scores.through_scale(ds, tile);
     scores.mask_out(ds, tile);
     if (problem_.options.dropout > 0) scores.drop(p, tile);
+    w.stages.end(Stage::dp_and_ds);
   }
 
   // P = exp(S − LSE) in place of S.

@@ -145,6 +145,7 @@ class FlashBackward {
       if (!y_.dlse.empty()) sum -= y_.dlse[row];
       delta_[row] = y_.lse[row] == -std::numeric_limits<T>::infinity() ? T{0} : sum;
     }
+    w.stages.end(Stage::delta);
   }
 
   // dsink = −Σ_i exp(sink − lse_i) delta_i, over the batch as well.
@@ -166,7 +167,7 @@ class FlashBackward {
   // What no task writes: dQ of tiles of queries that see nothing, dK and dV of padding, and dbias, to which
   // tasks add.
   void clear_unseen() const {
-    parallel_tasks(std::ssize(schedule_.query_tiles()), [&](Index n, int) {
+    workspace_.run(std::ssize(schedule_.query_tiles()), [&](Index n, const Pieces&) {
       const SequenceTile& tile = schedule_.query_tiles()[n];
       if (!needs_dq() || write_q_ == Write::accumulate || !schedule_.unseen(tile)) return;
       for (Index h = 0; h < problem_.heads; ++h)
@@ -201,6 +202,7 @@ class FlashBackward {
     std::fill_n(w.dkt, schedule_.panels_per_tile() * k.cols * kPanel<T>, T{0});
     std::fill_n(w.dvt, schedule_.panels_per_tile() * v.cols * kPanel<T>, T{0});
     const Keys keys = {k, v, all_finite(k) && all_finite(v)};
+    w.stages.end(Stage::prepare);
 
     const Range query_tiles = schedule_.query_tiles_of(key_tile);
     const auto run = [&](Index h, Index n) HWY_ATTR {
@@ -211,6 +213,7 @@ class FlashBackward {
       for (Index h = heads.begin; h < heads.end; ++h) {
         const Ticket ticket = schedule_.dbias_ticket(key_tile, h);
         dbias_adds_.wait(ticket);
+        w.stages.end(Stage::wait);
         for (Index n = query_tiles.begin; n < query_tiles.end; ++n) run(h, n);
         dbias_adds_.done(ticket);
       }
@@ -221,6 +224,7 @@ class FlashBackward {
     }
     write_out(grads_.dk, key_tile, hkv, w.dkt, k.cols, w);
     write_out(grads_.dv, key_tile, hkv, w.dvt, v.cols, w);
+    w.stages.end(Stage::store);
   }
 
   void write_out(const StoredGrad<T>& grad, const SequenceTile& tile, Index hkv, T* panels, Index dim,
@@ -236,13 +240,16 @@ class FlashBackward {
   HWY_ATTR void run_tile(const Tile& tile, const SequenceTile& key_tile, Index query_tile, const Keys& keys,
                          const Pieces& w) {
     const QueryRows<T> rows = rows_of(tile, keys.finite, w);
+    w.stages.end(Stage::prepare);
     for (Index n = 0; n * kPanel<T> < tile.keys.size(); ++n) tiles_.run_panel(tile, rows, n, w);
     if (!needs_dq()) return;
     const Ticket ticket = schedule_.dq_ticket(key_tile, query_tile, tile.h);
     dq_adds_.wait(ticket);
+    w.stages.end(Stage::wait);
     tiles_.add_dq(dq_.head(tile.b(), tile.h).row_block(tile.queries.begin, tile.queries.size()), tile,
                   rows.finite, keys.k, ticket.number == 0 && write_q_ == Write::overwrite, w);
     dq_adds_.done(ticket);
+    w.stages.end(Stage::dq);
   }
 
   HWY_ATTR QueryRows<T> rows_of(const Tile& tile, bool keys_finite, const Pieces& w) const {
@@ -277,9 +284,10 @@ class FlashBackward {
   void round_dq() const {
     if constexpr (std::is_same_v<T, float>) {
       if (!grads_.dq.to.is_narrow()) return;
-      parallel_tasks(problem_.batch * problem_.heads, [&](Index n, int) HWY_ATTR {
+      workspace_.run(problem_.batch * problem_.heads, [&](Index n, const Pieces& w) HWY_ATTR {
         const Index b = n / problem_.heads, h = n % problem_.heads;
         store_narrowed(StoredRows(grads_.dq.to, b, h, {0, problem_.tq}), grads_.dq.write, dq_.head(b, h));
+        w.stages.end(Stage::store);
       });
     }
   }

@@ -92,6 +92,7 @@ class FlashDecode {
       const State all = state(n * splits);
       for (Index split = 1; split < splits; ++split) merge(all, state(n * splits + split), w);
       finish(problem_.sequences[n], all);
+      w.stages.end(Stage::store);
     });
   }
 
@@ -99,6 +100,7 @@ class FlashDecode {
   // `mine` and `other` are weights of rows.
   struct Pieces {
     T *q, *scores, *keep, *mine, *other;
+    StageMarks stages;
   };
 
   // What the recurrence knows after some keys.
@@ -125,6 +127,7 @@ class FlashDecode {
       std::copy_n(q_.head(s.b, h).row(i), problem_.dim, w.q + row * problem_.dim);
       start_row(state.max[row], state.sum[row], problem_, c_, h, first);
     });
+    w.stages.end(Stage::prepare);
     for (Index j = keys.begin; j < keys.end; j += schedule_.tile_keys())
       add_keys(state, tile_of(s, {j, std::min(j + schedule_.tile_keys(), keys.end)}), w);
   }
@@ -132,6 +135,7 @@ class FlashDecode {
   HWY_ATTR void add_keys(const State& state, const Tile& tile, const Pieces& w) const {
     multiply_keys(tile, w);
     for_each_panel(tile, w, [&](T* s, const Tile& part) HWY_ATTR { apply(s, part); });
+    w.stages.end(Stage::scores);
     for (Index row = 0; row < tile.rows(); ++row) exponentiate(state, row, tile, w);
     if (problem_.options.dropout > 0) {
       for_each_panel(tile, w, [&](T* p, const Tile& part) HWY_ATTR {
@@ -140,7 +144,9 @@ class FlashDecode {
         scores.drop(p, part);
       });
     }
+    w.stages.end(Stage::softmax);
     add_values(state, tile, w);
+    w.stages.end(Stage::values);
   }
 
   // The tile's keys in panels (rows, lanes = keys), one after the other.

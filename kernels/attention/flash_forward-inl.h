@@ -63,6 +63,7 @@ class FlashForward {
         const Task task = schedule_.task(n);
         attend(task, 0, w.states, w);
         for_each_panel(task, w.states, w, [&](const QueryPanel& p) { finish(p, w); });
+        w.stages.end(Stage::store);
       });
       return;
     }
@@ -77,6 +78,7 @@ class FlashForward {
         for (Index split = 1; split < splits; ++split) tiles_.merge(p, split * states_size());
         finish(p, w);
       });
+      w.stages.end(Stage::store);
     });
   }
 
@@ -107,12 +109,14 @@ class FlashForward {
   // Processes one split of the keys for the rows of a task.
   HWY_ATTR void attend(const Task& task, Index split, T* states, const Pieces& w) const {
     for_each_panel(task, states, w, [&](const QueryPanel& p) HWY_ATTR { start(p, split == 0, w); });
+    w.stages.end(Stage::prepare);
     const Range all = split_of(task.sequence->keys_of(task.queries), split, schedule_.splits());
     const Index b = task.sequence->b;
     for (Index j = all.begin; j < all.end; j += schedule_.tile().keys) {
       const Range tile_keys = {j, std::min(j + schedule_.tile().keys, all.end)};
       const auto keys = near_rows(in_.k, b, task.hkv, tile_keys, w.copied_k);
       const auto values = near_rows(in_.v, b, task.hkv, tile_keys, w.copied_v);
+      w.stages.end(Stage::prepare);
       for_each_panel(task, states, w, [&](const QueryPanel& p) HWY_ATTR {
         Tile tile = p.tile;
         tile.keys = {std::max(tile_keys.begin, p.tile.keys.begin), std::min(tile_keys.end, p.tile.keys.end)};

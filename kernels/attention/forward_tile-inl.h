@@ -10,6 +10,7 @@
 #include "tilegrad/kernels/attention/masked_products-inl.h"
 #include "tilegrad/kernels/attention/masked_products.h"
 #include "tilegrad/kernels/attention/online_softmax-inl.h"
+#include "tilegrad/kernels/attention/stages.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
@@ -19,6 +20,7 @@ namespace tilegrad::kernels::HWY_NAMESPACE {
 template <class T>
 struct ForwardPieces {
   T *q, *states, *scores, *aux, *row, *copied_k, *copied_v, *wide_rows;
+  StageMarks stages;
 };
 
 // One panel of rows (the queries of a head, or of several), with the state of the recurrence.
@@ -44,8 +46,10 @@ class ForwardTile {
     const Tag<T> d;
     const auto old0 = hn::Load(d, p.max), old1 = hn::Load(d, p.max + kLanes<T>);
     multiply_keys(p, tile, k, scores, s);
+    w.stages.end(Stage::scores);
     const Rescale rescale = exponentiate(p, tile.keys.size(), old0, old1, s);
     if (problem_.options.dropout > 0) scores.drop(s, tile);
+    w.stages.end(Stage::softmax);
     if (meets_bad_values(tile, v)) {
       for_each_vector(p.o, {0, v.cols}, [&](Index, Index lane, Vec<T> x) HWY_ATTR {
         return hn::Mul(x, lane == 0 ? rescale.alpha0 : rescale.alpha1);
@@ -54,6 +58,7 @@ class ForwardTile {
     } else {
       add_values(p, tile, s, v, rescale.alpha0, rescale.alpha1);
     }
+    w.stages.end(Stage::values);
   }
 
   // Adds the keys of another split, whose state lies `distance` further on.

@@ -52,6 +52,7 @@ class NaiveBackward {
   // `dropped` is used again for the products Q Kᵀ.
   struct Pieces {
     T *ds, *dropped, *factors;
+    StageMarks stages;
   };
 
   Index dk_size() const {
@@ -84,6 +85,7 @@ class NaiveBackward {
 
   void run_task(const Task& task, const Pieces& w) {
     clear_shares(task);
+    w.stages.end(Stage::prepare);
     const Index group = rows_.problem.group_size();
     for (Index h = task.kv_heads.begin * group; h < task.kv_heads.end * group; ++h) {
       for (Index n = 0; n < rows_.blocks(); ++n) {
@@ -112,18 +114,23 @@ class NaiveBackward {
     // forward: O = (P ⊙ M) V
     rows_.add_transposed(rows(share_of(chunk, true, tile.b(), tile.hkv)),
                          rows_.dropped(p, w.dropped, factors, tile), dout, tile);
+    w.stages.end(Stage::dv);
     const Mat<T> ds(w.ds, p.rows, p.cols);
     gemm_serial<T>(ds, T{1}, dout, Op::none, rows_.keys(in_.v, tile), Op::transpose, T{0});
+    w.stages.end(Stage::dp);
     for (Index i = 0; i < p.rows; ++i)
       score_gradients(ds.row(i), p.row(i), tile.queries.begin + i, chunk, factors, tile);
     rows_.mod_gradients(ds, Mat<T>(w.dropped, p.rows, p.cols), tile);
+    w.stages.end(Stage::ds);
     // forward: S = scale Q Kᵀ
     if (grads_.dq) {
       const Mat<T> dq = grads_.dq.to.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
       rows_.multiply(dq, grads_.dq.write, ds, rows_.keys(in_.k, tile), tile);
     }
+    w.stages.end(Stage::dq);
     rows_.add_transposed(rows(share_of(chunk, false, tile.b(), tile.hkv)), ds, rows_.queries(in_.q, tile),
                          tile);
+    w.stages.end(Stage::dk);
   }
 
   // forward: P = softmax(S + bias). In place of dP.
@@ -158,10 +165,11 @@ class NaiveBackward {
   }
 
   void add_shares() const {
-    parallel_tasks(rows_.problem.batch * rows_.problem.kv_heads, [&](Index n, int) {
+    workspace_.run(rows_.problem.batch * rows_.problem.kv_heads, [&](Index n, const Pieces& w) {
       const Index b = n / rows_.problem.kv_heads, hkv = n % rows_.problem.kv_heads;
       if (grads_.dk) add_shares_of(false, grads_.dk.to.head(b, hkv), grads_.dk.write, b, hkv);
       if (grads_.dv) add_shares_of(true, grads_.dv.to.head(b, hkv), grads_.dv.write, b, hkv);
+      w.stages.end(Stage::store);
     });
   }
   void add_shares_of(bool is_v, Mat<T> grad, Write write, Index b, Index hkv) const {

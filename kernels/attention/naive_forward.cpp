@@ -26,16 +26,20 @@ class NaiveForward {
       const RowBlock tile = rows_.row_block(task / heads, task % heads);
       const Mat<T> p = rows_.part(p_, tile);
       rows_.products(p, tile);
+      w.stages.end(Stage::scores);
       for (Index i = 0; i < p.rows; ++i) softmax_row(p.row(i), tile.queries.begin + i, tile);
+      w.stages.end(Stage::softmax);
       const Mat<T> out = out_.head(tile.b(), tile.h).row_block(tile.queries.begin, p.rows);
       rows_.multiply(out, Write::overwrite, rows_.dropped(p, w.dropped, w.factors, tile),
                      rows_.keys(v_, tile), tile);
+      w.stages.end(Stage::values);
     });
   }
 
  private:
   struct Pieces {
     T *dropped, *factors;
+    StageMarks stages;
   };
 
   void softmax_row(T* row, Index i, const RowBlock& tile) {

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kEps = 1e-5;
 constexpr Index kRowCounts[] = {0, 1, 7, 700};
-constexpr Index kCols[] = {1, 5, 48, 131};
+constexpr Index kNormCols[] = {1, 5, 48, 131};
 
 // Inputs, and everything that forward and backward should give, by the formulas in the header. `center` tells
 // layernorm from rmsnorm, which has neither mean nor bias.
@@ -81,7 +81,7 @@ std::vector<T> values(const std::vector<Sum>& sums) {
 template <class F>
 void for_each_shape(F&& f) {
   for (const Index rows : kRowCounts) {
-    for (const Index cols : kCols) {
+    for (const Index cols : kNormCols) {
       CAPTURE(rows);
       CAPTURE(cols);
       f(rows, cols);

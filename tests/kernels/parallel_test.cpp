@@ -100,6 +100,7 @@ TEST_CASE("parallel_tasks: a team that is handed over holds, whatever threads() 
   const ThreadScope scope(2);
   struct Pieces {
     float* x;
+    StageMarks stages;
   };
   const Workspace<float, Pieces> workspace({{&Pieces::x, 16}});
   set_threads(8);
