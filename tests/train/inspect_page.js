@@ -38,7 +38,8 @@ function inspect(canvas) {
   canvas.dataset.series = full.length;
   canvas.dataset.drawn = full.filter((i) => isDrawn(drawn, pixels, i)).length;
   canvas.dataset.outside = Object.values(drawn.scales).flatMap((scale) => ticksOutside(scale)).join(" ");
-  canvas.dataset.named = Object.values(drawn.scales).map((scale) => scale.ticks.filter((t) => t.label).length).join(" ");
+  const named = (scale) => scale.ticks.filter((tick) => tick.label).length;
+  canvas.dataset.named = Object.values(drawn.scales).map(named).join(" ");
   canvas.dataset.marks = (drawn.legend.legendItems ?? []).filter((item) => item.pointStyle !== "line").length;
 }
 

@@ -12,6 +12,7 @@
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/saved.h"
 #include "tilegrad/autograd/tape.h"
+#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/app/check_cases.h"
 #include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/report/profile_table.h"
@@ -209,4 +210,45 @@ TEST_CASE("profile: a table has averages of a call, and a dash for nothing") {
   CHECK(table.rows[1][3] == "1.000");
   profile.interrupted = true;
   CHECK(profile_table("mine", profile).title.find("steps 2 to 3 (interrupted)") != std::string::npos);
+}
+
+TEST_CASE("profile: the stages of attention and what is in none add up to its time on all threads") {
+  const kernels::ThreadScope threads(2);
+  for (const AttentionKernel kernel : {AttentionKernel::naive, AttentionKernel::flash}) {
+    RunConfig config = with_checkpoint("block");
+    config.model.attention.kernel = kernel;
+    const Profile profile = profile_of_step(config);
+    CAPTURE(kernel);
+    const OpCost& attention = cost_of(profile, fmt::format("attention ({})", name_of(kernel)));
+    for (const Phase phase : {Phase::forward, Phase::backward, Phase::recompute}) {
+      const PhaseCost& part = attention.in(phase);
+      CHECK(part.thread_ms == doctest::Approx(2 * part.self_ms));
+      double sum = part.in_no_stage_ms();
+      for (const StageTime& stage : part.stages) sum += stage.thread_ms;
+      CHECK(sum == doctest::Approx(part.thread_ms));
+      CHECK(part.in_no_stage_ms() >= 0);  // else a stage had counted something twice
+      CHECK(part.stages.size() > 3);
+    }
+    CHECK(cost_of(profile, "linear").in(Phase::forward).stages.empty());
+  }
+}
+
+TEST_CASE("profile: a table has the stages of an op below it, as shares of its time on all threads") {
+  Profile profile = {.of = "step 2", .calls = 1, .ms = 10};
+  profile.ops = {{.op = "attention", .total_ms = 10, .self_ms = 10}};
+  profile.ops[0].in(Phase::forward) = {
+      .calls = 1, .self_ms = 4, .thread_ms = 8, .stages = {{"Q Kᵀ", 4}, {"softmax", 3}}};
+  profile.ops[0].in(Phase::backward) = {.calls = 1, .self_ms = 6, .thread_ms = 12, .stages = {{"Q Kᵀ", 12}}};
+  const Table table = profile_table("mine", profile);
+  const auto shares = [&](std::size_t row) {
+    return std::vector<std::string>(table.rows[row].begin() + 5, table.rows[row].begin() + 8);
+  };
+  REQUIRE(table.rows.size() == 5);
+  CHECK(table.rows[1][0] == "\u00a0\u00a0Q Kᵀ");
+  CHECK(shares(1) == std::vector<std::string>{"50.0 %", "100.0 %", "–"});
+  CHECK(table.rows[2][0] == "\u00a0\u00a0softmax");
+  CHECK(shares(2) == std::vector<std::string>{"37.5 %", "–", "–"});
+  CHECK(table.rows[3][0] == "\u00a0\u00a0in no stage");
+  CHECK(shares(3) == std::vector<std::string>{"12.5 %", "–", "–"});
+  CHECK(table.rows[4][0] == "(no op)");
 }

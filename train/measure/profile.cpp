@@ -8,7 +8,21 @@ namespace tilegrad::train {
 
 using nlohmann::json;
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PhaseCost, calls, self_ms, saved_bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StageTime, stage, thread_ms)
+
+// By hand, because only few ops have stages.
+static void to_json(json& j, const PhaseCost& cost) {
+  j = {{"calls", cost.calls}, {"self_ms", cost.self_ms}, {"saved_bytes", cost.saved_bytes}};
+  if (!cost.stages.empty()) j.update({{"thread_ms", cost.thread_ms}, {"stages", cost.stages}});
+}
+
+static void from_json(const json& j, PhaseCost& cost) {
+  j.at("calls").get_to(cost.calls);
+  j.at("self_ms").get_to(cost.self_ms);
+  j.at("saved_bytes").get_to(cost.saved_bytes);
+  cost.thread_ms = j.value("thread_ms", 0.0);
+  cost.stages = j.value("stages", std::vector<StageTime>());
+}
 
 // By hand, because each phase is stored under its name.
 static void to_json(json& j, const OpCost& cost) {
@@ -29,6 +43,12 @@ static void from_json(const json& j, OpCost& cost) {
 }
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Profile, of, calls, ms, outside_ms, peak_bytes, interrupted, ops)
+
+double PhaseCost::in_no_stage_ms() const {
+  double rest = thread_ms;
+  for (const StageTime& stage : stages) rest -= stage.thread_ms;
+  return rest;
+}
 
 Index OpCost::calls() const {
   Index sum = 0;

@@ -12,11 +12,23 @@
 /// ops.json: where the time and the memory of some calls, usually training steps, went, op by op.
 namespace tilegrad::train {
 
+/// What the threads together spent in a stage of an op.
+struct StageTime {
+  std::string stage = {};
+  double thread_ms = 0;
+};
+
 /// What one op did in one phase.
 struct PhaseCost {
   Index calls = 0;
   double self_ms = 0;
   Index saved_bytes = 0;  ///< by the rules that were recorded; a value that several keep counts each time
+  /// Of an op that says how long its stages take: its self time, on every thread. What is in no stage was done by one
+  /// thread between its parallel parts, or was not done, because a thread had no work.
+  double thread_ms = 0;
+  std::vector<StageTime> stages = {};  ///< without those that took no time
+
+  double in_no_stage_ms() const;
 };
 
 struct OpCost {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tilegrad/autograd/saved.h"
+#include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/measure/chrome_trace.h"
 
 namespace tilegrad::train {
@@ -24,6 +25,17 @@ Entry& entry_of(std::vector<Entry>& entries, const Name& op) {
   return entries.back();
 }
 
+std::vector<StageTime> stages_of(const kernels::StageTimes& times) {
+  std::vector<StageTime> stages;
+  for (int i = 0; i < kernels::kStages; ++i) {
+    const std::int64_t ns = times.stage_ns[static_cast<std::size_t>(i)];
+    const auto stage = static_cast<kernels::Stage>(i);
+    if (ns > 0)
+      stages.push_back({.stage = std::string(name_of(stage)), .thread_ms = static_cast<double>(ns) / 1e6});
+  }
+  return stages;
+}
+
 }  // namespace
 
 Profiler::SavedByOp& Profiler::saved_by(std::string_view op) { return entry_of(saved_, op); }
@@ -33,6 +45,14 @@ void Profiler::add(Phase phase, const memory::Usage& usage) {
   if (usage.live <= peak_bytes_) return;
   peak_bytes_ = usage.live;
   for (SavedByOp& saved : saved_) saved.at_peak = saved.bytes;
+}
+
+void Profiler::add_stages(const Span& span, const kernels::StageTimes& times) {
+  if (times.tasks_ns == 0) return;
+  StagesOfOp& stages = entry_of(stages_, span.op);
+  const auto phase = static_cast<std::size_t>(span.phase);
+  stages.times[phase] += times;
+  stages.thread_ms[phase] += span.self_ms() * kernels::threads();
 }
 
 Profile Profiler::profile(std::string_view what) const {
@@ -59,6 +79,14 @@ Profile Profiler::profile(std::string_view what) const {
     cost.at_peak = saved.at_peak;
     for (const Phase phase : kPhases) {
       cost.in(phase).saved_bytes = saved.saved_bytes[static_cast<std::size_t>(phase)];
+    }
+  }
+  for (const StagesOfOp& stages : stages_) {
+    for (const Phase phase : kPhases) {
+      const auto index = static_cast<std::size_t>(phase);
+      PhaseCost& cost = entry_of(profile.ops, stages.op).in(phase);
+      cost.thread_ms = stages.thread_ms[index];
+      cost.stages = stages_of(stages.times[index]);
     }
   }
   profile.of =
@@ -104,7 +132,10 @@ MemoryTimeline Profiler::memory(Index number) const {
 }
 
 Profiler::Call::Call(Profiler& profiler, Index number)
-    : profiler_(profiler), listening_(*this), observing_([this](const memory::Usage& usage) { see(usage); }) {
+    : profiler_(profiler),
+      listening_(*this),
+      listening_to_stages_(stages_),
+      observing_([this](const memory::Usage& usage) { see(usage); }) {
   {
     const std::lock_guard lock(profiler_.memory_);
     for (SavedByOp& saved : profiler_.saved_) saved.bytes = 0;
@@ -155,6 +186,7 @@ void Profiler::Call::end() {
   const std::lock_guard lock(profiler_.memory_);
   span.live_bytes = profiler_.live_.back().live_bytes;
   if (span.phase == Phase::backward) profiler_.saved_by(span.op).bytes += span.saved_bytes;
+  profiler_.add_stages(span, std::exchange(stages_, {}));
   if (!open_.empty()) open_.back().parts_us += span.end_us - span.begin_us;
   profiler_.spans_.push_back(span);
 }

@@ -8,6 +8,7 @@
 
 #include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/base/memory.h"
+#include "tilegrad/kernels/attention/stages.h"
 #include "tilegrad/train/measure/memory_timeline.h"
 #include "tilegrad/train/measure/profile.h"
 
@@ -42,7 +43,7 @@ class Profiler {
     Phase phase = Phase::forward;
     bool inside_itself = false;
     double begin_us = 0, end_us = 0;
-    double parts_us = 0;    // of the spans directly inside of it
+    double parts_us = 0;                    // of the spans directly inside of it
     Index saved_bytes = 0;  // at its end, minus those at its beginning if it released what it had saved
     Index live_bytes = 0;   // at its end
     double total_ms() const { return (end_us - begin_us) / 1e3; }
@@ -56,13 +57,22 @@ class Profiler {
     Index at_peak = 0;  // when most bytes were live
   };
 
+  // The stages that kernels report inside of an op.
+  struct StagesOfOp {
+    std::string_view op = {};
+    std::array<kernels::StageTimes, kPhases.size()> times = {};
+    std::array<double, kPhases.size()> thread_ms = {};  // its self time, on every thread
+  };
+
   double now_us() const { return std::chrono::duration<double, std::micro>(Clock::now() - start_).count(); }
   SavedByOp& saved_by(std::string_view op);
   void add(Phase phase, const memory::Usage& usage);
+  void add_stages(const Span& span, const kernels::StageTimes& times);
 
   Clock::time_point start_ = Clock::now();
   std::vector<Span> spans_;  // in the order in which they ended
-  std::mutex memory_;        // guards what follows: other threads allocate as well
+  std::vector<StagesOfOp> stages_;
+  std::mutex memory_;  // guards what follows: other threads allocate as well
   std::vector<SavedByOp> saved_;
   MemoryTimeline live_;  // ms since start_
   Index peak_bytes_ = 0;
@@ -92,6 +102,8 @@ class Profiler::Call final : OpListener {
   Phase phase_ = Phase::forward;
   std::thread::id owner_ = std::this_thread::get_id();
   ListenScope listening_;
+  kernels::StageTimes stages_;  // of the innermost op so far
+  kernels::StageTimesScope listening_to_stages_;
   memory::ObserverScope observing_;  // last, because it calls the rest
 };
 
