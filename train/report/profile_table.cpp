@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "tilegrad/base/format.h"
+#include "tilegrad/kernels/attention/stages.h"
 
 namespace tilegrad::train {
 
@@ -68,14 +69,16 @@ void add_stages(const OpCost& cost, Table& table) {
       return ms;
     };
   };
-  std::vector<std::string> names;
-  for (const PhaseCost& part : cost.phases) {
-    for (const StageTime& stage : part.stages) {
-      if (std::find(names.begin(), names.end(), stage.stage) == names.end()) names.push_back(stage.stage);
-    }
+  bool any = false;
+  for (int i = 0; i < kernels::kStages; ++i) {
+    const std::string_view name = name_of(static_cast<kernels::Stage>(i));
+    const auto ms = in_stage(name);
+    const bool took_time = std::any_of(cost.phases.begin(), cost.phases.end(),
+                                       [&](const PhaseCost& part) { return ms(part) > 0; });
+    if (took_time) table.rows.push_back(stage_row(name, cost, ms));
+    any |= took_time;
   }
-  for (const std::string& name : names) table.rows.push_back(stage_row(name, cost, in_stage(name)));
-  if (!names.empty()) table.rows.push_back(stage_row("in no stage", cost, &PhaseCost::in_no_stage_ms));
+  if (any) table.rows.push_back(stage_row("in no stage", cost, &PhaseCost::in_no_stage_ms));
 }
 
 }  // namespace
