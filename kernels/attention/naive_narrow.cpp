@@ -1,21 +1,31 @@
 // Naive attention on tensors that are stored in 16 bits: copies of them in float, the passes of
 // naive_forward.cpp and naive_backward.cpp on these, and each result rounded once. The copies are small next
 // to the probabilities.
+#include <algorithm>
+
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/attention/attention.h"
-#include "tilegrad/kernels/parallel.h"
+#include "tilegrad/kernels/attention/workspace.h"
 
 namespace tilegrad::kernels {
 
 namespace {
 
+struct Marks {
+  StageMarks stages;
+};
+
 // Calls f(b, t, h) for every row of D elements, in parallel over b and t.
 template <class X, class F>
-void for_each_row(const X& x, F&& f) {
-  parallel_for(x.batch * x.time, 64, [&](Index begin, Index end) {
-    for (Index n = begin; n < end; ++n) {
+void for_each_row(const X& x, Stage stage, F&& f) {
+  constexpr Index kPiece = 64;
+  const Workspace<float, Marks> workspace({});
+  const Index rows = x.batch * x.time;
+  workspace.run(ceil_div(rows, kPiece), [&](Index piece, const Marks& w) {
+    for (Index n = piece * kPiece; n < std::min((piece + 1) * kPiece, rows); ++n) {
       for (Index h = 0; h < x.heads; ++h) f(n / x.time, n % x.time, h);
     }
+    w.stages.end(stage);
   });
 }
 
@@ -34,7 +44,7 @@ class Wide {
   template <Narrow S>
   static Wide copy(const HeadsView<const S>& x) {
     Wide wide(x);
-    for_each_row(x, [&](Index b, Index t, Index h) {
+    for_each_row(x, Stage::prepare, [&](Index b, Index t, Index h) {
       const S* from = x.head(b, h).row(t);
       float* to = wide.heads_.head(b, h).row(t);
       for (Index c = 0; c < x.dim; ++c) to[c] = widen(from[c]);
@@ -48,7 +58,7 @@ class Wide {
   template <Narrow S>
   void round_into(const HeadsView<S>& y, Write write) const {
     if (y.data == nullptr) return;
-    for_each_row(y, [&](Index b, Index t, Index h) {
+    for_each_row(y, Stage::store, [&](Index b, Index t, Index h) {
       const float* from = heads_.head(b, h).row(t);
       S* to = y.head(b, h).row(t);
       Narrowing<S> narrowed;
