@@ -47,7 +47,8 @@ SweepRow row_of(Index time, double naive_forward, double flash_forward, double n
           .naive_forward = always(naive_forward),
           .flash_forward = always(flash_forward),
           .naive_backward = always(naive_backward),
-          .flash_backward = always(flash_backward)};
+          .flash_backward = always(flash_backward),
+          .looks = {9}};
 }
 
 // A sweep in which flash wins forward from the second length on, and never with its backward pass.
@@ -167,14 +168,16 @@ TEST_CASE("bench: every option has one long name, and the short ones mean the sa
 }
 
 TEST_CASE("bench: says which kernel is faster only if the repetitions support it") {
-  CHECK(speed_finding("flash", "naive", always(2), always(3)) == "flash is 1.50x faster than naive");
-  CHECK(speed_finding("flash", "naive", always(3), always(2)) == "flash is 1.50x slower than naive");
+  const auto finding = [](const std::vector<double>& flash, const std::vector<double>& naive) {
+    return speed_finding("flash", "naive", flash, naive, sign_test(flash, naive));
+  };
+  CHECK(finding(always(2), always(3)) == "flash is 1.50x faster than naive");
+  CHECK(finding(always(3), always(2)) == "flash is 1.50x slower than naive");
   // Twice as fast as a rule, but it lost three of nine.
-  CHECK(speed_finding("flash", "naive", {1, 1, 1, 1, 1, 1, 9, 9, 9}, always(2)) ==
+  CHECK(finding({1, 1, 1, 1, 1, 1, 9, 9, 9}, always(2)) ==
         "the times of flash and naive are not distinguishable");
   // Three repetitions decide nothing.
-  CHECK(speed_finding("flash", "naive", {1, 1, 1}, {9, 9, 9}) ==
-        "the times of flash and naive are not distinguishable");
+  CHECK(finding({1, 1, 1}, {9, 9, 9}) == "the times of flash and naive are not distinguishable");
   CHECK(tiny_bench({}).out.find("\nthe times of flash and naive are not distinguishable (forward)\n") !=
         std::string::npos);
 }
@@ -224,7 +227,7 @@ TEST_CASE("bench: the verdict of a sweep names the length from which on flash al
   CHECK(sweep_verdict(rows) ==
         "flash is faster from T = 64 on (forward), at no T up to 128 (forward + backward)");
   // What naive cannot do at all, flash does faster.
-  rows.push_back({.time = 256, .flash_forward = always(100), .flash_backward = always(100)});
+  rows.push_back({.time = 256, .flash_forward = always(100), .flash_backward = always(100), .looks = {9}});
   CHECK(sweep_verdict(rows) ==
         "flash is faster from T = 64 on (forward), from T = 256 on (forward + backward)");
   CHECK(sweep_csv(rows).ends_with("\n256,,100,,100\n"));
@@ -234,6 +237,7 @@ TEST_CASE("bench: the verdict of a sweep names the length from which on flash al
   // Faster in three of four repetitions only: that can be chance.
   rows[1].naive_forward = {9, 9, 9, 7};
   rows[1].flash_forward = {8, 8, 8, 8};
+  rows[1].looks = {4};
   CHECK(sweep_verdict(rows).starts_with("flash is faster from T = 256 on (forward)"));
 }
 
@@ -268,4 +272,33 @@ TEST_CASE("bench: the calls of the kernels are interleaved") {
     CHECK(report.calls[i].kernel == (i % 2 == 0 ? AttentionKernel::naive : AttentionKernel::flash));
     CHECK(report.calls[i].peak_bytes >= report.calls[i].live_after);
   }
+}
+
+TEST_CASE("bench: goes on only while the kernels cannot be told apart, up to four times as long") {
+  const BenchCase alone = {
+      .problem = {.tq = 16, .tk = 16, .head_size = 4}, .kernels = {AttentionKernel::flash}, .seconds = 0.01};
+  CHECK(run_bench(alone).looks.size() == 1);  // there is nobody to be told from
+  const BenchReport report = run_bench({.problem = {.tq = 16, .tk = 16, .head_size = 4}, .seconds = 0.02});
+  REQUIRE(report.looks.size() >= 1);
+  REQUIRE(report.looks.size() <= 3);
+  CHECK(std::is_sorted(report.looks.begin(), report.looks.end()));
+  CHECK(2 * report.looks.back() == report.calls.size());
+  const auto& naive = report.passes[0].times_ms;
+  const auto& flash = report.passes[1].times_ms;
+  const std::span<const std::size_t> looks = report.looks;
+  const bool decided = sequential_sign_test(flash, naive, looks) != Verdict::not_distinguishable;
+  CHECK((decided || looks.size() == 3));
+  CHECK(sequential_sign_test(flash, naive, looks.first(looks.size() - 1)) == Verdict::not_distinguishable);
+}
+
+TEST_CASE("bench --profile: prints the stages of each kernel that was timed") {
+  const TemporaryFolder folder;
+  const Output output = tiny_bench({"--backward", "--profile", folder / "trace.json"});
+  REQUIRE(output.code == kSuccess);
+  for (const char* text : {"Ops of naive: mean of calls 1 to 3", "Ops of flash: mean of calls 1 to 3",
+                           "softmax", "P V", "dV = Pᵀ dO", "waiting to add to dQ"}) {
+    CAPTURE(text);
+    CHECK(output.out.find(text) != std::string::npos);
+  }
+  CHECK(tiny_bench({"--backward"}).out.find("Ops of") == std::string::npos);
 }

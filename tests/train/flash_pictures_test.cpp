@@ -94,6 +94,7 @@ TEST_CASE("lab flash: one query against many keys is drawn as parts of split-KV"
   REQUIRE(forward.rows == std::vector<std::string>{"0–0"});
   REQUIRE(forward.columns.size() == 8);
   CHECK(letters_of(forward, 0) == "ffffffff");
+  CHECK(forward.note.starts_with("Tiles of 1 query and 64 keys. "));
   CHECK(forward.note.find("cut into 4 parts") != std::string::npos);
   CHECK(forward.cells[0].text == "1/4 a1");
   CHECK(forward.cells[1].text == "1/4 a3");  // after the other head's tile of the same keys

@@ -90,6 +90,29 @@ TEST_CASE("lab: rounds join what was timed, and leave the rest as the first one 
   CHECK(std::filesystem::is_empty(folder / "lab"));
 }
 
+TEST_CASE("lab: there are more rounds while a comparison is undecided, up to a bound") {
+  const TemporaryFolder folder;
+  const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};
+  std::ostringstream out, err;
+  const auto rounds_until = [&](int first, int decided_after) {
+    std::vector<int> asked;
+    const Rounds measured = measure_until_decided(options_in(folder / "lab", first), {task},
+                                                  {.out = out, .err = err}, [&](const Rounds& until) {
+                                                    asked.push_back(until.count);
+                                                    return until.count < decided_after;
+                                                  });
+    CHECK(measured.results.at(0).at("step_ms").size() == static_cast<std::size_t>(measured.count));
+    return std::pair(measured.count, asked);
+  };
+  CHECK(rounds_until(6, 0) == std::pair(6, std::vector{6}));
+  CHECK(rounds_until(6, 12) == std::pair(12, std::vector{6, 12}));
+  CHECK(rounds_until(6, 100) == std::pair(24, std::vector{6, 12}));
+  // Too few to decide anything were asked for.
+  CHECK(rounds_until(2, 100) == std::pair(2, std::vector<int>()));
+  CHECK(planned_rounds(options_in(folder / "lab", 2)) == "2 rounds");
+  CHECK(planned_rounds(options_in(folder / "lab", 6)) == "6 rounds (up to 24 while undecided)");
+}
+
 TEST_CASE("lab: on a terminal the measurements are counted") {
   const TemporaryFolder folder;
   const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};

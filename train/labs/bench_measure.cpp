@@ -9,6 +9,7 @@
 #include "tilegrad/train/measure/attention_workload.h"
 #include "tilegrad/train/measure/best_peak.h"
 #include "tilegrad/train/measure/machine_load.h"
+#include "tilegrad/train/measure/profiler.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/measure/tensor_difference.h"
@@ -114,29 +115,74 @@ Comparison compare_kernels(const BenchCase& bench, const AttentionWorkload& work
 struct InterleavedCalls {
   std::vector<TimedCall> calls;
   double peak_gflops = 0;
+  std::vector<std::size_t> looks;
 };
 
-// Interleaved, so that whatever slows down the machine for a while slows down all of them.
+std::vector<double> times_of(const std::vector<TimedCall>& calls, AttentionKernel kernel, Phase phase) {
+  std::vector<double> ms;
+  for (const TimedCall& call : calls) {
+    if (call.kernel == kernel && call.phase == phase) ms.push_back(call.ms);
+  }
+  return ms;
+}
+
+// Whether the kernels cannot be told apart yet, in one of the passes.
+bool undecided(const BenchCase& bench, const std::vector<TimedCall>& calls,
+               const std::vector<std::size_t>& looks) {
+  const auto open = [&](Phase phase) {
+    return sequential_sign_test(times_of(calls, AttentionKernel::flash, phase),
+                                times_of(calls, AttentionKernel::naive, phase),
+                                looks) == Verdict::not_distinguishable;
+  };
+  return open(Phase::forward) || (bench.backward && open(Phase::backward));
+}
+
+// Interleaved, so that whatever slows down the machine for a while slows down all of them; for the time that was asked
+// for and, while the kernels cannot be told apart, twice and four times that.
 InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkload& workload,
                                   const std::vector<AttentionKernel>& kernels) {
-  constexpr int kMinRounds = 3;
+  constexpr std::size_t kMinRounds = 3;
   constexpr double kPeakShare =
       0.1;  // of the time goes to the peak, so that short calls get their share, too
   const double budget_us = 1e6 * bench.seconds * static_cast<double>(kernels.size());
   CallLog log;
+  std::vector<std::size_t> looks;
   double peak = 0, peak_us = 0;
-  for (int round = 0; round < kMinRounds || log.us() < budget_us; ++round) {
+  std::size_t rounds = 0;
+  const auto run_round = [&] {
     for (const AttentionKernel kernel : kernels) {
       const double now_us = log.us();
-      if (round < kMinRounds || peak_us < kPeakShare * now_us) {
+      if (rounds < kMinRounds || peak_us < kPeakShare * now_us) {
         peak =
             with_float_type("bench", bench.problem.dtype, []<class T>() { return highest_fma_gflops<T>(); });
         peak_us += log.us() - now_us;
       }
       run_once(bench, workload, kernel, log);
     }
+    ++rounds;
+  };
+  for (const double times : {1.0, 2.0, 4.0}) {
+    while (rounds < kMinRounds || log.us() < times * budget_us) run_round();
+    if (!looks.empty() && looks.back() == rounds) break;  // no time was given
+    looks.push_back(rounds);
+    if (kernels.size() < 2 || !undecided(bench, log.calls, looks)) break;
   }
-  return {.calls = std::move(log.calls), .peak_gflops = peak};
+  return {.calls = std::move(log.calls), .peak_gflops = peak, .looks = looks};
+}
+
+// Where the time of some calls goes, stage by stage.
+Profile profile_calls(const BenchCase& bench, const AttentionWorkload& workload, AttentionKernel kernel) {
+  constexpr Index kCalls = 3;
+  Profiler profiler;
+  for (Index number = 1; number <= kCalls; ++number) {
+    const Profiler::Call call(profiler, number);
+    if (bench.backward) {
+      workload.step(kernel);
+    } else {
+      workload.forward(kernel);
+    }
+  }
+  return profiler.profile("call");
 }
 
 // Fills in what was measured; nothing if the kernel was skipped.
@@ -178,7 +224,11 @@ BenchReport run_bench(const BenchCase& bench) {
                         .peak_gflops = peak,
                         .measured_peak_gflops = timing.peak_gflops,
                         .share_of_others = load.share_of_others(),
+                        .looks = timing.looks,
                         .skipped = comparison.skipped};
+  for (const AttentionKernel kernel : comparison.fitting) {
+    if (bench.profile) report.profiles.emplace_back(kernel, profile_calls(bench, workload, kernel));
+  }
   for (const AttentionKernel kernel : bench.kernels) {
     for (const Phase phase : {Phase::forward, Phase::backward}) {
       if (phase == Phase::backward && !bench.backward) continue;

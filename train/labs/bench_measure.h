@@ -2,9 +2,11 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tilegrad/train/measure/attention_cost.h"
+#include "tilegrad/train/measure/profile.h"
 #include "tilegrad/train/measure/statistics.h"
 
 /// The measurement of `tilegrad bench`: both kernels in one process, their calls interleaved.
@@ -15,8 +17,10 @@ struct BenchCase {
   bool random_mask = false;
   bool backward = false;
   std::vector<AttentionKernel> kernels = {AttentionKernel::naive, AttentionKernel::flash};
+  bool profile = false;     ///< afterwards, because that takes time, too
   bool skip_naive = false;  ///< leave naive out if it does not fit into memory, instead of an Error
-  double seconds = 1;       ///< for each kernel; at least three repetitions
+  double seconds =
+      1;  ///< for each kernel; at least three repetitions, and up to four times as long while undecided
 };
 
 /// One pass of one kernel, measured once.
@@ -52,7 +56,11 @@ struct BenchReport {
   double peak_gflops = 0;           ///< of the machine, the best that was ever measured (best_peak.h)
   double measured_peak_gflops = 0;  ///< the best between the calls
   std::optional<double> share_of_others = {};  ///< of the processors' time during the calls (machine_load.h)
-  std::vector<std::string> skipped;            ///< a line for each kernel that was left out: why
+  /// After how many repetitions it was looked whether the kernels can be told apart (sequential_sign_test).
+  std::vector<std::size_t> looks = {};
+  std::vector<std::pair<AttentionKernel, Profile>> profiles =
+      {};                            ///< of each kernel that was timed, if asked for
+  std::vector<std::string> skipped;  ///< a line for each kernel that was left out: why
 };
 
 /// Compares the results of the kernels, then times them interleaved: A B A B ... Throws if a result is not

@@ -52,8 +52,9 @@ std::vector<double> sum(const std::vector<double>& a, const std::vector<double>&
 }
 
 // What naive cannot do at all, flash does faster.
-bool flash_wins(const std::vector<double>& naive, const std::vector<double>& flash) {
-  return !flash.empty() && (naive.empty() || sign_test(flash, naive) == Verdict::less);
+bool flash_wins(const std::vector<double>& naive, const std::vector<double>& flash,
+                const std::vector<std::size_t>& looks) {
+  return !flash.empty() && (naive.empty() || sequential_sign_test(flash, naive, looks) == Verdict::less);
 }
 
 std::string winning_range(const std::vector<SweepRow>& rows, const std::vector<bool>& won) {
@@ -95,10 +96,12 @@ std::string bench_json_lines(const BenchReport& report) {
 std::string bench_finding(const BenchReport& report) {
   const SweepRow row = sweep_row(0, report);
   if (row.naive_forward.empty() || row.flash_forward.empty()) return "";
-  std::string text = speed_finding("flash", "naive", row.flash_forward, row.naive_forward) + " (forward)";
-  if (!row.flash_backward.empty()) {
-    text += ", " + speed_finding("flash", "naive", row.flash_backward, row.naive_backward) + " (backward)";
-  }
+  const auto finding = [&](const std::vector<double>& flash, const std::vector<double>& naive) {
+    return speed_finding("flash", "naive", flash, naive, sequential_sign_test(flash, naive, row.looks));
+  };
+  std::string text = finding(row.flash_forward, row.naive_forward) + " (forward)";
+  if (!row.flash_backward.empty())
+    text += ", " + finding(row.flash_backward, row.naive_backward) + " (backward)";
   return text;
 }
 
@@ -135,7 +138,7 @@ void write_bench_trace(const std::filesystem::path& file, const std::vector<Time
 }
 
 SweepRow sweep_row(Index time, const BenchReport& report) {
-  SweepRow row = {.time = time};
+  SweepRow row = {.time = time, .looks = report.looks};
   for (const PassReport& p : report.passes) {
     const bool forward = p.phase == Phase::forward, naive = p.kernel == AttentionKernel::naive;
     auto& field = naive ? (forward ? row.naive_forward : row.naive_backward)
@@ -155,9 +158,9 @@ std::string sweep_csv(const std::vector<SweepRow>& rows) { return csv_of(json_of
 std::string sweep_verdict(const std::vector<SweepRow>& rows) {
   std::vector<bool> forward, both;
   for (const SweepRow& row : rows) {
-    forward.push_back(flash_wins(row.naive_forward, row.flash_forward));
-    both.push_back(
-        flash_wins(sum(row.naive_forward, row.naive_backward), sum(row.flash_forward, row.flash_backward)));
+    forward.push_back(flash_wins(row.naive_forward, row.flash_forward, row.looks));
+    both.push_back(flash_wins(sum(row.naive_forward, row.naive_backward),
+                              sum(row.flash_forward, row.flash_backward), row.looks));
   }
   return fmt::format("flash is faster {} (forward), {} (forward + backward)", winning_range(rows, forward),
                      winning_range(rows, both));

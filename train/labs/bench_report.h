@@ -27,6 +27,7 @@ struct SweepRow {
   Index time = 0;
   std::vector<double> naive_forward = {}, flash_forward = {};
   std::vector<double> naive_backward = {}, flash_backward = {};  ///< of the backward pass alone
+  std::vector<std::size_t> looks = {};                           ///< BenchReport::looks
 };
 SweepRow sweep_row(Index time, const BenchReport& report);
 

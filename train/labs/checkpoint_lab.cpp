@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "tilegrad/train/labs/checkpoint_measure.h"
+#include "tilegrad/train/labs/child.h"
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/measure/statistics.h"
 #include "tilegrad/train/run/names.h"
@@ -75,8 +76,23 @@ std::vector<Variant> make_variants(const CheckpointLab& lab, const LabOptions& o
   return variants;
 }
 
-void measure_variants(const CheckpointLab& lab, const LabOptions& options, std::vector<Variant>& variants,
-                      const Console& console) {
+std::size_t index_of(const std::vector<Variant>& variants, std::string_view name) {
+  const auto found =
+      std::find_if(variants.begin(), variants.end(), [&](const Variant& v) { return v.name == name; });
+  return static_cast<std::size_t>(found - variants.begin());
+}
+
+// Of the variant that needs least memory.
+std::size_t index_of_least(const Rounds& measured) {
+  const auto peak = [](const Json& result) { return result.get<StepCosts>().peak; };
+  const auto least = std::min_element(measured.results.begin(), measured.results.end(),
+                                      [&](const Json& a, const Json& b) { return peak(a) < peak(b); });
+  return static_cast<std::size_t>(least - measured.results.begin());
+}
+
+// Returns how many rounds that took.
+int measure_variants(const CheckpointLab& lab, const LabOptions& options, std::vector<Variant>& variants,
+                     const Console& console) {
   std::vector<Task> tasks;
   for (const Variant& v : variants) {
     tasks.push_back({.measurement = "schedule",
@@ -84,16 +100,28 @@ void measure_variants(const CheckpointLab& lab, const LabOptions& options, std::
                      .arguments = arguments_of(lab, v.recompute, v.schedule),
                      .repeats = lab.repeats});
   }
-  const auto results = measure_interleaved(options, tasks, console);
+  const auto times = [](const Rounds& measured, std::size_t i) {
+    return timing_of(measured.results[i].get<StepCosts>().step_ms, measured.count);
+  };
+  // The finding says what two of them cost: the one that needs least memory, and the planned one.
+  const auto undecided = [&](const Rounds& measured) {
+    for (const std::size_t i : {index_of_least(measured), index_of(variants, "budget")}) {
+      if (i != 0 && verdict_on(times(measured, i), times(measured, 0)) == Verdict::not_distinguishable)
+        return true;
+    }
+    return false;
+  };
+  const Rounds measured = measure_until_decided(options, tasks, console, undecided);
   const Variant& none = variants[0];
   for (std::size_t i = 0; i < variants.size(); ++i) {
     Variant& v = variants[i];
-    results[i].get_to(v.measured);
-    v.step = timing_of(v.measured.step_ms, options.rounds);
+    measured.results[i].get_to(v.measured);
+    v.step = times(measured, i);
     v.extra_time = 100 * (v.step.ms / none.step.ms - 1);
     v.same_bits = v.measured.loss == none.measured.loss && v.measured.gradients == none.measured.gradients;
-    v.verdict = sign_test(v.step.round_ms, none.step.round_ms);
+    v.verdict = verdict_on(v.step, none.step);
   }
+  return measured.count;
 }
 
 std::vector<Column<Variant>> columns() {
@@ -122,7 +150,7 @@ std::string time_of(const Variant& v) {
 }
 
 const Variant& named(const std::vector<Variant>& variants, std::string_view name) {
-  return *std::find_if(variants.begin(), variants.end(), [&](const Variant& v) { return v.name == name; });
+  return variants[index_of(variants, name)];
 }
 
 std::string finding_of(const std::vector<Variant>& variants, Index budget) {
@@ -214,18 +242,18 @@ OrderedJson configuration_of(const CheckpointLab& lab, Index budget) {
 
 int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, const Console& console) {
   arguments_of(lab, nn::Recompute::nothing).model().validate();
-  announce(console,
-           fmt::format("training steps of {} blocks under each way of checkpointing: {} rounds of {} "
-                       "repetitions, interleaved",
-                       lab.layers, options.rounds, lab.repeats));
+  announce(console, fmt::format("training steps of {} blocks under each way of checkpointing: {} of {} "
+                                "repetitions, interleaved",
+                                lab.layers, planned_rounds(options), lab.repeats));
   const ChainCost chain = chain_of(lab, options, nn::Recompute::nothing);
   const Index budget = lab.budget > 0 ? lab.budget : default_budget(chain);
   std::vector<Variant> variants = make_variants(lab, options, chain, budget);
-  measure_variants(lab, options, variants, console);
+  const int rounds = measure_variants(lab, options, variants, console);
 
   LabResult result = {.name = "checkpoint",
                       .configuration = configuration_of(lab, budget),
                       .rows = json_of(columns(), variants),
+                      .details = {{"rounds", rounds}},
                       .whys = whys_of(chain, variants)};
   result.report = {.title = "Activation checkpointing",
                    .finding = finding_of(variants, budget),

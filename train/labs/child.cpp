@@ -11,6 +11,7 @@
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/labs/measurements.h"
+#include "tilegrad/train/measure/statistics.h"
 #include "tilegrad/train/run/run_folder.h"
 
 namespace tilegrad::train {
@@ -98,21 +99,50 @@ void run_measurement(const fs::path& folder) {
   write_file(result_file(folder), result.dump() + "\n");
 }
 
-std::vector<Json> measure_interleaved(const LabOptions& options, const std::vector<Task>& tasks,
-                                      const Console& console) {
-  std::vector<Json> results(tasks.size());
-  const std::size_t all = tasks.size() * static_cast<std::size_t>(options.rounds);
-  std::size_t done = 0;
-  for (int round = 0; round < options.rounds; ++round) {
+namespace {
+
+// That decide anything.
+constexpr auto kFewestRounds = static_cast<int>(kRoundLooks.front());
+
+// Until there are `count` rounds.
+void add_rounds(const LabOptions& options, const std::vector<Task>& tasks, const Console& console, int count,
+                Rounds& measured) {
+  const std::size_t all = tasks.size() * static_cast<std::size_t>(count);
+  std::size_t done = tasks.size() * static_cast<std::size_t>(measured.count);
+  for (; measured.count < count; ++measured.count) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       show_progress(console, done++, all);
       const Json result = measure_in_child(options, tasks[i]);
-      if (round == 0) results[i] = result;
-      if (round > 0) join_lists(results[i], result);
+      if (measured.count == 0) measured.results[i] = result;
+      if (measured.count > 0) join_lists(measured.results[i], result);
     }
   }
   show_progress(console, done, all);
-  return results;
+}
+
+}  // namespace
+
+std::vector<Json> measure_interleaved(const LabOptions& options, const std::vector<Task>& tasks,
+                                      const Console& console) {
+  return measure_until_decided(options, tasks, console, [](const Rounds&) { return false; }).results;
+}
+
+Rounds measure_until_decided(const LabOptions& options, const std::vector<Task>& tasks,
+                             const Console& console, const std::function<bool(const Rounds&)>& undecided) {
+  Rounds measured = {.results = std::vector<Json>(tasks.size())};
+  add_rounds(options, tasks, console, options.rounds, measured);
+  for (const std::size_t look : kRoundLooks) {
+    const auto rounds = static_cast<int>(look);
+    if (measured.count < kFewestRounds || rounds <= measured.count) continue;
+    if (!undecided(measured)) break;
+    add_rounds(options, tasks, console, rounds, measured);
+  }
+  return measured;
+}
+
+std::string planned_rounds(const LabOptions& options) {
+  if (options.rounds < kFewestRounds) return fmt::format("{} rounds", options.rounds);
+  return fmt::format("{} rounds (up to {} while undecided)", options.rounds, kRoundLooks.back());
 }
 
 }  // namespace tilegrad::train

@@ -55,4 +55,16 @@ Json measure_in_child(const LabOptions& options, Task task);
 std::vector<Json> measure_interleaved(const LabOptions& options, const std::vector<Task>& tasks,
                                       const Console& console);
 
+/// What was measured in so many rounds.
+struct Rounds {
+  std::vector<Json> results = {};
+  int count = 0;
+};
+/// The same, with more rounds while `undecided` is true of those until then: it is asked at each of kRoundLooks. If so few
+/// rounds were asked for that they decide nothing, there are no more.
+Rounds measure_until_decided(const LabOptions& options, const std::vector<Task>& tasks,
+                             const Console& console, const std::function<bool(const Rounds&)>& undecided);
+/// "6 rounds (up to 24 while undecided)", for the announcement.
+std::string planned_rounds(const LabOptions& options);
+
 }  // namespace tilegrad::train

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/flash_formats.h"
@@ -75,6 +76,17 @@ std::vector<Column<TensorErrors>> accuracy_columns() {
 // 64, 96, 128, 192, 256 ...: each length about 1.4 times the one before.
 Index next_length(Index seq) { return (seq & (seq - 1)) == 0 ? seq / 2 * 3 : seq / 3 * 4; }
 
+// Whether naive and flash, which begin at `first`, cannot be told apart yet. Where one does not fit, there is nothing to
+// decide.
+std::function<bool(const Rounds&)> undecided_from(std::size_t first) {
+  return [first](const Rounds& measured) {
+    const auto naive = measured.results[first].get<AttentionCosts>(),
+               flash = measured.results[first + 1].get<AttentionCosts>();
+    const auto time = [&](const AttentionCosts& costs) { return timing_of(costs.step_ms, measured.count); };
+    return naive.fits && flash.fits && verdict_on(time(flash), time(naive)) == Verdict::not_distinguishable;
+  };
+}
+
 struct Sweep {
   std::vector<FlashRow> rows = {};
   std::string end = {};          // why it ended
@@ -109,9 +121,9 @@ Sweep sweep_lengths(const FlashLab& lab, const LabOptions& options, Index l2, co
       task.memory_limit = lab.memory_limit;
       tasks.push_back(attention_task(lab, task));
     }
-    const auto results = measure_interleaved(options, tasks, console);
-    for (std::size_t i = 0; i < results.size(); ++i) {
-      add_length(lab, arguments[i], results[i].get<AttentionCosts>(), l2, options.rounds, sweep);
+    const Rounds measured = measure_until_decided(options, tasks, console, undecided_from(0));
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      add_length(lab, arguments[i], measured.results[i].get<AttentionCosts>(), l2, measured.count, sweep);
     }
   }
   return sweep;
@@ -133,7 +145,7 @@ std::string finding_of_lengths(const std::vector<FlashRow>& rows) {
     const FlashRow* const flash = find_row(rows, AttentionKernel::flash, naive.seq);
     if (flash == nullptr) continue;
     lengths.push_back(naive.seq);
-    won.push_back(sign_test(flash->time.round_ms, naive.time.round_ms) == Verdict::less);
+    won.push_back(verdict_on(flash->time, naive.time) == Verdict::less);
   }
   if (lengths.empty()) return "";
   const auto first = first_lasting_win(won);
@@ -148,7 +160,8 @@ std::string finding_of(const FlashLab& lab, const std::vector<FlashRow>& rows) {
   const std::string keys = lab.kv_seq > 0 ? fmt::format(" and {} keys", lab.kv_seq) : "";
   return fmt::format("at T = {}{} flash uses {:.1f}x {} memory than naive; {}", lab.seq, keys,
                      std::max(memory, 1 / memory), memory >= 1 ? "less" : "more",
-                     speed_finding("flash", "naive", flash.time.round_ms, naive.time.round_ms));
+                     speed_finding("flash", "naive", flash.time.round_ms, naive.time.round_ms,
+                                   verdict_on(flash.time, naive.time)));
 }
 
 template <class Value>
@@ -236,32 +249,33 @@ std::vector<Dtype> formats_of(std::string_view list) {
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
   check(lab.mine.empty() || lab.causal, "lab flash: a learner's attention is causal; --mine needs --causal");
   check(lab.kv_seq == 0 || !lab.sweep, "lab flash: a sweep has as many keys as queries");
-  announce(console,
-           fmt::format("naive and flash attention, {} rounds of {} repetitions each, interleaved{}{}",
-                       options.rounds, lab.repeats, lab.formats.empty() ? "" : ", then flash in each format",
-                       lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
+  announce(console, fmt::format("naive and flash attention, {} of {} repetitions each, interleaved{}{}",
+                                planned_rounds(options), lab.repeats,
+                                lab.formats.empty() ? "" : ", then flash in each format",
+                                lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
   if (!lab.mine.empty()) mine_attention(lab.mine);  // complains before anything is measured
   const std::vector<FlashTask> measured = tasks_of(lab, lab.seq, !lab.mine.empty());
   const FlashTask& flash = measured[1];
   std::vector<Task> tasks = {{.measurement = "machine", .arguments = flash}};
   for (const FlashTask& task : measured) tasks.push_back(attention_task(lab, task));
-  const auto results = measure_interleaved(options, tasks, console);
-  const Machine machine = machine_of(results[0].get<MachineSpeeds>(), lab.dtype);
+  const Rounds timed = measure_until_decided(options, tasks, console, undecided_from(1));
+  const Machine machine = machine_of(timed.results[0].get<MachineSpeeds>(), lab.dtype);
   std::vector<FlashRow> rows;
   for (std::size_t i = 0; i < measured.size(); ++i) {
     const FlashTask& task = measured[i];
-    const auto costs = results[i + 1].get<AttentionCosts>();
+    const auto costs = timed.results[i + 1].get<AttentionCosts>();
     check(costs.fits, "lab flash: {} attention does not fit into memory at T = {}", name_of(task.kernel),
           lab.seq);
-    for (const FlashRow& row : rows_of(task, costs, machine.l2, options.rounds)) rows.push_back(row);
+    for (const FlashRow& row : rows_of(task, costs, machine.l2, timed.count)) rows.push_back(row);
   }
   const auto accuracy =
       measure_in_child(options, {.measurement = "accuracy", .arguments = flash}).get<Accuracy>();
 
   const std::vector<Column<FlashRow>> columns = columns_of(machine);
-  LabResult result = {.name = "flash",
-                      .configuration = configuration_of(lab, machine),
-                      .details = {{"accuracy", json_of(accuracy_columns(), accuracy.tensors)}}};
+  LabResult result = {
+      .name = "flash",
+      .configuration = configuration_of(lab, machine),
+      .details = {{"rounds", timed.count}, {"accuracy", json_of(accuracy_columns(), accuracy.tensors)}}};
   result.report = {.title = "Flash attention against naive attention",
                    .finding = finding_of(lab, rows),
                    .tables = {table_of(describe(machine, lab.dtype), columns, rows),

@@ -47,9 +47,9 @@ std::vector<std::string> names_of(const std::vector<Index>& bounds) {
 
 std::string note_of(const TileWalk& walk, Index heads, bool is_whole) {
   std::string note = fmt::format(
-      "Tiles of {} queries and {} keys. A letter is a thread, its number says as which of its tiles it takes "
+      "Tiles of {} {} and {} keys. A letter is a thread, its number says as which of its tiles it takes "
       "this one, if all tiles take equally long.",
-      walk.tile.queries, walk.tile.keys);
+      walk.tile.queries, walk.tile.queries == 1 ? "query" : "queries", walk.tile.keys);
   if (walk.parts > 1) {
     note += fmt::format(
         " Split-KV: the keys are cut into {} parts, a task each, so that all threads have work; "

@@ -101,7 +101,15 @@ std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, co
     tasks.push_back(task_of(lab, "training", kind, kv_heads));
     tasks.push_back(task_of(lab, "decoding", kind, kv_heads));
   }
-  const auto timed = measure_interleaved(options, tasks, console);
+  // The finding compares the decoding of the last kind, mqa, with that of the first, mha.
+  const auto tokens = [](const Rounds& measured, std::size_t i) {
+    return timing_of(measured.results[i].get<DecodingCosts>().token_ms, measured.count);
+  };
+  const auto undecided = [&](const Rounds& measured) {
+    return verdict_on(tokens(measured, tasks.size() - 1), tokens(measured, 1)) ==
+           Verdict::not_distinguishable;
+  };
+  const Rounds timed = measure_until_decided(options, tasks, console, undecided);
   std::vector<Row> rows;
   for (const auto& [kind, kv_heads] : kinds_of(lab)) {
     const nn::TransformerConfig model = arguments_of(lab, kv_heads).model();
@@ -109,12 +117,12 @@ std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, co
                .kv_heads = kv_heads,
                .parameters = model.parameter_count(),
                .kv_bytes_per_token = model.kv_bytes_per_token()};
-    timed[2 * rows.size()].get_to(row.training);
-    timed[2 * rows.size() + 1].get_to(row.decoding);
+    timed.results[2 * rows.size()].get_to(row.training);
+    timed.results[2 * rows.size() + 1].get_to(row.decoding);
     measure_in_child(options, task_of(lab, "sharing", kind, kv_heads)).get_to(row.sharing);
     row.learnings = learn(lab, options, kind, kv_heads, console);
-    row.step = timing_of(row.training.step_ms, options.rounds);
-    row.token = timing_of(row.decoding.token_ms, options.rounds);
+    row.step = timing_of(row.training.step_ms, timed.count);
+    row.token = timing_of(row.decoding.token_ms, timed.count);
     rows.push_back(row);
   }
   const double threshold = common_threshold(rows);
@@ -230,8 +238,8 @@ std::string finding_of(const HeadsLab& lab, const std::vector<Row>& rows) {
       "mqa keeps {:.0f}x less K/V per token than mha; decoding: {}; {}; shared heads "
       "compute {} repeated ones",
       static_cast<double>(mha.kv_bytes_per_token) / static_cast<double>(mqa.kv_bytes_per_token),
-      speed_finding("mqa", "mha", mqa.token.round_ms, mha.token.round_ms), finding_of_learning(lab, rows),
-      all_exact(rows) ? "exactly what" : "NOT what");
+      speed_finding("mqa", "mha", mqa.token.round_ms, mha.token.round_ms, verdict_on(mqa.token, mha.token)),
+      finding_of_learning(lab, rows), all_exact(rows) ? "exactly what" : "NOT what");
 }
 
 std::string finding_of_conversions(const std::vector<ConversionRow>& rows) {
@@ -270,10 +278,10 @@ OrderedJson configuration_of(const HeadsLab& lab) {
 
 int run_heads_lab(const HeadsLab& lab, const LabOptions& options, const Console& console) {
   validate(lab);
-  announce(console,
-           fmt::format("mha, gqa and mqa: {} rounds of training steps and decoding, interleaved; then "
-                       "{} steps of recall each, with {} seeds{}",
-                       options.rounds, lab.steps, lab.seeds, lab.convert ? "; then the conversions" : ""));
+  announce(console, fmt::format("mha, gqa and mqa: {} of training steps and decoding, interleaved; then "
+                                "{} steps of recall each, with {} seeds{}",
+                                planned_rounds(options), lab.steps, lab.seeds,
+                                lab.convert ? "; then the conversions" : ""));
   const std::vector<Row> rows = measure_rows(lab, options, console);
   LabResult result = {.name = "heads", .configuration = configuration_of(lab), .rows = rows_json(rows)};
   result.report = {

@@ -45,6 +45,10 @@ Timing timing_of(const std::vector<double>& ms, int rounds) {
   return timing;
 }
 
+Verdict verdict_on(const Timing& a, const Timing& b) {
+  return sequential_sign_test(a.round_ms, b.round_ms, kRoundLooks);
+}
+
 void announce(const Console& console, const std::string& plan) { console.out << plan << "\n" << std::flush; }
 
 void publish(const LabOptions& options, const LabResult& result, const Console& console) {

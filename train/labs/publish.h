@@ -6,6 +6,7 @@
 #include "tilegrad/train/labs/columns.h"
 #include "tilegrad/train/labs/lab.h"
 #include "tilegrad/train/labs/whys.h"
+#include "tilegrad/train/measure/statistics.h"
 #include "tilegrad/train/report/console.h"
 #include "tilegrad/train/report/page.h"
 
@@ -20,6 +21,9 @@ struct Timing {
 /// Of at least one time, and as many in each round, which follow each other. Rounds are what a test of speed compares:
 /// what a neighbour does to one repetition of a round, it does to the next one, too.
 Timing timing_of(const std::vector<double>& ms, int rounds = 1);
+
+/// Whether a is faster (less) or slower than b, by the rounds until then (kRoundLooks).
+Verdict verdict_on(const Timing& a, const Timing& b);
 
 /// What a lab leaves behind.
 struct LabResult {

@@ -1,6 +1,7 @@
 #include "tilegrad/train/measure/statistics.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -31,17 +32,28 @@ double binomial_tail(int n, int k) {
 
 }  // namespace
 
-Verdict sign_test(std::span<const double> a, std::span<const double> b) {
-  constexpr double kLevel = 0.05;
+Verdict sign_test(std::span<const double> a, std::span<const double> b, double level) {
   int less = 0, greater = 0;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     less += a[i] < b[i];
     greater += a[i] > b[i];
   }
-  if (2 * binomial_tail(less + greater, std::min(less, greater)) > kLevel) {
+  if (2 * binomial_tail(less + greater, std::min(less, greater)) > level) {
     return Verdict::not_distinguishable;
   }
   return less > greater ? Verdict::less : Verdict::greater;
+}
+
+Verdict sequential_sign_test(std::span<const double> a, std::span<const double> b,
+                             std::span<const std::size_t> looks) {
+  constexpr std::array kShares = {0.032, 0.0065, 0.0115};
+  assert(looks.size() <= kShares.size());
+  const std::size_t pairs = std::min(a.size(), b.size());
+  for (std::size_t i = 0; i < looks.size() && looks[i] <= pairs; ++i) {
+    const Verdict verdict = sign_test(a.first(looks[i]), b.first(looks[i]), kShares[i]);
+    if (verdict != Verdict::not_distinguishable) return verdict;
+  }
+  return Verdict::not_distinguishable;
 }
 
 std::optional<std::size_t> first_lasting_win(const std::vector<bool>& won) {

@@ -16,6 +16,8 @@
 #include "tilegrad/train/measure/machine_load.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
+#include "tilegrad/train/report/profile_table.h"
+#include "tilegrad/train/run/names.h"
 
 namespace tilegrad::train {
 
@@ -51,8 +53,9 @@ struct BenchOptions {
     app.add_option("--seconds", bench.seconds, "seconds to spend on each kernel")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
-    auto* profile_option =
-        app.add_option("--profile", profile, "write a trace for chrome://tracing or Perfetto to this file");
+    auto* profile_option = app.add_option(
+        "--profile", profile,
+        "write a trace for chrome://tracing or Perfetto to this file, and print what each stage took");
     auto* json_flag = app.add_flag("--json", json, "print a JSON object on a line for each kernel and pass");
     auto* sweep_flag = app.add_flag("--sweep", sweep, "find the length from which on flash is faster")
                            ->excludes(attention_option)
@@ -73,6 +76,7 @@ struct BenchOptions {
     if (attention == "flash") c.kernels = {AttentionKernel::flash};
     if (attention == "naive" || attention == "normal") c.kernels = {AttentionKernel::naive};
     c.skip_naive = attention == "both";
+    c.profile = !profile.empty();
     return c;
   }
 
@@ -112,6 +116,8 @@ int run_once(const BenchOptions& options, const BenchCase& bench, const Console&
     console.out << bench_json_lines(report);
   } else {
     console.out << describe_machine(report) << bench_table(report);
+    for (const auto& [kernel, ops] : report.profiles)
+      console.out << "\n" << format_table(profile_table(std::string(name_of(kernel)), ops));
     console.out << bench_whys(bench);
     say_if_busy(console, report.share_of_others);
     const std::string finding = bench_finding(report);
