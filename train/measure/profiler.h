@@ -43,7 +43,7 @@ class Profiler {
     Phase phase = Phase::forward;
     bool inside_itself = false;
     double begin_us = 0, end_us = 0;
-    double parts_us = 0;                    // of the spans directly inside of it
+    double parts_us = 0;    // of the spans directly inside of it
     Index saved_bytes = 0;  // at its end, minus those at its beginning if it released what it had saved
     Index live_bytes = 0;   // at its end
     double total_ms() const { return (end_us - begin_us) / 1e3; }
