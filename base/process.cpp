@@ -63,7 +63,9 @@ ChildResult run_child(const std::filesystem::path& program, const std::vector<st
   }
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   check(code != kCannotExecute, "{}: cannot be started", program.string());
-  return {.exit_code = code, .peak_rss = Index{usage.ru_maxrss} * 1024};
+  return {.exit_code = code,
+          .peak_rss = Index{usage.ru_maxrss} * 1024,
+          .ended_by_interrupt = passed_on && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM};
 }
 
 void open_standard_streams() {

@@ -11,6 +11,8 @@ namespace tilegrad {
 struct ChildResult {
   int exit_code = 0;   ///< 128 + the signal's number if a signal ended it
   Index peak_rss = 0;  ///< the most physical memory that it held, in bytes
+  /// The interrupt that was passed on ended it, since it had no handler yet, or none any more.
+  bool ended_by_interrupt = false;
 };
 
 /// Runs a program to its end. Its output goes where ours goes; an interrupt (base/interrupt.h) is passed on

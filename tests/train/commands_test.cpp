@@ -79,6 +79,19 @@ TEST_CASE("compare: gqa is left out where no number of heads lies between, unles
   CHECK_THROWS_AS(make_variants(config, {.keep_all = true}), Error);
 }
 
+// Until a child has set its handlers, the interrupt that is passed on to it simply ends it.
+TEST_CASE("compare: an interrupt that meets a run before it has begun is an interrupt, and no failed run") {
+  const TemporaryFolder folder;
+  write_file(folder / "program", "#!/bin/sh\nkill -s INT $PPID\nexec sleep 60\n");
+  std::filesystem::permissions(folder / "program", std::filesystem::perms::owner_all);
+  std::ostringstream out, err;
+  const int code =
+      run_comparison(comparison_config(folder / "cmp"),
+                     {.quiet = true, .jobs = 2, .program = folder / "program"}, {.out = out, .err = err});
+  CHECK(code == kInterrupted);
+  CHECK(nlohmann::json::parse(read_file(folder / "cmp/compare.json")).empty());
+}
+
 TEST_CASE("compare: trains each variant in a process of its own and writes table, curves and JSON" *
           doctest::test_suite("slow")) {
   REQUIRE(std::filesystem::exists(program_file()));

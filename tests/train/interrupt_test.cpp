@@ -145,7 +145,11 @@ TEST_CASE("interrupt: a child that ignores Ctrl-C, as jobs in the background do,
   {
     const InterruptScope scope;
     kill(getpid(), SIGTERM);
-    CHECK(run_child("/bin/sleep", {"20"}).exit_code == 128 + SIGTERM);
+    const ChildResult child = run_child("/bin/sleep", {"20"});
+    CHECK(child.exit_code == 128 + SIGTERM);
+    CHECK(child.ended_by_interrupt);
   }
+  const InterruptScope without_interrupt;
+  CHECK_FALSE(run_child("/bin/sh", {"-c", "kill -s TERM $$"}).ended_by_interrupt);
   std::signal(SIGINT, before);
 }

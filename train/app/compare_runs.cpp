@@ -83,12 +83,12 @@ class Crew {
     for (const Variant& variant : variants) longest_ = std::max(longest_, variant.name.size());
   }
 
-  // In the order of the variants; after an interrupt, without those that were never started.
+  // In the order of the variants; after an interrupt, without those that have not begun.
   std::vector<LoadedRun> run(const std::map<std::string, Index>& known_peaks) {
     const auto work = [&] {
       for (std::size_t i; !InterruptScope::requested() && (i = next_++) < variants_.size();) {
         done_[i] = train(variants_[i], known_peaks);
-        report(*done_[i]);
+        if (done_[i]) report(*done_[i]);
       }
     };
     std::vector<std::future<void>> workers;
@@ -104,7 +104,8 @@ class Crew {
 
  private:
   bool alone() const { return options_.jobs == 1; }
-  LoadedRun train(const Variant& variant, const std::map<std::string, Index>& known_peaks) const;
+  std::optional<LoadedRun> train(const Variant& variant,
+                                 const std::map<std::string, Index>& known_peaks) const;
   std::vector<std::string> arguments_of(const Variant& variant, Standing standing) const;
   void report(const LoadedRun& run);
 
@@ -148,7 +149,9 @@ std::vector<std::string> Crew::arguments_of(const Variant& variant, Standing sta
   return arguments;
 }
 
-LoadedRun Crew::train(const Variant& variant, const std::map<std::string, Index>& known_peaks) const {
+// Nothing if an interrupt came before the run had begun.
+std::optional<LoadedRun> Crew::train(const Variant& variant,
+                                     const std::map<std::string, Index>& known_peaks) const {
   const Standing standing = options_.overwrite ? Standing::absent : standing_of(variant);
   const auto known = known_peaks.find(variant.name);
   const Index peak_before = standing != Standing::absent && known != known_peaks.end() ? known->second : 0;
@@ -161,6 +164,10 @@ LoadedRun Crew::train(const Variant& variant, const std::map<std::string, Index>
     write_file(task_file(variant), json_text(to_json(task), 2) + "\n");
     process = run_child(options_.program, arguments_of(variant, standing));
     fs::remove(task_file(variant));
+  }
+  if (process.ended_by_interrupt) {
+    if (standing_of(variant) == Standing::absent) return std::nullopt;
+    process.exit_code = kInterrupted;
   }
   process.peak_rss = std::max(process.peak_rss, peak_before);
   std::vector<std::string> warnings;
