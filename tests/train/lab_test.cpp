@@ -235,7 +235,8 @@ TEST_CASE("lab: a folder that another lab is using is an error that names its pr
   const TemporaryFolder folder;
   const std::string out = folder / "lab";
   const FolderLock other(out);
-  check_error({"lab", "flash", "--seq", "64", "--out", out}, kFailure, "is in use by process");
+  // With a wrong setting, which is looked at later, so that no lab begins if the lock should fail.
+  check_error({"lab", "checkpoint", "--heads", "3", "--out", out}, kFailure, "is in use by process");
 }
 
 TEST_CASE("lab: without --out the results of an earlier one stay") {
