@@ -162,8 +162,11 @@ InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkloa
     ++rounds;
   };
   for (const double times : {1.0, 2.0, 4.0}) {
-    while (rounds < kMinRounds || log.us() < times * budget_us) run_round();
-    if (!looks.empty() && looks.back() == rounds) break;  // no time was given
+    const std::size_t before = looks.empty() ? 0 : looks.back();
+    // Each look has a new round to look at, also if a single one takes longer than the time.
+    const auto must_go_on = [&] { return rounds < kMinRounds || (rounds == before && budget_us > 0); };
+    while (must_go_on() || log.us() < times * budget_us) run_round();
+    if (rounds == before) break;  // no time was given
     looks.push_back(rounds);
     if (kernels.size() < 2 || !undecided(bench, log.calls, looks)) break;
   }
