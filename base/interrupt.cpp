@@ -25,10 +25,9 @@ std::int64_t milliseconds() {
 void on_signal(int signal) {
   const std::int64_t now = milliseconds();
   std::int64_t first = 0;
-  if (first_request.compare_exchange_strong(first, now)) {
-    first_signal = signal;
-    return;
-  }
+  int none = 0;
+  first_signal.compare_exchange_strong(none, signal);  // before the request is seen
+  if (first_request.compare_exchange_strong(first, now)) return;
   // One request can arrive twice: from the terminal, and passed on by a parent process.
   constexpr std::int64_t kSameRequest = 1000;
   const bool every_write_repeats_it = signal == SIGPIPE;

@@ -8,19 +8,17 @@
 #endif
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <functional>
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "bench/program.h"
 #include "tilegrad/autograd/tensor.h"
 #include "tilegrad/kernels/gemm.h"
 #include "tilegrad/kernels/parallel.h"
@@ -161,34 +159,21 @@ ordered_json time_all(Product product, int threads, int turns) {
   return {{"ms", ms}, {"others", load.share_of_others().value_or(0)}, {"peak_gflops", peak_gflops}};
 }
 
-int number(std::string_view text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size() && value > 0,
-        "products: `{}` is not a positive whole number", text);
-  return value;
-}
-
-void answer(const ordered_json& json) { std::cout << json.dump() << std::endl; }
-
 }  // namespace
 
 // products TURNS: times each product that standard input names by a line "PASS M N K THREADS", and answers each with a
 // line of JSON. PASS is forward, a bᵀ; dx, a b; or dw, aᵀ b.
 int main(int argc, char** argv) {
-  try {
+  return bench::guarded([&] {
     check(argc == 2, "products: give the number of turns");
-    const int turns = number(argv[1]);
-    answer({{"processor", processor_name()},
-            {"simd", train::simd_target()},
-            {"openblas", kernels::blas_core()}});
+    const auto turns = static_cast<int>(bench::positive("products", argv[1]));
+    bench::answer({{"processor", processor_name()},
+                   {"simd", train::simd_target()},
+                   {"openblas", kernels::blas_core()}});
     std::string pass;
     Index m = 0, n = 0, k = 0;
     int threads = 0;
     while (std::cin >> pass >> m >> n >> k >> threads)
-      answer(time_all(Product(pass, m, n, k), threads, turns));
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+      bench::answer(time_all(Product(pass, m, n, k), threads, turns));
+  });
 }

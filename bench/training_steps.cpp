@@ -1,13 +1,13 @@
 // Training steps of one transformer, a few at a time, for peers/torch_training.py to time beside those of PyTorch.
 
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "bench/program.h"
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/parallel.h"
@@ -16,6 +16,7 @@
 #include "tilegrad/nn/weights.h"
 #include "tilegrad/train/measure/environment.h"
 #include "tilegrad/train/measure/machine_load.h"
+#include "tilegrad/train/measure/random_tokens.h"
 #include "tilegrad/train/measure/speed.h"
 #include "tilegrad/train/measure/system.h"
 
@@ -47,13 +48,9 @@ Settings parse_settings(const std::string& text) {
           .threads = json.at("threads").get<int>()};
 }
 
-Tensor random_tokens(const Settings& settings, RandomKey key) {
-  Tensor ids = Tensor::empty({settings.batch, settings.model.context}, Dtype::i32);
-  RandomStream random(key);
-  for (auto& id : ids.mut<std::int32_t>()) {
-    id = static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(settings.model.vocabulary)));
-  }
-  return ids;
+// Tokens (B, T) for a batch.
+Tensor random_batch(const Settings& settings, RandomKey key) {
+  return train::random_tokens(settings.batch, settings.model.context, key, settings.model.vocabulary);
 }
 
 // Moves biases and the weights of norms apart. They start equal, so that a loss would not tell whether each of them
@@ -76,8 +73,8 @@ class Training {
       : model_(settings.model, RandomKey{1}),
         parameters_(nn::parameters(model_)),
         optimizer_(parameters_, {}),
-        tokens_(random_tokens(settings, RandomKey{2})),
-        targets_(random_tokens(settings, RandomKey{3})) {
+        tokens_(random_batch(settings, RandomKey{2})),
+        targets_(random_batch(settings, RandomKey{3})) {
     if (settings.checkpoint) {
       model_.schedule = even_segments(settings.model.layers, settings.model.layers);
     }
@@ -147,23 +144,18 @@ ordered_json run(Training& training, int steps) {
           {"peak_gflops", peak_gflops}};
 }
 
-void answer(const ordered_json& json) { std::cout << json.dump() << std::endl; }
-
 }  // namespace
 
 // training_steps SETTINGS FILE: builds the model of the JSON object SETTINGS and writes its weights and a batch to FILE.
 // Then does as many steps as each line of standard input says, and answers each with a line of JSON.
 int main(int argc, char** argv) {
-  try {
+  return bench::guarded([&] {
     check(argc == 3, "training_steps: give the settings as JSON, and a file for weights and batch");
     const Settings settings = parse_settings(argv[1]);
     kernels::set_threads(settings.threads);
     Training training(settings);
     training.save(argv[2]);
-    answer(about(training));
-    for (int steps = 0; std::cin >> steps;) answer(run(training, steps));
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+    bench::answer(about(training));
+    for (int steps = 0; std::cin >> steps;) bench::answer(run(training, steps));
+  });
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <thread>
 #include <type_traits>
 
 #include "tilegrad/base/index.h"
@@ -79,6 +80,16 @@ void parallel_for(Index n, Index grain, F&& f) {
     const Index begin = piece * grain;
     f(begin, begin + grain < n ? begin + grain : n);
   });
+}
+
+/// Returns when done() holds. For a task that waits for what tasks handed out before it are about to finish, which takes
+/// microseconds: it polls, and gives way to others if it takes longer.
+template <class Done>
+void spin_until(Done&& done) {
+  constexpr int kPatience = 1000;
+  for (int i = 0; !done(); ++i) {
+    if (i > kPatience) std::this_thread::yield();
+  }
 }
 
 }  // namespace tilegrad::kernels

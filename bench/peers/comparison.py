@@ -135,4 +135,3 @@ def end(options, columns, lines):
         print(f"{direction}, {len(grid)} rows t*_d* against fused: geometric mean {mean:.2f}, least "
               f"{least['fused_ratio']:.2f} ({least['row']} {mask_of(least)})")
     write_csv(options.csv, columns, lines)
-    print(f"{options.csv} has all figures.")

@@ -95,7 +95,6 @@ def main():
         print(f"The peak on {threads} threads: {peak:.1f} GFLOP/s.")
     note_busy(lines)
     write_csv(options.csv, COLUMNS, lines)
-    print(f"{options.csv} has all figures.")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def note_busy(lines):
 
 
 def write_csv(path, columns, lines):
-    """Replaces the file atomically, so that nobody reads half of it."""
+    """Replaces the file atomically, so that nobody reads half of it, and says where it is."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +75,7 @@ def write_csv(path, columns, lines):
         temporary.replace(path)
     except OSError as error:
         sys.exit(f"{NAME}: {path}: {error.strerror}")
+    print(f"{path} has all figures.")
 
 
 class Child:

@@ -199,7 +199,6 @@ def main():
         print(f"The first losses differ by {max(line['loss_difference'] for line in lines):.1e} of them, at most.")
     note_busy(lines)
     write_csv(options.csv, COLUMNS, lines)
-    print(f"{options.csv} has all figures.")
 
 
 if __name__ == "__main__":

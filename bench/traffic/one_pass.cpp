@@ -2,11 +2,11 @@
 // it under valgrind. One thread. Before the call, between its passes and after it, a sweep through memory empties the
 // caches, so that every pass begins cold and everything that it wrote is written back.
 
-#include <charconv>
 #include <cstdio>
 #include <string_view>
 #include <vector>
 
+#include "bench/program.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/measure/attention_workload.h"
@@ -15,14 +15,6 @@ using namespace tilegrad;
 using namespace tilegrad::train;
 
 namespace {
-
-Index number(std::string_view text) {
-  Index value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size() && value > 0,
-        "one_pass: `{}` is not a positive whole number", text);
-  return value;
-}
 
 // Reads four times as many bytes as the caches hold.
 class Sweep {
@@ -73,19 +65,17 @@ void print_model(const AttentionProblem& problem, Index cache_bytes) {
 
 // one_pass KERNEL CALL T D CACHE_BYTES: the call of a kernel, or for `model` the bytes of the model.
 int main(int argc, char** argv) {
-  try {
+  return bench::guarded([&] {
     check(argc == 6, "one_pass: give kernel, call, T, D and the bytes of the last-level cache");
     const std::string_view kernel = argv[1], call = argv[2];
-    const Index tokens = number(argv[3]), size = number(argv[4]), cache_bytes = number(argv[5]);
+    const auto number = [&](int i) { return bench::positive("one_pass", argv[i]); };
+    const Index tokens = number(3), size = number(4), cache_bytes = number(5);
     const AttentionProblem problem = {.tq = tokens, .tk = tokens, .head_size = size};
     if (kernel == "model") {
       print_model(problem, cache_bytes);
-      return 0;
+      return;
     }
     kernels::set_threads(1);
     run(AttentionWorkload(problem, RandomKey{1}), kernel, call, Sweep(cache_bytes));
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+  });
 }

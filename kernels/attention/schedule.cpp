@@ -1,7 +1,8 @@
 #include "tilegrad/kernels/attention/schedule.h"
 
 #include <limits>
-#include <thread>
+
+#include "tilegrad/kernels/parallel.h"
 
 namespace tilegrad::kernels {
 
@@ -118,9 +119,7 @@ Range split_of(Range keys, Index split, Index splits) {
 }
 
 void OrderedAdds::wait(const Ticket& ticket) const {
-  for (int i = 0; done_[ticket.tile].load(std::memory_order_acquire) != ticket.number; ++i) {
-    if (i > 1000) std::this_thread::yield();
-  }
+  spin_until([&] { return done_[ticket.tile].load(std::memory_order_acquire) == ticket.number; });
 }
 
 // Forward

@@ -45,14 +45,14 @@ Blocking blocking_for(Index tile_rows, Index tile_cols) {
       .rows = tile_rows, .cols = tile_cols, .inner = inner, .block_rows = std::max(block_rows, tile_rows)};
 }
 
-// Many terms rather than many columns: then c is written seldom, and each thread packs a seldom.
-Stage stage_for(const Product& p, const Blocking& blocking) {
+// Many terms rather than many columns: then tasks are few and long.
+BlockOfB block_of_b(const Product& p, const Blocking& blocking) {
   constexpr Index kMost = Index{1} << 19, kCols = 512;
   const Index part = blocking.part(p.inner()), cols = round_up(p.c.cols, blocking.cols);
   const Index parts = std::max<Index>(kMost / (part * std::min(cols, kCols)), 1);
   const Index terms = std::min(parts * part, p.inner());
-  const Index stages = ceil_div(p.c.cols * terms, kMost);
-  return {.cols = std::min(round_up(ceil_div(cols, stages), blocking.cols), cols), .terms = terms};
+  const Index blocks = ceil_div(p.c.cols * terms, kMost);  // of nearly one width
+  return {.terms = terms, .cols = std::min(round_up(ceil_div(cols, blocks), blocking.cols), cols)};
 }
 
 // Rows are cut first, since the tasks share b. Every cut between columns makes one more task read, or pack, the same rows

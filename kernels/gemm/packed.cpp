@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <thread>
 
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/parallel.h"
@@ -15,8 +14,6 @@ namespace tilegrad::kernels::packed {
 struct GemmTable {
   bool is_avx2;
   Index tile_rows, tile_cols;
-  // Floats for a block of a, packed.
-  Index (*slivers_size)(Index rows, Index inner);
   // Packs b, of which all terms are one part of the sums.
   void (*pack)(const Product& p, float* panels);
   // The product with a packed b. `slivers` is memory for a block of a, if that is to be packed.
@@ -72,7 +69,6 @@ void multiply(const Product& p, const float* panels, Index block_rows, float* sl
 constexpr GemmTable kGemmTable = {.is_avx2 = HWY_TARGET == HWY_AVX2,
                                   .tile_rows = kMicroRows,
                                   .tile_cols = kPanel<float>,
-                                  .slivers_size = Slivers::size,
                                   .pack = pack,
                                   .multiply = multiply};
 const GemmTable* gemm_table() { return &kGemmTable; }
@@ -88,15 +84,10 @@ namespace {
 
 HWY_EXPORT(gemm_table);
 
-}  // namespace
-
-bool is_measured_target() { return HWY_DYNAMIC_DISPATCH(gemm_table)()->is_avx2; }
-
-namespace {
-
-// One stage of a product, cut into tasks. If the rows of c are cut, several tasks read the same b, and all of it is packed
-// before they begin. Otherwise each packs what it reads, and multiplies at once, while that is in its cache.
-struct StageWork {
+// The part of a product that one block of b has a share in, cut into tasks. If the rows of c are cut, several tasks read
+// the same b, and all of it is packed before they begin. Otherwise each packs what it reads, and multiplies at once, while
+// that is in its cache.
+struct BlockWork {
   const GemmTable& table;
   const Blocking& blocking;
   const Product& p;
@@ -126,9 +117,9 @@ struct StageWork {
   }
 };
 
-// Runs all tasks of a stage. The first ones pack b, a part of the sums and some columns each; the others wait until all of
+// Runs all tasks of a block. The first ones pack b, a part of the sums and some columns each; the others wait until all of
 // it is packed. There is no deadlock, since tasks are handed out in order.
-void run(const StageWork& work, float* slivers, Index slivers_size, int team) {
+void run(const BlockWork& work, float* slivers, Index slivers_size, int team) {
   constexpr Index kPanels = 8;
   const Index cols = kPanels * work.blocking.cols, col_packs = ceil_div(work.p.c.cols, cols);
   const Index packs = work.shares_b() ? ceil_div(work.p.inner(), work.part) * col_packs : 0;
@@ -142,7 +133,7 @@ void run(const StageWork& work, float* slivers, Index slivers_size, int team) {
           packed.fetch_add(1, std::memory_order_release);
           return;
         }
-        while (packed.load(std::memory_order_acquire) < packs) std::this_thread::yield();
+        spin_until([&] { return packed.load(std::memory_order_acquire) == packs; });
         work.multiply(task - packs, slivers + thread * slivers_size);
       },
       team);
@@ -150,20 +141,22 @@ void run(const StageWork& work, float* slivers, Index slivers_size, int team) {
 
 }  // namespace
 
+bool is_measured_target() { return HWY_DYNAMIC_DISPATCH(gemm_table)()->is_avx2; }
+
 void multiply(const Product& p) {
   const GemmTable& table = *HWY_DYNAMIC_DISPATCH(gemm_table)();
   const Blocking blocking = blocking_for(table.tile_rows, table.tile_cols);
-  const Stage stage = stage_for(p, blocking);
+  const BlockOfB b = block_of_b(p, blocking);
   const Index part = blocking.part(p.inner());
-  const Index panels = round_up(stage.terms * stage.cols, 16);
-  const Index slivers = packs_a(p) ? round_up(table.slivers_size(blocking.block_rows, part), 16) : 0;
+  const Index panels = round_up(b.terms * b.cols, 16);
+  const Index slivers = packs_a(p) ? round_up(blocking.block_rows * part, 16) : 0;
   const int team = threads();
   const memory::Block block((panels + team * slivers) * Index{sizeof(float)}, memory::Category::workspace);
   float* scratch = reinterpret_cast<float*>(block.data());
-  for (Index col = 0; col < p.c.cols; col += stage.cols) {
-    const Product columns = p.part(0, p.c.rows, col, std::min(stage.cols, p.c.cols - col));
-    for (Index k = 0; k < p.inner(); k += stage.terms) {
-      const Product terms = columns.terms(k, std::min(stage.terms, p.inner() - k));
+  for (Index col = 0; col < p.c.cols; col += b.cols) {
+    const Product columns = p.part(0, p.c.rows, col, std::min(b.cols, p.c.cols - col));
+    for (Index k = 0; k < p.inner(); k += b.terms) {
+      const Product terms = columns.terms(k, std::min(b.terms, p.inner() - k));
       run({.table = table, .blocking = blocking, .p = terms, .part = part, .panels = scratch},
           scratch + panels, slivers, team);
     }

@@ -32,7 +32,7 @@ struct Product {
 ///   one and a half times `inner` terms is not cut, since a second pass over c costs more than the tighter cache;
 ///   a block (block_rows, inner) of a, packed or where it lies, fills a quarter of the second-level cache, while panels
 ///   and c stream past it;
-///   a stage of b, at most 2 MiB, lies packed in the third level, for all threads.
+///   a block of b, at most 2 MiB, lies packed in the third level, for all threads.
 /// `inner` decides where sums are cut, and so how they are rounded: it follows from the vectors alone, for
 /// the 32 KiB that every processor has. The others decide about speed alone.
 struct Blocking {
@@ -46,11 +46,11 @@ struct Blocking {
 };
 Blocking blocking_for(Index tile_rows, Index tile_cols);
 
-/// Columns of c and terms of its sums that are dealt with at once: whole panels, and whole parts.
-struct Stage {
-  Index cols, terms;
+/// The block of b that is packed at once: terms of the sums and columns of c, whole parts and whole panels.
+struct BlockOfB {
+  Index terms, cols;
 };
-Stage stage_for(const Product& p, const Blocking& blocking);
+BlockOfB block_of_b(const Product& p, const Blocking& blocking);
 
 /// Whether a is packed as well, as slivers of one tile's rows. A transposed a is, since a tile would take a cache line from
 /// each of its rows to read a few elements.

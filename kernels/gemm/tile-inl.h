@@ -96,13 +96,7 @@ struct RowsInPlace {
   RowMajor<float> tile(Index i) const { return {a.row(tiles.first(i)), a.stride}; }
 };
 
-// The rows of a tile, next to each other: element (m, k) of it.
-struct Sliver {
-  const float* data;
-  HWY_INLINE const float& at(Index m, Index k) const { return data[k * kMicroRows + m]; }
-};
-
-// A block of a, packed: the slivers of its tiles, one after the other.
+// A block of a, packed: for each tile a sliver (inner, kMicroRows), in which its rows are columns.
 struct Slivers {
   const float* data;
   Index terms;
@@ -110,8 +104,7 @@ struct Slivers {
 
   Slivers(const float* packed, Index rows, Index inner) : data(packed), terms(inner), tiles(rows) {}
   Index inner() const { return terms; }
-  Sliver tile(Index i) const { return {data + i * terms * kMicroRows}; }
-  static Index size(Index rows, Index inner) { return ceil_div(rows, kMicroRows) * kMicroRows * inner; }
+  ColMajor<float> tile(Index i) const { return {data + i * terms * kMicroRows, kMicroRows}; }
 };
 
 // Packs the transpose of a, a block (inner, rows): some rows of it at a time, so that a line of either side is in the cache

@@ -18,6 +18,9 @@ _OPTIONS = "bool causal, str align, int? left, int? right, float? scale, float? 
 _TENSORS = 11  # of _OPERANDS, the seed included
 _TRACKED = 5  # of these may have a gradient
 _PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
+# What tells of transforms has no public name. In a version of PyTorch that lacks one, no call is plain.
+_KNOWS_TRANSFORMS = (hasattr(torch._C, "_are_functorch_transforms_active")
+                     and hasattr(torch._C, "_len_torch_dispatch_stack") and hasattr(forward_ad, "_current_level"))
 _ACCUMULATORS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32,
                  torch.float16: torch.float32}
 
@@ -65,13 +68,14 @@ def _refuse(**tensors):
 
 def _is_plain(tensors):
     """Whether no part of PyTorch (a subclass, a transform of torch.func, a tracer, a dual number) is to see the call."""
-    return (_PLAIN.issuperset(map(type, tensors)) and not torch._C._are_functorch_transforms_active()
-            and not torch._C._len_torch_dispatch_stack() and forward_ad._current_level < 0)
+    return (_KNOWS_TRANSFORMS and _PLAIN.issuperset(map(type, tensors))
+            and not torch._C._are_functorch_transforms_active() and not torch._C._len_torch_dispatch_stack()
+            and forward_ad._current_level < 0)
 
 
 def _registered(tensors, options, heads_first):
-    if forward_ad._current_level >= 0 and any(x is not None and forward_ad.unpack_dual(x).tangent is not None
-                                              for x in tensors):
+    forward_mode = getattr(forward_ad, "_current_level", 0) >= 0
+    if forward_mode and any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         raise Error("attention: derivatives in forward mode are not supported")
     if not heads_first:
         return torch.ops.tilegrad.attention(*tensors, *options)

@@ -64,7 +64,7 @@ TEST_CASE("gemm: packed products that are cut into tasks agree with plain loops"
 }
 
 // Too large for plain loops: against a product of doubles.
-TEST_CASE("gemm: packed products of several stages, in terms and in columns, are right") {
+TEST_CASE("gemm: packed products of several blocks of b, in terms and in columns, are right") {
   on_each_target([] {
     const Shape s = {100, 2111, 1100};
     const Padded<float> a(s.k, s.m, 1), b(s.n, s.k, 2);
@@ -165,10 +165,10 @@ TEST_CASE("gemm: the tasks of a packed product cover it, and are cut by its shap
     p.c = Mat<float>(nullptr, s.m, s.n);
     p.a = Mat<const float>(nullptr, s.m, s.k);
     p.b = Mat<const float>(nullptr, s.k, s.n);
-    const packed::Stage stage = packed::stage_for(p, blocking);
-    CHECK(stage.cols % blocking.cols == 0);
-    CHECK((stage.terms == s.k || stage.terms % blocking.part(s.k) == 0));
-    CHECK(stage.cols * stage.terms <= (Index{1} << 19) + blocking.cols * stage.terms);
+    const packed::BlockOfB b = packed::block_of_b(p, blocking);
+    CHECK(b.cols % blocking.cols == 0);
+    CHECK((b.terms == s.k || b.terms % blocking.part(s.k) == 0));
+    CHECK(b.cols * b.terms <= (Index{1} << 19) + blocking.cols * b.terms);
     const packed::Pieces pieces = packed::cut(p, blocking);
     CHECK(pieces.rows * (pieces.row_pieces - 1) < s.m);
     CHECK(pieces.rows * pieces.row_pieces >= s.m);

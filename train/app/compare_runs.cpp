@@ -166,7 +166,8 @@ std::optional<LoadedRun> Crew::train(const Variant& variant,
     fs::remove(task_file(variant));
   }
   if (process.ended_by_interrupt) {
-    if (standing_of(variant) == Standing::absent) return std::nullopt;
+    const Standing now = standing_of(variant);  // other: what it was to replace is still there
+    if (now == Standing::absent || now == Standing::other) return std::nullopt;
     process.exit_code = kInterrupted;
   }
   process.peak_rss = std::max(process.peak_rss, peak_before);

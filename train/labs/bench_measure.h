@@ -19,8 +19,8 @@ struct BenchCase {
   std::vector<AttentionKernel> kernels = {AttentionKernel::naive, AttentionKernel::flash};
   bool profile = false;     ///< afterwards, because that takes time, too
   bool skip_naive = false;  ///< leave naive out if it does not fit into memory, instead of an Error
-  double seconds =
-      1;  ///< for each kernel; at least three repetitions, and up to four times as long while undecided
+  /// For each kernel; at least three repetitions, and up to four times as long while undecided.
+  double seconds = 1;
 };
 
 /// One pass of one kernel, measured once.
@@ -58,8 +58,8 @@ struct BenchReport {
   std::optional<double> share_of_others = {};  ///< of the processors' time during the calls (machine_load.h)
   /// After how many repetitions it was looked whether the kernels can be told apart (sequential_sign_test).
   std::vector<std::size_t> looks = {};
-  std::vector<std::pair<AttentionKernel, Profile>> profiles =
-      {};                            ///< of each kernel that was timed, if asked for
+  /// Of each kernel that was timed, if asked for.
+  std::vector<std::pair<AttentionKernel, Profile>> profiles = {};
   std::vector<std::string> skipped;  ///< a line for each kernel that was left out: why
 };
 

@@ -3,7 +3,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/hash.h"
 #include "tilegrad/base/memory.h"
-#include "tilegrad/train/labs/random_tokens.h"
+#include "tilegrad/train/measure/random_tokens.h"
 #include "tilegrad/train/measure/system.h"
 #include "tilegrad/train/run/stage_costs.h"
 

@@ -8,7 +8,7 @@
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/nn/kv_pooling.h"
 #include "tilegrad/train/labs/lab_profile.h"
-#include "tilegrad/train/labs/random_tokens.h"
+#include "tilegrad/train/measure/random_tokens.h"
 #include "tilegrad/train/measure/tensor_difference.h"
 #include "tilegrad/train/run/presets.h"
 #include "tilegrad/train/run/trainer.h"

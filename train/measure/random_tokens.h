@@ -7,7 +7,7 @@ namespace tilegrad::train {
 /// The vocabulary of models whose answers do not matter: as many tokens as bytes.
 inline constexpr Index kVocabulary = 256;
 
-/// Random tokens below kVocabulary, i32 (B, T).
-Tensor random_tokens(Index batch, Index time, RandomKey key);
+/// Random tokens below `vocabulary`, i32 (B, T).
+Tensor random_tokens(Index batch, Index time, RandomKey key, Index vocabulary = kVocabulary);
 
 }  // namespace tilegrad::train
