@@ -26,7 +26,7 @@ struct ActivationTable {
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "tilegrad/kernels/simd-inl.h"
+#include "tilegrad/kernels/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
@@ -151,7 +151,7 @@ namespace {
 
 TILEGRAD_BEST_TABLE(ActivationTable)
 
-constexpr Index kGrain = 8192;  // at one exponential per element, worth waking a thread
+constexpr Index kGrain = 16384;  // at one exponential per element, worth waking a thread
 
 template <class T>
 void forward(typename ActivationTable<T>::Map map, std::span<T> y, std::span<const T> x) {

@@ -114,20 +114,10 @@ void add_bias(Mat<T> y, Mat<const T> x, std::span<const T> bias) {
 
 template <class T>
 void add_bias_backward(Grad<std::span<T>> dbias, Mat<const T> dy) {
-  // Columns are independent, so the order of the rows never changes.
-  constexpr Index kColumns = 64;
-  const auto sum_columns = [&](Index begin, Index end) {
-    std::array<T, kColumns> block;
-    std::array<double, kColumns> totals;
-    RowSums<T> sums(block.data(), totals.data(), end - begin);
-    for (Index i = 0; i < dy.rows; ++i) {
-      T* to = sums.next();
-      for (Index j = begin; j < end; ++j) to[j - begin] += dy(i, j);
-    }
-    sums.finish();
-    for (Index j = begin; j < end; ++j) store(dbias.to[j], dbias.write, static_cast<T>(totals[j - begin]));
-  };
-  parallel_for(dy.cols, kColumns, sum_columns);
+  sum_over_rows<T>(dy.rows, dy.cols, dbias, [&](Index i, T* to) {
+    const T* from = dy.row(i);
+    for (Index j = 0; j < dy.cols; ++j) to[j] += from[j];
+  });
 }
 
 template <class T>

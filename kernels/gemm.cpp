@@ -56,6 +56,16 @@ void scale(Mat<T> c, T beta) {
   }
 }
 
+// Adds a bias, if there is one, to every row of c.
+template <class T>
+void add_to_rows(Mat<T> c, const T* bias) {
+  if (bias == nullptr) return;
+  for (Index i = 0; i < c.rows; ++i) {
+    T* row = c.row(i);
+    for (Index j = 0; j < c.cols; ++j) row[j] += bias[j];
+  }
+}
+
 // OpenBLAS built on its own thread pool would start it for every call. Its OpenMP build looks at OpenMP's
 // settings instead, at each call: SingleThreaded takes care of that one.
 void configure_once() {
@@ -110,37 +120,59 @@ void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op 
   call(c, alpha, a, op_a, b, op_b, inner, beta);
 }
 
+namespace {
+
+// gemm(), and a bias added to every row of c if there is one.
 template <class T>
-void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
+void multiply(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta, const T* bias) {
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   if constexpr (std::is_same_v<T, float>) {
     if (packing_pays(alpha, op_a, c.rows, c.cols, inner)) {
       return packed::multiply(
-          {.c = c, .alpha = alpha, .a = a, .op_a = op_a, .b = b, .op_b = op_b, .beta = beta});
+          {.c = c, .alpha = alpha, .a = a, .op_a = op_a, .b = b, .op_b = op_b, .beta = beta, .bias = bias});
     }
   }
   check_sizes(c, a, b);  // here, since a task must not throw
   if (2 * c.rows * c.cols * inner < kSerialFlops) {
     gemm_serial<T>(c, alpha, a, op_a, b, op_b, beta);
+    add_to_rows(c, bias);
     return;
   }
   if (c.rows >= c.cols) {
     parallel_for(c.rows, piece_size(c.rows), [&](Index begin, Index end) {
       const Index n = end - begin;
-      gemm_serial<T>(c.row_block(begin, n), alpha,
-                     op_a == Op::none ? a.row_block(begin, n) : a.col_block(begin, n), op_a, b, op_b, beta);
+      const Mat<T> rows = c.row_block(begin, n);
+      gemm_serial<T>(rows, alpha, op_a == Op::none ? a.row_block(begin, n) : a.col_block(begin, n), op_a, b,
+                     op_b, beta);
+      add_to_rows(rows, bias);
     });
   } else {
     parallel_for(c.cols, piece_size(c.cols), [&](Index begin, Index end) {
       const Index n = end - begin;
-      gemm_serial<T>(c.col_block(begin, n), alpha, a, op_a,
-                     op_b == Op::none ? b.col_block(begin, n) : b.row_block(begin, n), op_b, beta);
+      const Mat<T> cols = c.col_block(begin, n);
+      gemm_serial<T>(cols, alpha, a, op_a, op_b == Op::none ? b.col_block(begin, n) : b.row_block(begin, n),
+                     op_b, beta);
+      add_to_rows(cols, bias == nullptr ? nullptr : bias + begin);
     });
   }
 }
 
-#define TILEGRAD_INSTANTIATE(T)                                            \
-  template void gemm<T>(Mat<T>, T, Mat<const T>, Op, Mat<const T>, Op, T); \
+}  // namespace
+
+template <class T>
+void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta) {
+  multiply<T>(c, alpha, a, op_a, b, op_b, beta, nullptr);
+}
+
+template <class T>
+void gemm_bias(Mat<T> c, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, std::span<const T> bias) {
+  assert(std::ssize(bias) == c.cols);
+  multiply<T>(c, T{1}, a, op_a, b, op_b, T{0}, bias.data());
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                                               \
+  template void gemm<T>(Mat<T>, T, Mat<const T>, Op, Mat<const T>, Op, T);                    \
+  template void gemm_bias<T>(Mat<T>, Mat<const T>, Op, Mat<const T>, Op, std::span<const T>); \
   template void gemm_serial<T>(Mat<T>, T, Mat<const T>, Op, Mat<const T>, Op, T);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)

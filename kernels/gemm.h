@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <type_traits>
 
@@ -19,7 +20,12 @@ enum class Op { none, transpose };
 template <class T>
 void gemm(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta);
 
-/// The same on the calling thread alone, by OpenBLAS, for kernels that are parallel outside.
+/// c = op_a(a) * op_b(b) + bias, the bias (N) added to every row. The bits are those of gemm() and an addition after it, but
+/// memory is passed over once. Errors as for gemm().
+template <class T>
+void gemm_bias(Mat<T> c, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, std::span<const T> bias);
+
+/// The product of gemm() on the calling thread alone, by OpenBLAS, for kernels that are parallel outside.
 template <class T>
 void gemm_serial(Mat<T> c, T alpha, Mat<const T> a, Op op_a, Mat<const T> b, Op op_b, T beta);
 

@@ -157,38 +157,6 @@ namespace {
 
 TILEGRAD_BEST_TABLE(NormTable)
 
-constexpr Index kMaxPieces = 16;
-
-// Rows in one piece: at least enough work to be worth waking a thread, and few enough pieces that the sums over
-// rows, one for each piece, stay small. Depends on the shape alone.
-Index rows_per_piece(Index rows, Index cols) {
-  constexpr Index kGrain = 16384;
-  return std::max({Index{1}, kGrain / std::max<Index>(1, cols), (rows + kMaxPieces - 1) / kMaxPieces});
-}
-
-// Calls row(i, sums) for every row, which adds row i's vector to `sums`: each piece of rows has sums of its
-// own, which are added in order at the end. If `sum` is not needed, sums is null.
-template <class T, class F>
-void sum_over_rows(Index rows, Index cols, Grad<std::span<T>> sum, F&& row) {
-  const Index grain = rows_per_piece(rows, cols), pieces = (rows + grain - 1) / grain;
-  const Index size = sum ? std::ssize(sum.to) : 0;
-  constexpr auto kBytes = static_cast<Index>(sizeof(double) + sizeof(T));
-  const memory::Block scratch(pieces * size * kBytes, memory::Category::workspace);
-  double* totals = reinterpret_cast<double*>(scratch.data());
-  T* blocks = reinterpret_cast<T*>(totals + pieces * size);
-  parallel_for(rows, grain, [&](Index begin, Index end) {
-    const Index offset = begin / grain * size;
-    RowSums<T> sums(blocks + offset, totals + offset, size);
-    for (Index i = begin; i < end; ++i) row(i, sum ? sums.next() : nullptr);
-    sums.finish();
-  });
-  for (Index j = 0; j < size; ++j) {
-    double total = 0;
-    for (Index piece = 0; piece < pieces; ++piece) total += totals[piece * size + j];
-    store(sum.to[j], sum.write, static_cast<T>(total));
-  }
-}
-
 }  // namespace
 
 template <class T>

@@ -7,7 +7,6 @@
 #define TILEGRAD_KERNELS_SIMD_INL_H_
 #endif
 
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -134,6 +133,16 @@ HWY_INLINE V larger(V x, V m) {
   }
 }
 
+// min(x, m), in the same way.
+template <class V>
+HWY_INLINE V smaller(V x, V m) {
+  if constexpr (HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128) {
+    return hn::IfThenElse(hn::Lt(x, m), x, m);
+  } else {
+    return hn::Min(x, m);
+  }
+}
+
 // The largest lane. Highway's plain C++, as clang compiles it, begins at the lowest finite number, and so misses −inf.
 template <class D>
 HWY_INLINE hn::TFromD<D> max_of_lanes(D d, hn::Vec<D> v) {
@@ -159,25 +168,6 @@ HWY_INLINE T reduce_max(Index n, const T* x) {
     m = hn::Max(m, hn::IfThenElse(inside, load_tail(x + i, n - i), lowest));
   }
   return max_of_lanes(d, m);
-}
-
-// e^x. Highway's Exp is defined up to a bound and turns NaN into 0; here large x give a large finite number,
-// and NaN stays NaN.
-template <class V>
-HWY_INLINE V exp(V x) {
-  const hn::DFromV<V> d;
-  using T = hn::TFromV<V>;
-  const T bound = sizeof(T) == 4 ? T(88) : T(700);
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, hn::Min(x, hn::Set(d, bound))));
-}
-
-// 1 / (1 + e^−x); 0 where e^−x would overflow.
-template <class V>
-HWY_INLINE V sigmoid(V x) {
-  const hn::DFromV<V> d;
-  using T = hn::TFromV<V>;
-  const auto one = hn::Set(d, T(1)), lowest = hn::Set(d, sizeof(T) == 4 ? T(-88) : T(-700));
-  return hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Div(one, hn::Add(one, exp(hn::Neg(x)))));
 }
 
 }  // namespace tilegrad::kernels::HWY_NAMESPACE

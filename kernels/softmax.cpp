@@ -35,7 +35,7 @@ struct SoftmaxTable {
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "tilegrad/kernels/simd-inl.h"
+#include "tilegrad/kernels/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

@@ -94,14 +94,9 @@ struct LinearRule {
   }
 };
 
-Tensor linear_forward(const OpScope& op, const Var& x, const Var& weight) {
+Tensor linear_output(const OpScope& op, const Var& x, const Var& weight) {
   check_linear(op, x, weight);
-  Tensor y = Tensor::empty(x.shape().with(-1, weight.dim(0)), x.dtype());
-  op.with_float_type(y.dtype(), [&]<class T>() {
-    kernels::gemm<T>(y.mut_mat<T>(), T{1}, x.value().mat<T>(), Op::none, weight.value().mat<T>(),
-                     Op::transpose, T{0});
-  });
-  return y;
+  return Tensor::empty(x.shape().with(-1, weight.dim(0)), x.dtype());
 }
 
 LinearRule linear_rule(const Var& x, const Var& weight, bool has_bias) {
@@ -138,17 +133,22 @@ Var matmul(const Var& a, const Var& b, bool transpose_b) {
 
 Var linear(const Var& x, const Var& weight) {
   const OpScope op(LinearRule::name);
-  const Tensor y = linear_forward(op, x, weight);
+  Tensor y = linear_output(op, x, weight);
+  op.with_float_type(y.dtype(), [&]<class T>() {
+    kernels::gemm<T>(y.mut_mat<T>(), T{1}, x.value().mat<T>(), Op::none, weight.value().mat<T>(),
+                     Op::transpose, T{0});
+  });
   return record(y, {x, weight}, [&] { return linear_rule(x, weight, false); });
 }
 
 Var linear(const Var& x, const Var& weight, const Var& bias) {
   const OpScope op(LinearRule::name);
-  Tensor y = linear_forward(op, x, weight);
+  Tensor y = linear_output(op, x, weight);
   op.check(bias.shape() == Shape{weight.dim(0)}, "bias is {}, weight is {}", bias.shape(), weight.shape());
   check_same_dtype(op, x, bias);
   op.with_float_type(y.dtype(), [&]<class T>() {
-    kernels::add_bias<T>(y.mut_mat<T>(), y.mat<T>(), bias.value().view<T>());
+    kernels::gemm_bias<T>(y.mut_mat<T>(), x.value().mat<T>(), Op::none, weight.value().mat<T>(),
+                          Op::transpose, bias.value().view<T>());
   });
   return record(y, {x, weight, bias}, [&] { return linear_rule(x, weight, true); });
 }

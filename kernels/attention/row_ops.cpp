@@ -6,6 +6,7 @@
 #include <hwy/highway.h>
 
 #include "tilegrad/kernels/attention/masked_products-inl.h"
+#include "tilegrad/kernels/exp-inl.h"
 
 #ifndef TILEGRAD_KERNELS_ROWS_TABLE  // this file is compiled once for every SIMD target
 #define TILEGRAD_KERNELS_ROWS_TABLE

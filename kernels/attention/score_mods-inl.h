@@ -11,11 +11,11 @@
 
 #include <numbers>
 
-#include "tilegrad/kernels/attention/exp2-inl.h"
 #include "tilegrad/kernels/attention/problem.h"
 #include "tilegrad/kernels/attention/stored_rows-inl.h"
 #include "tilegrad/kernels/attention/tile-inl.h"
 #include "tilegrad/kernels/dropout.h"
+#include "tilegrad/kernels/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {

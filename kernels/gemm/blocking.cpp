@@ -26,6 +26,7 @@ Product Product::part(Index row, Index rows, Index col, Index cols) const {
   part.c = c.row_block(row, rows).col_block(col, cols);
   part.a = op_a == Op::none ? a.row_block(row, rows) : a.col_block(row, rows);
   part.b = op_b == Op::none ? b.col_block(col, cols) : b.row_block(col, cols);
+  if (bias != nullptr) part.bias = bias + col;
   return part;
 }
 
@@ -34,6 +35,7 @@ Product Product::terms(Index first, Index n) const {
   part.a = op_a == Op::none ? a.col_block(first, n) : a.row_block(first, n);
   part.b = op_b == Op::none ? b.row_block(first, n) : b.col_block(first, n);
   if (first > 0) part.beta = 1;
+  if (first + n < inner()) part.bias = nullptr;
   return part;
 }
 

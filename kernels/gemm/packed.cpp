@@ -48,7 +48,8 @@ void multiply_block(Mat<float> c, const A& a, const float* panels, Update update
         cols <= kLanes<float> ? kTileFunctions<LowLanes, Tile> : kTileFunctions<AllLanes, Tile>;
     for (Index i = 0; i < a.tiles.tiles; ++i) {
       const auto multiply_tile = functions[static_cast<std::size_t>(a.tiles.rows(i) - 1)];
-      multiply_tile(c.row(a.tiles.first(i)) + col, c.stride, cols, a.tile(i), panels, a.inner(), update);
+      multiply_tile(c.row(a.tiles.first(i)) + col, c.stride, cols, a.tile(i), panels, a.inner(),
+                    update.from_column(col));
     }
   }
 }
@@ -58,7 +59,7 @@ void pack(const Product& p, float* panels) {
 }
 
 void multiply(const Product& p, const float* panels, Index block_rows, float* slivers) {
-  const Update update = {.alpha = p.alpha, .beta = p.beta};
+  const Update update = {.alpha = p.alpha, .beta = p.beta, .bias = p.bias};
   for (Index row = 0; row < p.c.rows; row += block_rows) {
     const Product block = p.part(row, std::min(block_rows, p.c.rows - row), 0, p.c.cols);
     packs_a(p) ? multiply_block(block.c, pack_slivers(slivers, block.a), panels, update)

@@ -8,7 +8,8 @@
 /// The project's own matrix product for float. Inside kernels/ only: gemm() decides who gets it.
 namespace tilegrad::kernels::packed {
 
-/// c = alpha * op_a(a) * op_b(b) + beta * c, as gemm() has it. No size is 0.
+/// c = alpha * op_a(a) * op_b(b) + beta * c, as gemm() has it, and a bias (N) added to every row if there is one. No size
+/// is 0.
 struct Product {
   Mat<float> c;
   float alpha = 1;
@@ -17,12 +18,13 @@ struct Product {
   Mat<const float> b;
   Op op_b = Op::none;
   float beta = 0;
+  const float* bias = nullptr;
 
   Index inner() const { return op_a == Op::none ? a.cols : a.rows; }
 
   /// The product that gives these rows and columns of c.
   Product part(Index row, Index rows, Index col, Index cols) const;
-  /// These terms of all sums, to be added to what the terms before them gave.
+  /// These terms of all sums, to be added to what the terms before them gave. The last ones bring the bias.
   Product terms(Index first, Index n) const;
 };
 

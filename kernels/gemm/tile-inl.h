@@ -20,11 +20,20 @@ HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
 namespace {
 
-// c = alpha x + beta c for two vectors or one. With beta = 0 c is not read.
+// c = alpha x + beta c + bias for a vector of a row. With beta = 0 c is not read, and there may be no bias.
 struct Update {
   float alpha, beta;
+  const float* bias;  // of the row's first column
 
-  HWY_INLINE Vec<float> operator()(Vec<float> x, const float* c) const {
+  Update from_column(Index col) const { return {alpha, beta, bias == nullptr ? nullptr : bias + col}; }
+
+  HWY_INLINE Vec<float> operator()(Vec<float> x, const float* c, Index col) const {
+    const auto y = scaled(x, c + col);
+    return bias == nullptr ? y : hn::Add(y, hn::LoadU(Tag<float>(), bias + col));
+  }
+
+ private:
+  HWY_INLINE Vec<float> scaled(Vec<float> x, const float* c) const {
     const Tag<float> d;
     const auto factor = hn::Set(d, alpha);
     if (beta == 0) return hn::Mul(factor, x);
@@ -44,15 +53,20 @@ HWY_NOINLINE HWY_ATTR void multiply_tile(float* c, Index stride, Index cols, A a
   for (Index m = 0; m < Rows; ++m) hwy::Prefetch(c + m * stride);
   sum.template add_product<Half>(a, b, inner);
   const auto store = [&](Index m, const float* old, float* to) HWY_ATTR {
-    hn::StoreU(update(sum.v[m][0], old), d, to);
-    hn::StoreU(update(sum.v[m][1], old + kLanes<float>), d, to + kLanes<float>);
+    hn::StoreU(update(sum.v[m][0], old, 0), d, to);
+    hn::StoreU(update(sum.v[m][1], old, kLanes<float>), d, to + kLanes<float>);
   };
   if (cols == kPanel<float>) {
     HWY_UNROLL(16)
     for (Index m = 0; m < Rows; ++m) store(m, c + m * stride, c + m * stride);
     return;
   }
-  // The last columns: through a row of our own, since memory may end within a vector.
+  // The last columns: through rows of our own, since memory may end within a vector.
+  HWY_ALIGN float bias[kPanel<float>] = {};
+  if (update.bias != nullptr) {
+    std::copy_n(update.bias, cols, bias);
+    update.bias = bias;
+  }
   HWY_UNROLL(16)
   for (Index m = 0; m < Rows; ++m) {
     HWY_ALIGN float row[kPanel<float>] = {};

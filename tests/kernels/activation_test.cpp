@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/kernels/checks.h"
+#include "tests/kernels/simd_targets.h"
 
 using namespace tilegrad;
 using namespace tilegrad::kernels;
@@ -114,6 +115,22 @@ TEST_CASE_TEMPLATE("swiglu: agrees with its definition, forward and backward", T
     check_writes<T>(dgate, 16, [&](auto& grad, Write w) { swiglu_backward<T>({grad, w}, {}, dy, gate, up); });
     check_writes<T>(dup, 8, [&](auto& grad, Write w) { swiglu_backward<T>({}, {grad, w}, dy, gate, up); });
   }
+}
+
+// An argument's rounding would cost σ as many digits as the argument has before its point.
+TEST_CASE_TEMPLATE("silu: keeps its digits where the sigmoid is small", T, float, double) {
+  std::vector<T> x;
+  for (int i = 0; i < 1000; ++i) x.push_back(T(20) - static_cast<T>(i) * T(0.1037));
+  on_each_target([&] {
+    std::vector<T> y(x.size());
+    silu<T>(y, x);
+    Wide worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const Wide exact = Wide{x[i]} * sigmoid(x[i]);
+      worst = std::max(worst, std::abs(Wide{y[i]} - exact) / std::abs(exact));
+    }
+    CHECK(worst <= 4 * std::numeric_limits<T>::epsilon());
+  });
 }
 
 TEST_CASE_TEMPLATE("activations: NaN passes through, whole vectors and tails", T, float, double) {

@@ -63,6 +63,28 @@ TEST_CASE("gemm: packed products that are cut into tasks agree with plain loops"
   });
 }
 
+TEST_CASE("gemm: a packed product adds its bias once, wherever sums and columns are cut") {
+  on_each_target([] {
+    for (const Shape& s : {Shape{3, 5, 7}, Shape{13, 37, 521}, Shape{70, 389, 131}, Shape{30, 2111, 1100}}) {
+      for_each_ops([&](Op op_a, Op op_b) {
+        const auto a = operand<float>(s.m, s.k, op_a, 1), b = operand<float>(s.k, s.n, op_b, 2);
+        const auto bias = random<float>(s.n, 4);
+        Padded<float> c(s.m, s.n, 3), added = c;
+        packed::Product p = {view(c), 1, view(a), op_a, view(b), op_b, 0, bias.data()};
+        packed::multiply(p);
+        p.c = view(added);
+        p.bias = nullptr;
+        packed::multiply(p);
+        for (Index i = 0; i < s.m; ++i) {
+          for (Index j = 0; j < s.n; ++j) added.at(i, j) += bias[static_cast<std::size_t>(j)];
+        }
+        CHECK(same_bits(c.dense(), added.dense()));
+        CHECK(c.room_is_untouched());
+      });
+    }
+  });
+}
+
 // Too large for plain loops: against a product of doubles.
 TEST_CASE("gemm: packed products of several blocks of b, in terms and in columns, are right") {
   on_each_target([] {

@@ -50,6 +50,26 @@ TEST_CASE_TEMPLATE("gemm: beta = 0 overwrites garbage", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("gemm_bias: has the bits of a product and an addition after it", T, float, double) {
+  for (Shape s : kShapes) {
+    for (const Index k : {s.k, Index{0}}) {
+      for (const Op op_b : {Op::none, Op::transpose}) {
+        const auto a = operand<T>(s.m, k, Op::none, 1), b = operand<T>(k, s.n, op_b, 2);
+        const auto bias = random<T>(s.n, 4);
+        Padded<T> c(s.m, s.n, 3), added = c;
+        c.fill(std::numeric_limits<T>::quiet_NaN());
+        gemm_bias<T>(view(c), view(a), Op::none, view(b), op_b, bias);
+        gemm<T>(view(added), T(1), view(a), Op::none, view(b), op_b, T(0));
+        for (Index i = 0; i < s.m; ++i) {
+          for (Index j = 0; j < s.n; ++j) added.at(i, j) += bias[static_cast<std::size_t>(j)];
+        }
+        CHECK(same_bits(c.dense(), added.dense()));
+        CHECK(c.room_is_untouched());
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("gemm: an empty inner sum leaves beta c", T, float, double) {
   for (const Op op : {Op::none, Op::transpose}) {
     const auto a = operand<T>(9, 0, op, 1), b = operand<T>(0, 5, op, 2);

@@ -1,11 +1,13 @@
-// 2^x and tanh, for one SIMD target. This and the other -inl.h files are included again for each target,
+// Exponentials, and functions made of them, for one SIMD target. This and the other -inl.h files are included again for each target,
 // hence no #pragma once but the guard that Highway asks for.
-#if defined(TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_
-#undef TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_
+#if defined(TILEGRAD_KERNELS_EXP_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TILEGRAD_KERNELS_EXP_INL_H_
+#undef TILEGRAD_KERNELS_EXP_INL_H_
 #else
-#define TILEGRAD_KERNELS_ATTENTION_EXP2_INL_H_
+#define TILEGRAD_KERNELS_EXP_INL_H_
 #endif
+
+#include <hwy/contrib/math/math-inl.h>
 
 #include <cstdint>
 #include <limits>
@@ -99,6 +101,38 @@ HWY_INLINE Vec<T> exp2_of_sum(Vec<T> x, Vec<T> c, Vec<T> a, Vec<T> b) {
   const PowerOfTwo<T> power(PowerOfTwo<T>::bounded(hn::MulAdd(x, c, a)));
   const auto f = hn::Add(hn::MulAdd(x, c, hn::Sub(a, power.n)), b);
   return power.scale(exp2_fraction<T>(PowerOfTwo<T>::bounded_fraction(f)));
+}
+
+// ln 2 = high + low, where n · high is not rounded for the exponent n of any number.
+template <class T>
+struct Ln2 {
+  static constexpr long double kExact = 0.693147180559945309417232121458L;
+  static constexpr std::int64_t kUnit = std::int64_t{1} << (sizeof(T) == 4 ? 9 : 32);
+  static constexpr T kHigh =
+      static_cast<T>(static_cast<std::int64_t>(kExact * kUnit + 0.5L)) / static_cast<T>(kUnit);
+  static constexpr T kLow = static_cast<T>(kExact - static_cast<long double>(kHigh));
+};
+
+// e^x: 0 where that is below the least normal number of T, ∞ from half of the largest on. NaN stays NaN.
+// e^x = 2^n e^r with r = x − n ln 2, which is small and precise. (Cody and Waite, 1980)
+template <class V>
+HWY_INLINE V exp(V x) {
+  using T = hn::TFromV<V>;
+  using Power = PowerOfTwo<T>;
+  const Tag<T> d;
+  constexpr T kInfinite = std::numeric_limits<T>::max_exponent;
+  const auto log2e = hn::Set(d, static_cast<T>(1 / Ln2<T>::kExact));
+  const Power power(Power::bounded(smaller(hn::Set(d, kInfinite), hn::Mul(x, log2e))));
+  const auto high = hn::NegMulAdd(power.n, hn::Set(d, Ln2<T>::kHigh), x);
+  const auto r = hn::NegMulAdd(power.n, hn::Set(d, Ln2<T>::kLow), high);
+  return power.scale(exp2_fraction<T>(Power::bounded_fraction(hn::Mul(r, log2e))));
+}
+
+// 1 / (1 + e^−x)
+template <class V>
+HWY_INLINE V sigmoid(V x) {
+  const auto one = hn::Set(hn::DFromV<V>(), hn::TFromV<V>(1));
+  return hn::Div(one, hn::Add(one, exp(hn::Neg(x))));
 }
 
 // Highway's Tanh turns inf and NaN into something else.
