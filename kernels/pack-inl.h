@@ -60,9 +60,11 @@ HWY_INLINE void transpose_columns(D d, const T* src, Index stride, F&& store) {
 #endif
 }
 
-// dst[c, r] = src[r, c], or += if kAdd, for a (rows, cols) source.
+// dst[c, r] = src[r, c], or += if kAdd, for a (rows, cols) source. Not inline, because many places
+// need it and it is long.
 template <class T, bool kAdd = false>
-HWY_INLINE void transpose(T* dst, Index dst_stride, const T* src, Index src_stride, Index rows, Index cols) {
+HWY_NOINLINE HWY_ATTR void transpose(T* dst, Index dst_stride, const T* src, Index src_stride, Index rows,
+                                     Index cols) {
   const Index whole_rows = rows / kSide<T> * kSide<T>, whole_cols = cols / kSide<T> * kSide<T>;
   const auto block = [&](auto d, Index r, Index c) HWY_ATTR {
     transpose_columns<T>(d, src + r * src_stride + c, src_stride, [&](Index i, auto x) HWY_ATTR {

@@ -33,6 +33,8 @@ inline constexpr bool kFewRegisters = true;
 // Rows of a product that stay in registers: 2 accumulators each, of 32 registers or of 16. An accumulator takes a term
 // every four cycles, so 8 are the least that keep two multipliers busy.
 inline constexpr Index kMicroRows = kFewRegisters ? 6 : 8;
+// Terms of a product in one turn of its loop. Each is as much code again, which plain C++ is not worth.
+inline constexpr int kTermsAtOnce = HWY_TARGET == HWY_SCALAR ? 1 : 8;
 
 // The two vectors of row m of a panel.
 template <class T>
@@ -92,21 +94,16 @@ struct Accumulators {
     HWY_UNROLL(16)
     for (Index m = 0; m < M; ++m) v[m][0] = v[m][1] = hn::Zero(Tag<T>());
   }
-  // += a (M, K) · b (K, panel)
+  // += a (M, K) · b (K, panel). With half of a panel a product waits for its own sums: unrolling would not make it
+  // faster.
   template <class Half = AllLanes, class A>
   HWY_INLINE void add_product(const A& a, const T* HWY_RESTRICT b, Index inner) {
-    const Tag<T> d;
-    HWY_UNROLL(8)
-    for (Index k = 0; k < inner; ++k) {
-      const T* row = b + k * kPanel<T>;
-      const auto b0 = hn::Load(d, Half::kLower ? row : row + kLanes<T>);
-      const auto b1 = hn::Load(d, Half::kUpper ? row + kLanes<T> : row);
-      HWY_UNROLL(16)
-      for (Index m = 0; m < M; ++m) {
-        const auto x = hn::Set(d, a.at(m, k));
-        if constexpr (Half::kLower) v[m][0] = hn::MulAdd(x, b0, v[m][0]);
-        if constexpr (Half::kUpper) v[m][1] = hn::MulAdd(x, b1, v[m][1]);
-      }
+    if constexpr (Half::kLower && Half::kUpper) {
+      HWY_UNROLL(kTermsAtOnce)
+      for (Index k = 0; k < inner; ++k) add_term<Half>(a, b, k);
+    } else {
+      HWY_UNROLL(1)
+      for (Index k = 0; k < inner; ++k) add_term<Half>(a, b, k);
     }
   }
   // The same for an inner dimension whose rows of b are 0 in one of the vectors.
@@ -117,16 +114,37 @@ struct Accumulators {
     const Index rest = inner.lower + inner.both;
     add_product<HighLanes>(a.from_inner(rest), b + rest * kPanel<T>, inner.upper);
   }
+
+ private:
+  template <class Half, class A>
+  HWY_INLINE void add_term(const A& a, const T* HWY_RESTRICT b, Index k) {
+    const Tag<T> d;
+    const T* row = panel_row(b, k);
+    const auto b0 = hn::Load(d, Half::kLower ? row : row + kLanes<T>);
+    const auto b1 = hn::Load(d, Half::kUpper ? row + kLanes<T> : row);
+    HWY_UNROLL(16)
+    for (Index m = 0; m < M; ++m) {
+      const auto x = hn::Set(d, a.at(m, k));
+      if constexpr (Half::kLower) v[m][0] = hn::MulAdd(x, b0, v[m][0]);
+      if constexpr (Half::kUpper) v[m][1] = hn::MulAdd(x, b1, v[m][1]);
+    }
+  }
 };
 
+// How many rows of a product, from the first on, are multiplied in blocks of kMicroRows. Blocks of 4 still keep the
+// multipliers busy, one of 2 does not: it waits for its own sums. So the last 6 + 2 rows are two blocks of 4.
+HWY_INLINE Index rows_in_whole_blocks(Index rows) {
+  const Index pairs = kMicroRows == 6 && rows % 6 == 2 && rows > 2 ? 8 : 0;
+  return (rows - pairs) / kMicroRows * kMicroRows;
+}
+
 // Calls f(m, size) for blocks of rows of [0, rows), where size is a compile-time constant: as many blocks of
-// kMicroRows as there are, then smaller ones. Blocks of 4 still keep the multipliers busy, one of 2 does not: it waits
-// for its own sums. So 6 + 2 rows are two blocks of 4.
+// kMicroRows as there are, then smaller ones.
 template <class F>
 HWY_INLINE void for_row_blocks(Index rows, F&& f) {
+  const Index whole = rows_in_whole_blocks(rows);
   Index m = 0;
-  const Index pairs = kMicroRows == 6 && rows % 6 == 2 && rows > 2 ? 8 : 0;
-  for (; m + kMicroRows <= rows - pairs; m += kMicroRows) f(m, std::integral_constant<Index, kMicroRows>());
+  for (; m < whole; m += kMicroRows) f(m, std::integral_constant<Index, kMicroRows>());
   for (; m + 4 <= rows; m += 4) f(m, std::integral_constant<Index, 4>());
   if (m + 2 <= rows) {
     f(m, std::integral_constant<Index, 2>());
@@ -141,68 +159,112 @@ HWY_INLINE void store_row(T* panel, Index m, Vec<T> x0, Vec<T> x1) {
   hn::Store(x1, Tag<T>(), panel_row(panel, m) + kLanes<T>);
 }
 
-// sums + a (rows, inner) · b (inner, panel), where sums (rows, panel) is 0 if it is null: for each row m of
-// the result, finish(m, x0, x1) gets its two vectors, of which one may be 0 instead.
-template <class T, class Half = AllLanes, class Inner, class A, class F>
-HWY_INLINE void multiply(Index rows, const Inner& inner, const A& a, const T* b, const T* sums, F&& finish) {
+// A block of rows of sums + a (rows, inner) · b (inner, panel), where sums (rows, panel) is 0 if it is null: for each
+// row m of it, finish(m, x0, x1) gets its two vectors, of which one may be 0 instead.
+template <class T, Index Rows, class Half, class Inner, class A, class F>
+HWY_INLINE void multiply_block(const Inner& inner, const A& a, const T* b, const T* sums, F&& finish) {
   const Tag<T> d;
-  for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
-    constexpr Index kRows = size();
-    Accumulators<T, kRows> c;
-    c.clear();
-    if constexpr (std::is_same_v<Inner, LaneSplit>) {
-      c.add_product(a.from_row(m), b, inner);
-    } else {
-      c.template add_product<Half>(a.from_row(m), b, inner);
-    }
-    if (sums != nullptr) {
-      HWY_UNROLL(16)
-      for (Index i = 0; i < kRows; ++i) {
-        c.v[i][0] = hn::Add(hn::Load(d, panel_row(sums, m + i)), c.v[i][0]);
-        c.v[i][1] = hn::Add(hn::Load(d, panel_row(sums, m + i) + kLanes<T>), c.v[i][1]);
-      }
-    }
+  Accumulators<T, Rows> c;
+  c.clear();
+  if constexpr (std::is_same_v<Inner, LaneSplit>) {
+    c.add_product(a, b, inner);
+  } else {
+    c.template add_product<Half>(a, b, inner);
+  }
+  if (sums != nullptr) {
     HWY_UNROLL(16)
-    for (Index i = 0; i < kRows; ++i) finish(m + i, c.v[i][0], c.v[i][1]);
-  });
+    for (Index i = 0; i < Rows; ++i) {
+      c.v[i][0] = hn::Add(hn::Load(d, panel_row(sums, i)), c.v[i][0]);
+      c.v[i][1] = hn::Add(hn::Load(d, panel_row(sums, i) + kLanes<T>), c.v[i][1]);
+    }
+  }
+  HWY_UNROLL(16)
+  for (Index i = 0; i < Rows; ++i) finish(i, c.v[i][0], c.v[i][1]);
 }
 
 // to (rows, panel) = sums + a · b. Not inline: it is long, and the products of several passes share it.
 template <class T, class Half, class Inner, class A>
 HWY_NOINLINE HWY_ATTR void store_product(T* to, Index rows, const Inner& inner, const A& a, const T* b,
                                          const T* sums) {
-  multiply<T, Half>(rows, inner, a, b, sums,
-                    [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(to, m, x0, x1); });
+  for_row_blocks(rows, [&](Index m, auto size) HWY_ATTR {
+    multiply_block<T, size(), Half>(inner, a.from_row(m), b, sums == nullptr ? nullptr : panel_row(sums, m),
+                                    [&](Index i, Vec<T> x0, Vec<T> x1)
+                                        HWY_ATTR { store_row(to, m + i, x0, x1); });
+  });
 }
 
-// The same as multiply() for a long inner dimension, in parts: a part of b stays in the first-level cache for
-// all rows, and a sum of short sums loses less to rounding than one long sum. `sums` (rows, panel) holds what
-// was summed so far.
-template <class T, class Half = AllLanes, class F>
+// Calls finish(m, x0, x1) for the rows [begin, end) of a panel.
+template <class T, class F>
+HWY_INLINE void for_stored_rows(const T* panel, Index begin, Index end, F&& finish) {
+  const Tag<T> d;
+  HWY_UNROLL(1)
+  for (Index m = begin; m < end; ++m)
+    finish(m, hn::Load(d, panel_row(panel, m)), hn::Load(d, panel_row(panel, m) + kLanes<T>));
+}
+
+// For each row m of a (rows, inner) · b (inner, panel), finish(m, x0, x1) gets its two vectors. Whole blocks of rows
+// are finished in their registers; the few other rows are stored in `sums` (rows, panel) first, by code that all
+// products share. A long inner dimension is cut into parts: a part of b stays in the first-level cache for all rows,
+// and a sum of short sums loses less to rounding than one long sum. `sums` holds what was summed so far.
+template <class T, class F>
 HWY_INLINE void multiply_in_parts(Index rows, Index inner, Index part, RowMajor<T> a, const T* b, T* sums,
                                   F&& finish) {
-  if (inner <= part) return multiply<T, Half>(rows, inner, a, b, static_cast<const T*>(nullptr), finish);
   const T* so_far = nullptr;
   Index k = 0;
   for (; k + part < inner; k += part) {
-    store_product<T, Half>(sums, rows, part, a.from_inner(k), panel_row(b, k), so_far);
+    store_product<T, AllLanes>(sums, rows, part, a.from_inner(k), panel_row(b, k), so_far);
     so_far = sums;
   }
-  multiply<T, Half>(rows, inner - k, a.from_inner(k), panel_row(b, k), so_far, finish);
+  const Index last = inner - k, whole = rows_in_whole_blocks(rows);
+  const auto so_far_from = [&](Index m)
+                               HWY_ATTR { return so_far == nullptr ? nullptr : panel_row(so_far, m); };
+  a = a.from_inner(k);
+  b = panel_row(b, k);
+  for (Index m = 0; m < whole; m += kMicroRows) {
+    multiply_block<T, kMicroRows, AllLanes>(last, a.from_row(m), b, so_far_from(m),
+                                            [&](Index i, Vec<T> x0, Vec<T> x1)
+                                                HWY_ATTR { finish(m + i, x0, x1); });
+  }
+  if (whole == rows) return;
+  store_product<T, AllLanes>(panel_row(sums, whole), rows - whole, last, a.from_row(whole), b,
+                             so_far_from(whole));
+  for_stored_rows<T>(sums, whole, rows, finish);
 }
 
-// The same where some rows of the product matter in one vector alone.
+// The same product, stored in `sums`.
+template <class T, class Half = AllLanes>
+HWY_INLINE void store_in_parts(T* sums, Index rows, Index inner, Index part, RowMajor<T> a, const T* b) {
+  const T* so_far = nullptr;
+  for (Index k = 0; k < inner || k == 0; k += part) {
+    store_product<T, Half>(sums, rows, std::min(part, inner - k), a.from_inner(k), panel_row(b, k), so_far);
+    so_far = sums;
+  }
+}
+// The same where some rows of the product matter in one vector alone; the other vector is 0.
+template <class T>
+HWY_NOINLINE HWY_ATTR void store_in_parts(T* sums, const LaneSplit& rows, Index inner, Index part,
+                                          RowMajor<T> a, const T* b) {
+  const Index upper = rows.lower + rows.both;
+  if (rows.lower > 0) store_in_parts<T, LowLanes>(sums, rows.lower, inner, part, a, b);
+  if (rows.both > 0) {
+    store_in_parts<T>(panel_row(sums, rows.lower), rows.both, inner, part, a.from_row(rows.lower), b);
+  }
+  if (rows.upper > 0) {
+    store_in_parts<T, HighLanes>(panel_row(sums, upper), rows.upper, inner, part, a.from_row(upper), b);
+  }
+}
+
+// multiply_in_parts() where some rows of the product matter in one vector alone. These are few, and stored first.
 template <class T, class F>
 HWY_INLINE void multiply_in_parts(const LaneSplit& rows, Index inner, Index part, RowMajor<T> a, const T* b,
                                   T* sums, F&& finish) {
-  const auto multiply_rows = [&](auto half, Index first, Index n) HWY_ATTR {
-    multiply_in_parts<T, decltype(half)>(n, inner, part, a.from_row(first), b, panel_row(sums, first),
-                                         [&](Index m, Vec<T> x0, Vec<T> x1)
-                                             HWY_ATTR { finish(first + m, x0, x1); });
-  };
-  multiply_rows(AllLanes(), rows.lower, rows.both);
-  if (rows.lower > 0) multiply_rows(LowLanes(), 0, rows.lower);
-  if (rows.upper > 0) multiply_rows(HighLanes(), rows.lower + rows.both, rows.upper);
+  const Index upper = rows.lower + rows.both;
+  multiply_in_parts<T>(rows.both, inner, part, a.from_row(rows.lower), b, panel_row(sums, rows.lower),
+                       [&](Index m, Vec<T> x0, Vec<T> x1) HWY_ATTR { finish(rows.lower + m, x0, x1); });
+  store_in_parts(sums, LaneSplit{rows.lower, 0, 0}, inner, part, a, b);
+  store_in_parts(panel_row(sums, upper), LaneSplit{0, 0, rows.upper}, inner, part, a.from_row(upper), b);
+  for_stored_rows<T>(sums, 0, rows.lower, finish);
+  for_stored_rows<T>(sums, upper, rows.size(), finish);
 }
 
 // c (rows, panel) += a · b. Of a long inner dimension 64 terms are summed at a time, starting at zero, and

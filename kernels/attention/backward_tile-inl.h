@@ -10,6 +10,7 @@
 #include "tilegrad/kernels/attention/masked_products.h"
 #include "tilegrad/kernels/attention/score_mods-inl.h"
 #include "tilegrad/kernels/attention/stages.h"
+#include "tilegrad/kernels/attention/workspace.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
@@ -25,6 +26,35 @@ struct BackwardPieces {
   T *copied_q, *copied_dout, *wide_k, *wide_v, *wide_rows;
   StageMarks stages;
 };
+template <class T>
+Workspace<T, BackwardPieces<T>> backward_workspace(const FlashInputs<T>& in, const FlashOutputs<T>& y,
+                                                   const AttentionProblem<T>& problem,
+                                                   const BackwardSchedule& schedule) {
+  using Pieces = BackwardPieces<T>;
+  const Index panels = schedule.panels_per_tile(), keys = schedule.tile().keys,
+              queries = schedule.tile().queries, panel = queries * kPanel<T>;
+  const Index dim = std::max(problem.dim, problem.dim_v), wide = in.q.is_narrow() ? dim : 0,
+              general = problem.no_score_mods() ? 0 : panel;
+  return Workspace<T, Pieces>(
+      {{&Pieces::kt, panels * problem.dim * kPanel<T>},
+       {&Pieces::vt, panels * problem.dim_v * kPanel<T>},
+       {&Pieces::dkt, panels * problem.dim * kPanel<T>},
+       {&Pieces::dvt, panels * problem.dim_v * kPanel<T>},
+       {&Pieces::k, ceil_div(problem.dim, kPanel<T>) * kPanel<T> * keys},
+       {&Pieces::ds, panels * panel},
+       {&Pieces::p, panel},
+       {&Pieces::slope, general},
+       {&Pieces::keep, general},
+       {&Pieces::max, queries},
+       {&Pieces::neg_lse, queries},
+       {&Pieces::neg_lse_rest, queries},
+       {&Pieces::delta, queries},
+       {&Pieces::copied_q, is_copied(in.q) ? queries * copied_stride<T>(dim) : 0},
+       {&Pieces::copied_dout, is_copied(y.dout) ? queries * copied_stride<T>(dim) : 0},
+       {&Pieces::wide_k, keys * wide},
+       {&Pieces::wide_v, keys * wide},
+       {&Pieces::wide_rows, kPanel<T> * wide}});
+}
 
 // A tile of queries against the task's keys: what it reads, in layouts that suit the products.
 template <class T>
@@ -50,14 +80,6 @@ struct QueryRows {
 template <class T>
 HWY_INLINE T* key_panel(T* panels, Index n, Index dim) {
   return panels + n * dim * kPanel<T>;
-}
-
-// S or dP of one panel, as it is. Not inline, because several places need it and it is long.
-template <class T>
-HWY_NOINLINE HWY_ATTR void multiply_panel(T* to, const LaneSplit& rows, Index part, Mat<const T> a,
-                                          const T* b) {
-  multiply_in_parts<T>(rows, a.cols, part, RowMajor<T>{a.data, a.stride}, b, to,
-                       [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(to, i, x0, x1); });
 }
 
 template <class T>
@@ -142,6 +164,11 @@ class BackwardTile {
     return {begin, std::clamp(all.end, begin, whole.queries.end)};
   }
 
+  // S or dP, as it is.
+  void store_product_of(T* to, const LaneSplit& halves, Mat<const T> a, const T* b) const {
+    store_in_parts(to, halves, a.cols, score_part(problem_), RowMajor<T>{a.data, a.stride}, b);
+  }
+
   // P = exp2(c Q Kᵀ − LSE), dS' = P ⊙ (scale dO Vᵀ − scale delta), in the registers of the products.
   HWY_ATTR void plain_panel(T* p, T* ds, const QueryRows<T>& r, const T* kt, const T* vt, const Tile& tile,
                             const BackwardPieces<T>& w) const {
@@ -156,7 +183,7 @@ class BackwardTile {
             store_row(p, i, exp2_of_sum<T>(x0, c, neg_lse, rest), exp2_of_sum<T>(x1, c, neg_lse, rest));
           });
     } else {
-      multiply_panel(p, halves, score_part(problem_), r.q, kt);
+      store_product_of(p, halves, r.q, kt);
       probabilities(p, r);
     }
     const bool cut = tile.is_partial();
@@ -179,12 +206,12 @@ class BackwardTile {
                               const BackwardPieces<T>& w) const {
     const KeyLanes<T> scores = {problem_, w.slope, w.keep};
     const LaneSplit halves = tile.template queries_by_half<T>();
-    multiply_panel(p, halves, score_part(problem_), r.q, kt);
+    store_product_of(p, halves, r.q, kt);
     scores.apply(p, tile);
     probabilities(p, r);
     scores.mask_out(p, tile);
     w.stages.end(Stage::probabilities);
-    multiply_panel(ds, halves, score_part(problem_), r.dout, vt);
+    store_product_of(ds, halves, r.dout, vt);
     if (problem_.options.dropout > 0) scores.draw_keep(tile);
     scores.gradients(ds, p, r.delta, tile);
     scores.mask_out(ds, tile);

@@ -38,7 +38,6 @@
 #include "tilegrad/kernels/attention/grads.h"
 #include "tilegrad/kernels/attention/masked_products-inl.h"
 #include "tilegrad/kernels/attention/row_statistics-inl.h"
-#include "tilegrad/kernels/attention/workspace.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tilegrad::kernels::HWY_NAMESPACE {
@@ -57,7 +56,7 @@ class FlashBackward {
         statistics_(in, y.lse, problem),
         dq_adds_(schedule.dq_tiles()),
         dbias_adds_(schedule.dbias_tiles()),
-        workspace_(pieces(in, y, problem, schedule)),
+        workspace_(backward_workspace(in, y, problem, schedule)),
         rows_block_(problem.batch * problem.heads * problem.tq * Index{sizeof(T)},
                     memory::Category::workspace),
         dq_block_(grads.dq.to.is_narrow()
@@ -91,33 +90,6 @@ class FlashBackward {
 
  private:
   using Pieces = BackwardPieces<T>;
-
-  static Workspace<T, Pieces> pieces(const FlashInputs<T>& in, const FlashOutputs<T>& y,
-                                     const AttentionProblem<T>& problem, const BackwardSchedule& schedule) {
-    const Index panels = schedule.panels_per_tile(), keys = schedule.tile().keys,
-                queries = schedule.tile().queries, panel = queries * kPanel<T>;
-    const Index dim = std::max(problem.dim, problem.dim_v), wide = in.q.is_narrow() ? dim : 0,
-                general = problem.no_score_mods() ? 0 : panel;
-    return Workspace<T, Pieces>(
-        {{&Pieces::kt, panels * problem.dim * kPanel<T>},
-         {&Pieces::vt, panels * problem.dim_v * kPanel<T>},
-         {&Pieces::dkt, panels * problem.dim * kPanel<T>},
-         {&Pieces::dvt, panels * problem.dim_v * kPanel<T>},
-         {&Pieces::k, ceil_div(problem.dim, kPanel<T>) * kPanel<T> * keys},
-         {&Pieces::ds, panels * panel},
-         {&Pieces::p, panel},
-         {&Pieces::slope, general},
-         {&Pieces::keep, general},
-         {&Pieces::max, queries},
-         {&Pieces::neg_lse, queries},
-         {&Pieces::neg_lse_rest, queries},
-         {&Pieces::delta, queries},
-         {&Pieces::copied_q, is_copied(in.q) ? queries * copied_stride<T>(dim) : 0},
-         {&Pieces::copied_dout, is_copied(y.dout) ? queries * copied_stride<T>(dim) : 0},
-         {&Pieces::wide_k, keys * wide},
-         {&Pieces::wide_v, keys * wide},
-         {&Pieces::wide_rows, kPanel<T> * wide}});
-  }
 
   // A task's keys and values.
   struct Keys {

@@ -15,8 +15,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "tilegrad/kernels/attention/decode_state-inl.h"
 #include "tilegrad/kernels/attention/masked_products.h"
-#include "tilegrad/kernels/attention/online_softmax-inl.h"
 #include "tilegrad/kernels/attention/workspace.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,23 +37,6 @@ HWY_INLINE void for_each_key(const HeadsView<const T>& x, Index b, Range keys, F
       for (Index j = keys.begin; j < keys.end; ++j) visit(j, h);
     }
   }
-}
-
-// y += a x
-template <class T>
-HWY_INLINE void add(T* y, T a, const T* x, Index n) {
-  const auto va = hn::Set(Tag<T>(), a);
-  map(
-      y, n, [va](Vec<T> yi, Vec<T> xi) HWY_ATTR { return hn::MulAdd(va, xi, yi); }, static_cast<const T*>(y),
-      x);
-}
-
-// y *= a
-template <class T>
-HWY_INLINE void scale(T* y, T a, Index n) {
-  const auto va = hn::Set(Tag<T>(), a);
-  map(
-      y, n, [va](Vec<T> yi) HWY_ATTR { return hn::Mul(va, yi); }, static_cast<const T*>(y));
 }
 
 template <class T>
@@ -77,12 +60,13 @@ class FlashDecode {
         {{&Pieces::q, rows_ * problem_.dim},
          {&Pieces::scores, ceil_div(schedule_.tile_keys(), kPanel<T>) * panel_size()},
          {&Pieces::keep, panel_size()},
-         {&Pieces::mine, whole_vectors(rows_)},
-         {&Pieces::other, whole_vectors(rows_)}});
-    const memory::Block states(schedule_.tasks() * state_size() * Index{sizeof(T)},
+         {&Pieces::mine, whole_vectors<T>(rows_)},
+         {&Pieces::other, whole_vectors<T>(rows_)}});
+    const Index state_size = State::size(rows_, problem_.dim_v);
+    const memory::Block states(schedule_.tasks() * state_size * Index{sizeof(T)},
                                memory::Category::workspace);
     const auto state = [&](Index n) {
-      return state_at(reinterpret_cast<T*>(states.data()) + n * state_size());
+      return State(reinterpret_cast<T*>(states.data()) + n * state_size, rows_, problem_.dim_v);
     };
     workspace.run(schedule_.tasks(), [&](Index n, const Pieces& w) {
       const DecodeSchedule::Task task = schedule_.task(n);
@@ -90,38 +74,29 @@ class FlashDecode {
     });
     workspace.run(sequences, [&](Index n, const Pieces& w) {
       const State all = state(n * splits);
-      for (Index split = 1; split < splits; ++split) merge(all, state(n * splits + split), w);
+      for (Index split = 1; split < splits; ++split)
+        all.merge(state(n * splits + split), c_, w.mine, w.other);
       finish(problem_.sequences[n], all);
       w.stages.end(Stage::store);
     });
   }
 
  private:
+  using State = DecodeState<T>;
+
   // `mine` and `other` are weights of rows.
   struct Pieces {
     T *q, *scores, *keep, *mine, *other;
     StageMarks stages;
   };
 
-  // What the recurrence knows after some keys.
-  struct State {
-    T* max;  // (rows, to whole vectors): m
-    T* sum;  // (rows, to whole vectors): l
-    T* o;    // (rows, Dv): O
-  };
-
-  static Index whole_vectors(Index n) { return ceil_div(n, kLanes<T>) * kLanes<T>; }
   Index panel_size() const { return rows_ * kPanel<T>; }
-  Index state_size() const { return 2 * whole_vectors(rows_) + whole_vectors(rows_ * problem_.dim_v); }
-  State state_at(T* max) const { return {max, max + whole_vectors(rows_), max + 2 * whole_vectors(rows_)}; }
 
   Tile tile_of(const Sequence& s, Range keys) const { return {&s, 0, s.queries(), keys, problem_.heads}; }
 
   // Processes one split of the keys for all queries.
   HWY_ATTR void attend(const Sequence& s, Range keys, bool first, const State& state, const Pieces& w) const {
-    std::fill_n(state.max, whole_vectors(rows_), -std::numeric_limits<T>::infinity());
-    std::fill_n(state.sum, whole_vectors(rows_), T{0});
-    std::fill_n(state.o, rows_ * problem_.dim_v, T{0});
+    state.clear();
     if (s.tq == 0) return;
     tile_of(s, keys).for_each_row([&](Index row, Index h, Index i) {
       std::copy_n(q_.head(s.b, h).row(i), problem_.dim, w.q + row * problem_.dim);
@@ -212,7 +187,7 @@ class FlashDecode {
     const T alpha = hn::GetLane(powers.of(powers.rebase(hn::Set(d, state.max[row]))));
     state.max[row] = max;
     state.sum[row] = std::fma(alpha, state.sum[row], hn::GetLane(hn::SumOfLanes(d, sum)));
-    scale(state.o + row * problem_.dim_v, alpha, problem_.dim_v);
+    scale_row(state.o + row * problem_.dim_v, alpha, problem_.dim_v);
   }
 
   // O += P V. Where a query must not see a value, a probability of 0 does not hide its NaN: see
@@ -224,7 +199,7 @@ class FlashDecode {
       const T* p = column(j - tile.keys.begin, w);
       for (Index row = rows.begin; row < rows.end; ++row) {
         if (cut && p[row * kPanel<T>] == 0 && masked(tile, row, j)) continue;
-        add(state.o + row * problem_.dim_v, p[row * kPanel<T>], v, problem_.dim_v);
+        add_row(state.o + row * problem_.dim_v, p[row * kPanel<T>], v, problem_.dim_v);
       }
     });
   }
@@ -232,22 +207,6 @@ class FlashDecode {
   bool masked(const Tile& tile, Index row, Index j) const {
     const Index h = row / tile.queries.size(), i = tile.queries.begin + row % tile.queries.size();
     return !problem_.visible(*tile.sequence, h, i, j);
-  }
-
-  // Adds the keys of another split to what was seen so far.
-  HWY_ATTR void merge(const State& state, const State& other, const Pieces& w) const {
-    const Tag<T> d;
-    for (Index row = 0; row < rows_; row += kLanes<T>) {
-      const auto weights =
-          merge_statistics<T>(state.max + row, state.sum + row, other.max + row, other.sum + row, c_);
-      hn::Store(weights.mine, d, w.mine + row);
-      hn::Store(weights.other, d, w.other + row);
-    }
-    for (Index row = 0; row < rows_; ++row) {
-      T* o = state.o + row * problem_.dim_v;
-      scale(o, w.mine[row], problem_.dim_v);
-      add(o, w.other[row], other.o + row * problem_.dim_v, problem_.dim_v);
-    }
   }
 
   // O / l, LSE = m + log l.

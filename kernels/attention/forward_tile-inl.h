@@ -93,25 +93,36 @@ class ForwardTile {
       max0 = larger(x0, max0);
       max1 = larger(x1, max1);
     };
-    const auto multiply = [&](const auto& keys, auto&& finish) HWY_ATTR {
-      multiply_in_parts<T>(keys, k.cols, score_part(problem_), RowMajor<T>{k.data, k.stride}, p.q, s, finish);
-    };
+    const Index part = score_part(problem_), n = tile.keys.size();
+    const RowMajor<T> keys = {k.data, k.stride};
     if (!problem_.no_score_mods()) {
-      multiply(tile.template keys_by_half<T>(),
-               [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store_row(s, j, x0, x1); });
+      store_in_parts(s, tile.template keys_by_half<T>(), k.cols, part, keys, p.q);
       scores.apply(s, tile);
-      for (Index j = 0; j < tile.keys.size(); ++j)
-        store(j, hn::Load(d, panel_row(s, j)), hn::Load(d, panel_row(s, j) + kLanes<T>));
-    } else if (tile.is_partial()) {
-      const LaneMask<T> seen(tile);
-      multiply(tile.template keys_by_half<T>(), [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-        if (!seen.masks_any(j)) return store(j, x0, x1);
-        store(j, seen.mask(j, 0, x0), seen.mask(j, kLanes<T>, x1));
-      });
+      for_stored_rows<T>(s, 0, n, store);
     } else {
-      multiply(tile.keys.size(), store);
+      const Range seen = tile.is_partial() ? tile.keys_visible_to_all() : Range{0, n};
+      multiply_in_parts<T>(seen.size(), k.cols, part, keys.from_row(seen.begin), p.q,
+                           panel_row(s, seen.begin),
+                           [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR { store(seen.begin + j, x0, x1); });
+      if (seen.size() < n) multiply_masked_keys(seen, p, tile, k, s, store);
     }
     store_row(p.max, 0, max0, max1);
+  }
+
+  // Sᵀ for the keys that not all queries see: those before and after `seen`. There are few, so they are stored before
+  // they are masked, and finish(j, x0, x1) gets them then.
+  template <class F>
+  HWY_INLINE void multiply_masked_keys(Range seen, const QueryPanel<T>& p, const Tile& tile, Mat<const T> k,
+                                       T* s, F&& finish) const {
+    const LaneMask<T> mask(tile);
+    const LaneSplit halves = tile.template keys_by_half<T>();
+    for (const Range keys : {Range{0, seen.begin}, Range{seen.end, tile.keys.size()}}) {
+      store_in_parts(panel_row(s, keys.begin), halves.part(keys.begin, keys.end), k.cols,
+                     score_part(problem_), RowMajor<T>{k.row(keys.begin), k.stride}, p.q);
+      for_stored_rows<T>(s, keys.begin, keys.end, [&](Index j, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+        finish(j, mask.mask(j, 0, x0), mask.mask(j, kLanes<T>, x1));
+      });
+    }
   }
 
   // P = exp(S − m') in place of S, and l' = α l + Σ P. Returns α.
@@ -146,12 +157,17 @@ class ForwardTile {
   HWY_ATTR void add_values(const QueryPanel<T>& p, const Tile& tile, const T* probabilities, Mat<const T> v,
                            Vec<T> alpha0, Vec<T> alpha1) const {
     const Tag<T> d;
-    multiply<T>(v.cols, tile.template keys_by_half<T>(), ColMajor<T>{v.data, v.stride}, probabilities,
-                static_cast<const T*>(nullptr), [&](Index c, Vec<T> x0, Vec<T> x1) HWY_ATTR {
-                  const T* row = panel_row(p.o, c);
-                  store_row(p.o, c, hn::MulAdd(alpha0, hn::Load(d, row), x0),
-                            hn::MulAdd(alpha1, hn::Load(d, row + kLanes<T>), x1));
-                });
+    const ColMajor<T> values = {v.data, v.stride};
+    const LaneSplit keys = tile.template keys_by_half<T>();
+    for_row_blocks(v.cols, [&](Index c, auto size) HWY_ATTR {
+      multiply_block<T, size(), AllLanes>(keys, values.from_row(c), probabilities,
+                                          static_cast<const T*>(nullptr),
+                                          [&](Index i, Vec<T> x0, Vec<T> x1) HWY_ATTR {
+                                            const T* row = panel_row(p.o, c + i);
+                                            store_row(p.o, c + i, hn::MulAdd(alpha0, hn::Load(d, row), x0),
+                                                      hn::MulAdd(alpha1, hn::Load(d, row + kLanes<T>), x1));
+                                          });
+    });
   }
 
   // Whether a value that some row does not see holds NaN or Inf: see masked_products.h.

@@ -13,7 +13,7 @@ namespace tilegrad::kernels::HWY_NAMESPACE {
 
 // Whether x holds neither NaN nor Inf.
 template <class T>
-HWY_INLINE bool all_finite(Mat<const T> x) {
+HWY_NOINLINE HWY_ATTR bool all_finite(Mat<const T> x) {
   const Tag<T> d;
   const auto width = static_cast<Index>(hn::Lanes(d));
   T sum = 0;  // 0 · x is NaN unless x is finite

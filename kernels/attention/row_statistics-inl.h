@@ -84,7 +84,8 @@ class RowStatistics {
     const Index hkv = tile.h / problem_.group_size();
     pack_transposed(w.kt, widened(StoredRows(in_.k, tile.b(), hkv, tile.keys), w.wide_k));
     const KeyLanes<T> scores = {problem_, nullptr, nullptr};
-    multiply_panel(s, {0, q.rows, 0}, score_part(problem_), q, w.kt);
+    store_in_parts(s, LaneSplit{0, q.rows, 0}, q.cols, score_part(problem_), RowMajor<T>{q.data, q.stride},
+                   w.kt);
     scores.apply(s, tile);
     scores.mask_out(s, tile, kNothing);
     for (Index i = 0; tile.keys.size() < kPanel<T> && i < q.rows; ++i)

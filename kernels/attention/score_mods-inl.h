@@ -38,7 +38,7 @@ T to_log2(const AttentionProblem<T>& problem) {
 
 // x ← f(scale x) with the softcap f. slope gets f', if it is wanted.
 template <class T>
-HWY_INLINE void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& problem, T* slope) {
+HWY_NOINLINE HWY_ATTR void scale_and_cap(T* x, Index rows, const AttentionProblem<T>& problem, T* slope) {
   const Tag<T> d;
   const auto scale = hn::Set(d, static_cast<T>(problem.scale));
   if (problem.softcap == 0) {

@@ -19,7 +19,7 @@ namespace tilegrad::kernels::HWY_NAMESPACE {
 
 // Copies rows into memory whose rows lie `stride` apart.
 template <class T>
-HWY_INLINE HWY_ATTR Mat<const T> copied(const StoredRows<const T>& x, Index stride, T* memory) {
+HWY_NOINLINE HWY_ATTR Mat<const T> copied(const StoredRows<const T>& x, Index stride, T* memory) {
   if constexpr (std::is_same_v<T, float>) {
     for (Index r = 0; r < x.brain.rows; ++r) widen_row(memory + r * stride, x.brain.row(r), x.brain.cols);
     for (Index r = 0; r < x.half.rows; ++r) widen_row(memory + r * stride, x.half.row(r), x.half.cols);
@@ -72,7 +72,7 @@ HWY_INLINE void store_narrowed(const StoredRows<float>& y, Write write, Mat<cons
 // y (n, dim) = or += the transpose of n columns of x (dim, panel). If y is stored in fewer bits than x is
 // computed in, it is rounded once; `memory` (n, dim) is for that.
 template <class T>
-HWY_INLINE void store_transposed(const StoredRows<T>& y, Write write, const T* x, T* memory) {
+HWY_NOINLINE HWY_ATTR void store_transposed(const StoredRows<T>& y, Write write, const T* x, T* memory) {
   if constexpr (std::is_same_v<T, float>) {
     if (y.is_narrow) {
       transpose(memory, y.cols(), x, kPanel<T>, y.cols(), y.rows());
