@@ -1,3 +1,7 @@
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|i[3-6]86)$")
+  set(TILEGRAD_PROCESSOR_IS_X86 TRUE)
+endif()
+
 # What the processor of this machine can run, as far as Linux tells.
 set(TILEGRAD_PROCESSOR_FLAGS "")
 if(EXISTS /proc/cpuinfo AND NOT CMAKE_CROSSCOMPILING)
