@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Plays a researcher: a grid of two settings and several seeds, interrupted and resumed, then a report, its
-CSV read by Python's csv, and its event files read by a parser of their framing.
+CSV read by Python's csv, and its event files read by a parser of their framing. Where pandas and TensorBoard are
+installed, they read them too.
 
 usage: researcher_test.py TILEGRAD [--full]
 
@@ -8,6 +9,7 @@ As a test the models are tiny and two seeds are enough; --full learns recall wit
 """
 
 import csv
+import importlib.util
 import io
 import json
 import pathlib
@@ -132,6 +134,34 @@ def check_events(folder, run_folder):
     check(len(scalars(folder, "validation/loss")) > 0, f"{folder}: no validation loss")
 
 
+# --- what researchers read them with ---------------------------------------------------------------------
+
+def installed(name):
+    return importlib.util.find_spec(name) is not None
+
+
+def check_pandas(file, rows):
+    import pandas
+    frame = pandas.read_csv(file)
+    wanted = [row["val_loss"] for row in rows]
+    check(len(frame) == len(rows), f"pandas reads {frame}")
+    check(all(abs(read - loss) <= 1e-9 for read, loss in zip(frame["val_loss"], wanted)), f"pandas reads {frame}")
+    losses = frame.groupby("group")["val_loss"].agg(["mean", "std", "count"])
+    check(set(losses["count"]) == {len(rows) // 2}, f"pandas groups {losses}")
+    print(losses.to_string())
+
+
+def check_tensorboard(folder, run_folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    wanted = losses(run_folder)
+    found = events.Scalars("train/loss")
+    check([event.step for event in found] == list(range(1, len(wanted) + 1)), f"TensorBoard reads {len(found)} steps")
+    far = [event for event, loss in zip(found, wanted) if abs(event.value - loss) > 1e-6 * max(1, abs(loss))]
+    check(not far, f"TensorBoard reads {far}")
+
+
 # --- the researcher -------------------------------------------------------------------------------------
 
 def main():
@@ -172,6 +202,8 @@ def main():
         numbers = json.loads((folder / "runs.json").read_text())
         check([row["variant"] for row in rows] == [row["variant"] for row in numbers], "CSV and JSON differ")
         check({row["group"] for row in rows} == {"positions=learned", "positions=rope"}, f"groups of {rows}")
+        if installed("pandas"):
+            check_pandas(folder / "runs.csv", numbers)
         for row, number in zip(rows, numbers):
             check(float(row["val_loss"]) == number["val_loss"], "CSV has fewer digits than JSON")
         with open(folder / "curves.csv", newline="") as file:
@@ -183,7 +215,12 @@ def main():
         check_events(alone / "tensorboard", alone)
         for name in names:
             check_events(folder / "events" / name, grid / name)
-    print("researcher_test: ok")
+        if installed("tensorboard"):
+            check_tensorboard(alone / "tensorboard", alone)
+            for name in names:
+                check_tensorboard(folder / "events" / name, grid / name)
+    missing = [name for name in ("pandas", "tensorboard") if not installed(name)]
+    print("researcher_test: ok" + "".join(f"; {name} is not installed and read nothing" for name in missing))
 
 
 if __name__ == "__main__":
