@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <thread>
 
@@ -32,13 +33,18 @@ TEST_CASE(
   REQUIRE(output.code == kSuccess);
   CHECK(timeless_metrics(folder / "plain") == timeless_metrics(folder / "profiled"));
   CHECK(read_file(folder / "plain/model.safetensors") == read_file(folder / "profiled/model.safetensors"));
-  const auto live_bytes = [](const std::string& file) {
-    std::vector<Index> bytes;
+  const auto stairs = [](const std::string& file) {
+    std::vector<std::pair<Index, Index>> bytes;
     std::vector<std::string> warnings;
-    for (const MemoryEvent& event : read_memory_timeline(file, warnings)) bytes.push_back(event.live_bytes);
+    for (const MemoryEvent& event : read_memory_timeline(file, warnings))
+      bytes.emplace_back(event.op, event.live_bytes);
     return bytes;
   };
-  CHECK(live_bytes(folder / "plain/memory.jsonl") == live_bytes(folder / "profiled/memory.jsonl"));
+  const auto plain = stairs(folder / "plain/memory.jsonl");
+  CHECK(plain == stairs(folder / "profiled/memory.jsonl"));
+  CHECK(std::is_sorted(plain.begin(), plain.end(), [](auto& a, auto& b) { return a.first < b.first; }));
+  CHECK(plain.front().first == 0);
+  CHECK(plain.back().first > 20);
 
   CHECK_FALSE(std::filesystem::exists(folder / "plain/profile.json"));
   CHECK_FALSE(std::filesystem::exists(folder / "plain/ops.json"));

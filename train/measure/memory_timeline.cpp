@@ -19,7 +19,11 @@ std::optional<MemoryEvent> event_of(const ordered_json& json) {
   if (!complete) return std::nullopt;
   for (const Phase candidate : kPhases) {
     if (phase->get<std::string>() != to_string(candidate)) continue;
-    return MemoryEvent{.ms = ms->get<double>(), .phase = candidate, .live_bytes = live->get<Index>()};
+    return MemoryEvent{
+        .ms = ms->get<double>(),
+        .op = json.contains("op") && json.at("op").is_number_integer() ? json.at("op").get<Index>() : 0,
+        .phase = candidate,
+        .live_bytes = live->get<Index>()};
   }
   return std::nullopt;
 }
@@ -29,8 +33,10 @@ std::optional<MemoryEvent> event_of(const ordered_json& json) {
 void write_memory_timeline(const std::filesystem::path& file, const MemoryTimeline& timeline) {
   std::string content;
   for (const MemoryEvent& event : timeline) {
-    const ordered_json line = {
-        {"ms", event.ms}, {"phase", to_string(event.phase)}, {"live_bytes", event.live_bytes}};
+    const ordered_json line = {{"ms", event.ms},
+                               {"op", event.op},
+                               {"phase", to_string(event.phase)},
+                               {"live_bytes", event.live_bytes}};
     content += line.dump() + "\n";
   }
   write_file(file, content);

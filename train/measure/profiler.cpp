@@ -40,8 +40,8 @@ std::vector<StageTime> stages_of(const kernels::StageTimes& times) {
 
 Profiler::SavedByOp& Profiler::saved_by(std::string_view op) { return entry_of(saved_, op); }
 
-void Profiler::add(Phase phase, const memory::Usage& usage) {
-  live_.push_back({.ms = now_us() / 1e3, .phase = phase, .live_bytes = usage.live});
+void Profiler::add(Phase phase, Index op, const memory::Usage& usage) {
+  live_.push_back({.ms = now_us() / 1e3, .op = op, .phase = phase, .live_bytes = usage.live});
   if (usage.live <= peak_bytes_) return;
   peak_bytes_ = usage.live;
   for (SavedByOp& saved : saved_) saved.at_peak = saved.bytes;
@@ -160,12 +160,13 @@ void Profiler::Call::update() {
 void Profiler::Call::see(const memory::Usage& usage) {
   const std::lock_guard lock(profiler_.memory_);
   if (std::this_thread::get_id() == owner_) phase_ = current_phase();
-  profiler_.add(phase_, usage);
+  profiler_.add(phase_, ops_, usage);
 }
 
 Phase Profiler::Call::current_phase() const { return updating_ ? Phase::update : phase_of_tapes(); }
 
 void Profiler::Call::begin(std::string_view op) {
+  if (!op.empty()) ++ops_;
   const bool inside_itself =
       std::any_of(open_.begin(), open_.end(), [&](const Span& span) { return span.op == op; });
   // The clock is read last here and first in end(), so that the profiler's own work counts for the outer

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <mutex>
 #include <string_view>
@@ -66,7 +67,7 @@ class Profiler {
 
   double now_us() const { return std::chrono::duration<double, std::micro>(Clock::now() - start_).count(); }
   SavedByOp& saved_by(std::string_view op);
-  void add(Phase phase, const memory::Usage& usage);
+  void add(Phase phase, Index op, const memory::Usage& usage);
   void add_stages(const Span& span, const kernels::StageTimes& times);
 
   Clock::time_point start_ = Clock::now();
@@ -100,6 +101,7 @@ class Profiler::Call final : OpListener {
   std::vector<Span> open_;  // the innermost one last
   bool updating_ = false;
   Phase phase_ = Phase::forward;
+  std::atomic<Index> ops_ = 0;  // that have begun; other threads read it
   std::thread::id owner_ = std::this_thread::get_id();
   ListenScope listening_;
   kernels::StageTimes stages_;  // of the innermost op so far
