@@ -40,6 +40,8 @@ function inspect(canvas) {
   canvas.dataset.outside = Object.values(drawn.scales).flatMap((scale) => ticksOutside(scale)).join(" ");
   const named = (scale) => scale.ticks.filter((tick) => tick.label).length;
   canvas.dataset.named = Object.values(drawn.scales).map(named).join(" ");
+  const logarithmic = Object.values(drawn.scales).filter((scale) => scale.type === "logarithmic");
+  canvas.dataset.octaves = logarithmic.flatMap((scale) => scale.ticks.map((tick) => Math.log2(tick.value))).join(" ");
   canvas.dataset.marks = (drawn.legend.legendItems ?? []).filter((item) => item.pointStyle !== "line").length;
 }
 

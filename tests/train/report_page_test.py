@@ -252,6 +252,8 @@ def test_flash_sweep(tilegrad, folder):
     check_drawn(page, {"Roofline": 5, "Time": 2, "Tracked memory": 2})
     named = int(page.canvases["Time"]["data-named"].split()[0])
     check(2 <= named <= 6, f"{named} lengths have names")
+    lengths = page.canvases["Tracked memory"]["data-octaves"].split()[:named]
+    check(all(float(power).is_integer() for power in lengths), f"lengths that have names are 2 to the {lengths}")
 
 
 def test_whys(tilegrad, folder):

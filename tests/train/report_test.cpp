@@ -7,6 +7,7 @@
 #include "tests/train/run_program.h"
 #include "tilegrad/train/app/run_options.h"
 #include "tilegrad/train/measure/environment.h"
+#include "tilegrad/train/report/comparison.h"
 #include "tilegrad/train/report/memory_chart.h"
 #include "tilegrad/train/report/page.h"
 #include "tilegrad/train/report/run_page.h"
@@ -146,7 +147,40 @@ TEST_CASE("report: a timeline of many events is thinned without losing its extre
   const auto highest = *std::max_element(points.begin(), points.end(),
                                          [](const auto& a, const auto& b) { return a.second < b.second; });
   CHECK(highest.second == 5);
-  CHECK(highest.first == doctest::Approx(1 + 27777.0 / 49999));
+  CHECK(highest.first == doctest::Approx(1 + 27777.0 / 50000));
+}
+
+TEST_CASE("report: equal ops draw equal stairs, however long they took") {
+  const auto timeline_of = [](double slow) {
+    return MemoryTimeline{{.ms = 0, .phase = Phase::forward, .live_bytes = 1 << 20},
+                          {.ms = slow, .op = 1, .phase = Phase::forward, .live_bytes = 2 << 20},
+                          {.ms = slow + 1, .op = 2, .phase = Phase::backward, .live_bytes = 3 << 20},
+                          {.ms = slow + 2, .op = 3, .phase = Phase::backward, .live_bytes = 2 << 20},
+                          {.ms = slow + 9, .op = 4, .phase = Phase::update, .live_bytes = 1 << 20}};
+  };
+  const Chart chart = memory_chart({{"quick", timeline_of(1)}, {"slow", timeline_of(1000)}});
+  using Points = std::vector<std::pair<double, double>>;
+  CHECK(chart.series[0].points == Points{{0, 1}, {0.5, 2}, {1, 3}, {1.5, 2}, {2, 1}, {2.2, 1}});
+  CHECK(chart.series[1].points == chart.series[0].points);
+  CHECK(chart.note.find("recomputes") == std::string::npos);
+  MemoryTimeline replayed = timeline_of(1);
+  replayed[3].phase = Phase::recompute;
+  CHECK(memory_chart({{"run", replayed}}).note.find("a checkpoint recomputes") != std::string::npos);
+}
+
+TEST_CASE("report: a single run is not compared with itself, and what nobody measured has no column") {
+  const TemporaryFolder folder;
+  REQUIRE(run_program(tiny_training(folder / "a")).code == kSuccess);
+  REQUIRE(run_program(tiny_training(folder / "b")).code == kSuccess);
+  const auto columns = [](const LoadedRuns& loaded) { return results_table(loaded.runs).columns; };
+  const auto has = [](const std::vector<std::string>& names, const char* name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  const auto one = columns(load_runs({folder / "a"})), two = columns(load_runs({folder / "a", folder / "b"}));
+  CHECK(has(one, "val loss"));
+  CHECK_FALSE(has(one, "loss differs by"));
+  CHECK(has(two, "loss differs by"));
+  CHECK_FALSE(has(two, "peak RSS"));  // that of a process which `compare` started
 }
 
 TEST_CASE("report: damaged and half-written lines are reported, and the rest is shown") {

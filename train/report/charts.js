@@ -151,27 +151,31 @@ function bandTitle(bands, x) {
   return `${band.name}, ${Math.round((100 * (x - band.from)) / (band.to - band.from))} %`;
 }
 
-// A logarithmic axis names 1, 2 and 5 of each decade; over many decades the powers of ten alone, and within
-// less than a decade every tick.
-function logarithmicTick(value, _, ticks) {
-  const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
-  const leading = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
-  if (decades > 0.65 && !(decades > 2.5 ? [1] : [1, 2, 5]).includes(leading)) return "";
-  return value < 1e-3 ? value.toExponential(0) : show(value);
+function tickText(value) {
+  if (value < 1e-3) return value.toExponential(1);
+  return show(value < 1 ? Number(value.toPrecision(3)) : value);
 }
 
-// Chart.js also makes the ticks of a logarithmic axis that lie just before and behind it, and draws them.
-function keepTicksInside(scale) {
-  scale.ticks = scale.ticks.filter((tick) => scale.min <= tick.value && tick.value <= scale.max);
+// The ticks of a logarithmic axis are powers of two (of four, eight ... where these are many). An axis with less than
+// two of them keeps the ticks of Chart.js, but for those just before and behind it.
+function setLogarithmicTicks(scale) {
+  const kMost = 9;
+  const first = Math.ceil(Math.log2(scale.min) - 1e-6);
+  const last = Math.floor(Math.log2(scale.max) + 1e-6);
+  const step = Math.max(1, Math.ceil((last - first + 1) / kMost));
+  const ticks = [];
+  for (let power = Math.ceil(first / step) * step; power <= last; power += step) ticks.push({ value: 2 ** power });
+  const inside = scale.ticks.filter((tick) => scale.min <= tick.value && tick.value <= scale.max);
+  scale.ticks = ticks.length > 1 ? ticks : inside;
 }
 
 function scaleOptions(axis, logarithmic) {
   const ticks = { color: style("--quiet"), maxRotation: 0, autoSkipPadding: 14 };
-  if (logarithmic) ticks.callback = logarithmicTick;
+  if (logarithmic) ticks.callback = tickText;
   return {
     type: logarithmic ? "logarithmic" : "linear",
     bounds: logarithmic ? "data" : "ticks",
-    afterBuildTicks: logarithmic ? keepTicksInside : undefined,
+    afterBuildTicks: logarithmic ? setLogarithmicTicks : undefined,
     title: { display: axis.title !== "", text: axis.title, color: style("--quiet") },
     grid: { color: style("--grid"), borderColor: style("--line") },
     ticks,
@@ -213,6 +217,40 @@ function tooltipTitle(chart, items) {
 // A series without a line.
 const isPoint = (chart, series) => chart.kind === "line" && series.points.length === 1;
 
+// Beside each such point its name, where that covers neither a point nor another name; the legend has it anyway.
+const namesPlugin = {
+  id: "names",
+  afterDatasetsDraw(drawn, _, { chart }) {
+    const kHeight = 14;
+    const { ctx, chartArea } = drawn;
+    const points = chart.series.flatMap((series, i) =>
+      isPoint(chart, series) && drawn.isDatasetVisible(i) ? [{ name: series.name, ...at(drawn, i) }] : []);
+    const taken = points.map(({ x, y }) => box(x - 6, y - 6, 12, 12));
+    ctx.save();
+    ctx.font = Chart.helpers.toFont(Chart.defaults.font).string;
+    ctx.fillStyle = style("--text");
+    ctx.textBaseline = "middle";
+    for (const { name, x, y } of points) {
+      const width = ctx.measureText(name).width;
+      const [left, right, centre] = [x - 9 - width, x + 9, x - width / 2];
+      const candidates = [[right, y], [left, y], [centre, y - 15], [centre, y + 15], [left, y - 12], [right, y - 12]];
+      const free = candidates.find(([left, middle]) => {
+        const place = box(left, middle - kHeight / 2, width, kHeight);
+        return isInside(place, chartArea) && !taken.some((other) => overlap(place, other));
+      });
+      if (free === undefined) continue;
+      taken.push(box(free[0], free[1] - kHeight / 2, width, kHeight));
+      ctx.fillText(name, ...free);
+    }
+    ctx.restore();
+  },
+};
+
+const at = (drawn, i) => drawn.getDatasetMeta(i).data[0].getProps(["x", "y"]);
+const box = (left, top, width, height) => ({ left, top, right: left + width, bottom: top + height });
+const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+const isInside = (a, b) => a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom;
+
 // Its mark in the legend is that of its point.
 function legendLabels(drawn, chart) {
   return Chart.defaults.plugins.legend.labels.generateLabels(drawn).map((label) => {
@@ -235,6 +273,7 @@ function chartOptions(chart, state) {
     plugins: {
       bands: { bands: chart.bands },
       spread: { chart },
+      names: { chart },
       legend: {
         display: chart.series.length > 1,
         align: "start",
@@ -267,6 +306,6 @@ function chartConfig(chart, state) {
     type: bars ? "bar" : "line",
     data: { labels: bars ? chart.categories : undefined, datasets: chart.series.map(dataset) },
     options: chartOptions(chart, state),
-    plugins: [bandsPlugin, spreadPlugin],
+    plugins: [bandsPlugin, spreadPlugin, namesPlugin],
   };
 }

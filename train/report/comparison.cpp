@@ -77,7 +77,9 @@ constexpr Column kColumns[] = {
     {"tokens_per_s", "tokens/s", [](auto& run, auto&) -> Json { return run.summary.tokens_per_s; }, count},
     {"peak_bytes", "peak tracked", [](auto& run, auto&) -> Json { return run.summary.highest.peak_bytes; },
      bytes},
-    {"peak_rss", "peak RSS", [](auto& run, auto&) -> Json { return run.process.peak_rss; }, bytes},
+    {"peak_rss", "peak RSS",  // unknown unless `compare` started the run
+     [](auto& run, auto&) -> Json { return run.process.peak_rss > 0 ? Json(run.process.peak_rss) : Json(); },
+     bytes},
     {"largest_difference", "loss differs by",
      [](auto& run, auto& first) -> Json { return largest_difference(first, run); }, scientific},
 };
@@ -87,11 +89,13 @@ std::string cell(const Column& column, const Json& value) {
   return unknown ? "-" : column.text(value);
 }
 
-// Whether a column stands in a table; bits per byte do where a text was learned.
+// Whether a column stands in a table: one that has a value for a run (bits per byte do where a text was learned), and
+// for a single run none that compares it with itself.
 bool is_shown(const Column& column, const Runs& runs) {
   const auto has_value = [&](const LoadedRun& run) { return !column.value(run, runs[0]).is_null(); };
-  return !column.heading.empty() &&
-         (column.key != "bits_per_byte" || std::any_of(runs.begin(), runs.end(), has_value));
+  const bool compares = column.key == "largest_difference";
+  return !column.heading.empty() && std::any_of(runs.begin(), runs.end(), has_value) &&
+         (runs.size() > 1 || !compares);
 }
 
 }  // namespace

@@ -181,7 +181,8 @@ function addGridCard(parent, grid) {
   const cellAt = (r, c) => grid.cells[r * grid.columns.length + c];
   const byValue = grid.kinds.length === 0;
   const scale = byValue ? valueScale(grid.cells) : null;
-  if (byValue) addHeatLegend(figure, show(scale.low), show(scale.high));
+  const rounded = (value) => String(Number(value.toPrecision(3)));
+  if (byValue) addHeatLegend(figure, rounded(scale.low), rounded(scale.high));
   else addKinds(figure, grid.kinds.map((name, kind) => ({ name, color: kindVariable(kind) })));
   const valueColor = ({ value }) => (value === null ? style("--later") : heat(scale.share(value)));
   addGrid(figure, {

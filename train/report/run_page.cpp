@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "tilegrad/base/format.h"
 #include "tilegrad/train/report/column_meanings.h"
@@ -26,9 +27,15 @@ std::string shared_value(const Runs& runs, const std::function<std::string(const
   const bool same =
       std::all_of(runs.begin(), runs.end(), [&](const LoadedRun& run) { return value_of(run) == first; });
   if (same) return first;
+  const auto groups = groups_of(runs);
   std::string all;
-  for (const LoadedRun& run : runs) {
-    all += fmt::format("{}{}: {}", all.empty() ? "" : "; ", run.name, value_of(run));
+  const auto add = [&](const std::string& name, const LoadedRun& run) {
+    all += fmt::format("{}{}: {}", all.empty() ? "" : "; ", name, value_of(run));
+  };
+  if (has_repeats(groups)) {
+    for (const RunGroup& group : groups) add(group.name, *group.runs[0]);
+  } else {
+    for (const LoadedRun& run : runs) add(run.name, run);
   }
   return all;
 }
@@ -133,7 +140,8 @@ std::string model_of(const LoadedRun& run) {
 
 std::string training_of(const LoadedRun& run) {
   const RunConfig& c = run.config;
-  return fmt::format("{} steps of {} sequences, learning rate {} to {}", c.steps, c.batch, c.lr, c.min_lr);
+  return fmt::format("{} steps of {} sequences, learning rate {:.4g} to {:.4g}", c.steps, c.batch, c.lr,
+                     c.min_lr);
 }
 
 using Facts = std::vector<std::pair<std::string, std::string>>;
@@ -162,19 +170,29 @@ void add_environments(Facts& facts, const std::vector<std::pair<std::string, Env
   }
 }
 
+// "1, 2, 3" if runs are repeated with several seeds.
+std::string seeds_of(const Runs& runs) {
+  if (!has_repeats(groups_of(runs)))
+    return shared_value(runs, [](const auto& run) { return fmt::format("{}", run.config.seed); });
+  std::set<std::uint64_t> seeds;
+  for (const LoadedRun& run : runs) seeds.insert(run.config.seed);
+  return fmt::format("{}", fmt::join(seeds, ", "));
+}
+
 Facts facts(const LoadedRuns& all) {
   const Runs& runs = all.runs;
-  Facts facts = {
-      {"data", shared_value(runs, data_of)},
-      {"model", shared_value(runs, model_of)},
-      {"training", shared_value(runs, training_of)},
-      {"seed", shared_value(runs, [](const auto& run) { return fmt::format("{}", run.config.seed); })}};
+  Facts facts = {{"data", shared_value(runs, data_of)},
+                 {"model", shared_value(runs, model_of)},
+                 {"training", shared_value(runs, training_of)},
+                 {"seed", seeds_of(runs)}};
   add_environments(facts, all.environments);
   return facts;
 }
 
 std::string setting_text(const nlohmann::ordered_json& value) {
   if (value.is_null()) return "none";
+  if (value.is_number_float())
+    return fmt::format("{:.6g}", value.get<double>());  // not 0.00030000000000000003
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 

@@ -60,13 +60,16 @@ class Scale {
     return from_ + (warp(value) - low_) / (high_ - low_) * (to_ - from_);
   }
 
-  // Round numbers: 1, 2 or 5 times a power of ten apart, or the powers of ten.
+  // Round numbers: 1, 2 or 5 times a power of ten apart, or powers of two (of four, eight ... where these are many).
   std::vector<double> ticks() const {
     std::vector<double> ticks;
     if (logarithmic_) {
-      for (double e = std::ceil(low_); e <= high_; ++e) ticks.push_back(std::pow(10.0, e));
+      constexpr double kMost = 9;
+      const double first = std::ceil(low_ - 1e-6), last = std::floor(high_ + 1e-6);
+      const double step = std::max(1.0, std::ceil((last - first + 1) / kMost));
+      for (double e = std::ceil(first / step) * step; e <= last; e += step) ticks.push_back(std::exp2(e));
       if (ticks.size() > 1) return ticks;
-      ticks = {std::pow(10.0, low_), std::pow(10.0, high_)};
+      ticks = {std::exp2(low_), std::exp2(high_)};
       return ticks;
     }
     constexpr double kWanted = 6;
@@ -79,7 +82,7 @@ class Scale {
   }
 
  private:
-  double warp(double value) const { return logarithmic_ ? std::log10(value) : value; }
+  double warp(double value) const { return logarithmic_ ? std::log2(value) : value; }
 
   bool logarithmic_;
   double low_, high_, from_, to_;
