@@ -238,6 +238,7 @@ TEST_CASE("output: links in a circle and misspelled words are errors of one line
   check_error(tiny_training(folder / "a"), kFailure, loop);
   check_error({"traim"}, kWrongCommandLine, "`traim` is not a command; did you mean `train`?");
   check_error({"lab", "flsh"}, kWrongCommandLine, "`flsh` is not a command; did you mean `flash`?");
+  check_error({"lab", "flahs"}, kWrongCommandLine, "`flahs` is not a command; did you mean `flash`?");
   check_error({"bench", "--q_len", "3"}, kWrongCommandLine, "did you mean `--q-len`?");
   check_error({"train", "--kv_heads=3"}, kWrongCommandLine, "did you mean `--kv-heads`?");
   check_error({"juggle"}, kWrongCommandLine, "`juggle` is not a command (");
