@@ -128,6 +128,18 @@ TEST_CASE("bench: the table shows the machine, the problem and a row for each ty
     CAPTURE(part);
     CHECK(output.out.find(part) != std::string::npos);
   }
+  CHECK(output.out.find("f32\nnaive and flash, interleaved, at least 3 calls of each: about 1 s\n") !=
+        std::string::npos);
+}
+
+TEST_CASE("bench: the plan says about how long it takes") {
+  BenchCase bench = {.seconds = 2};
+  CHECK(bench_plan(bench) ==
+        "naive and flash, interleaved, at least 3 calls of each: about 4 s, up to 16 s while undecided\n");
+  CHECK(bench_plan(bench, 8) ==
+        "naive and flash, interleaved, at least 3 calls of each: about 32 s, up to 2 min while undecided\n");
+  bench.kernels = {AttentionKernel::flash};
+  CHECK(bench_plan(bench) == "flash, at least 3 calls: about 2 s\n");
 }
 
 TEST_CASE("bench: what does not fit into memory is skipped, or an error if it was asked for by name") {
@@ -208,6 +220,7 @@ TEST_CASE("bench: a sweep prints a table and a verdict and writes CSV") {
   const Output output = tiny_bench({"--sweep", "--q-len", "100", "--causal", "--out", folder / "sweep.csv"});
   CAPTURE(output.err);
   REQUIRE(output.code == kSuccess);
+  CHECK(output.out.starts_with("lengths 32 to 64, forward and backward; naive and flash, interleaved, "));
   CHECK(output.out.find("\nflash is faster ") != std::string::npos);
   std::istringstream csv(read_file(folder / "sweep.csv"));
   std::string line;

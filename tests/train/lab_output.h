@@ -72,11 +72,13 @@ inline void check_explained(const LabOutput& output) {
   }
 }
 
-/// The finding closes the output and is in the files; the CSV has a line for each row.
+/// The output begins with what will be measured and about how long that takes. The finding closes it and is in the files;
+/// the CSV has a line for each row.
 inline void check_published(const LabOutput& output, std::size_t rows) {
   const auto finding = output.json.at("finding").get<std::string>();
   CHECK(output.code == kSuccess);
   CHECK(output.json.at("rows").size() == rows);
+  CHECK(output.text.find("\nabout ") == output.text.find('\n'));
   CHECK(output.text.find(finding + "\nresults: ") != std::string::npos);
   check_facts(output);
   check_explained(output);

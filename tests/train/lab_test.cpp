@@ -12,6 +12,7 @@
 #include "tilegrad/train/labs/child.h"
 #include "tilegrad/train/labs/flash_lab.h"
 #include "tilegrad/train/labs/flash_measure.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/publish.h"
 
 using namespace tilegrad;
@@ -118,7 +119,34 @@ TEST_CASE("lab: on a terminal the measurements are counted") {
   const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};
   std::ostringstream out, err;
   measure_interleaved(options_in(folder / "lab", 2), {task}, {.out = out, .err = err, .terminal = true});
-  CHECK(err.str() == "\r0 of 2 measurements\r1 of 2 measurements\r2 of 2 measurements\n");
+  CAPTURE(err.str());
+  CHECK(err.str().find(
+            "[                        ] 0 of 2 measurements\r[============            ] 1 of 2 ") == 1);
+  CHECK(err.str().find(" left") != std::string::npos);
+  CHECK(err.str().find("[========================] 2 of 2 measurements  done in ") != std::string::npos);
+  CHECK(err.str().back() == '\n');
+}
+
+TEST_CASE("lab: how long all rounds take follows from the first") {
+  const TemporaryFolder folder;
+  const auto rounds = [&](int count) { return options_in(folder / "lab", count); };
+  CHECK(describe(expected_of_rounds(rounds(6), 3)) == "about 18 s, up to 72 s while undecided");
+  CHECK(describe(expected_of_rounds(rounds(2), 3)) == "about 6 s");
+  CHECK(describe(expected_of_rounds(rounds(24), 10)) == "about 4 min");
+  CHECK(describe(expected_of_rounds(rounds(6), 30) + 60.0) == "about 4 min, up to 13 min while undecided");
+  CHECK(describe(Expected{.seconds = 0.1, .undecided = 0.2}) == "about 1 s");
+  CHECK(describe(Expected{.seconds = 7200, .undecided = 7200}) == "about 2.0 h");
+
+  const Task task = {.measurement = "attention", .arguments = FlashTask{.seq = 8, .head_size = 4}};
+  std::ostringstream out, err;
+  std::vector<std::vector<double>> asked;
+  measure_until_decided(
+      rounds(2), {task, task}, {.out = out, .err = err}, [](const Rounds&) { return false; },
+      [&](const std::vector<double>& seconds) { asked.push_back(seconds); });
+  REQUIRE(asked.size() == 1);
+  REQUIRE(asked[0].size() == 2);
+  CHECK(asked[0][1] > 0);
+  CHECK(total(asked[0]) == asked[0][0] + asked[0][1]);
 }
 
 TEST_CASE("lab: a measurement that fails is reported") {

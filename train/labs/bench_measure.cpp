@@ -141,7 +141,6 @@ bool undecided(const BenchCase& bench, const std::vector<TimedCall>& calls,
 // for and, while the kernels cannot be told apart, twice and four times that.
 InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkload& workload,
                                   const std::vector<AttentionKernel>& kernels) {
-  constexpr std::size_t kMinRounds = 3;
   constexpr double kPeakShare =
       0.1;  // of the time goes to the peak, so that short calls get their share, too
   const double budget_us = 1e6 * bench.seconds * static_cast<double>(kernels.size());
@@ -152,7 +151,7 @@ InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkloa
   const auto run_round = [&] {
     for (const AttentionKernel kernel : kernels) {
       const double now_us = log.us();
-      if (rounds < kMinRounds || peak_us < kPeakShare * now_us) {
+      if (rounds < kFewestCalls || peak_us < kPeakShare * now_us) {
         peak =
             with_float_type("bench", bench.problem.dtype, []<class T>() { return highest_fma_gflops<T>(); });
         peak_us += log.us() - now_us;
@@ -161,10 +160,10 @@ InterleavedCalls time_interleaved(const BenchCase& bench, const AttentionWorkloa
     }
     ++rounds;
   };
-  for (const double times : {1.0, 2.0, 4.0}) {
+  for (const double times : kBenchLooks) {
     const std::size_t before = looks.empty() ? 0 : looks.back();
     // Each look has a new round to look at, also if a single one takes longer than the time.
-    const auto must_go_on = [&] { return rounds < kMinRounds || (rounds == before && budget_us > 0); };
+    const auto must_go_on = [&] { return rounds < kFewestCalls || (rounds == before && budget_us > 0); };
     while (must_go_on() || log.us() < times * budget_us) run_round();
     if (rounds == before) break;  // no time was given
     looks.push_back(rounds);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +12,11 @@
 
 /// The measurement of `tilegrad bench`: both kernels in one process, their calls interleaved.
 namespace tilegrad::train {
+
+/// Of each kernel, however long they take.
+inline constexpr std::size_t kFewestCalls = 3;
+/// After how many times the time that was asked for it is looked whether the kernels can be told apart.
+inline constexpr std::array<double, 3> kBenchLooks = {1, 2, 4};
 
 struct BenchCase {
   AttentionProblem problem = {.heads = 2, .kv_heads = 2, .tq = 4096, .tk = 4096, .head_size = 512};

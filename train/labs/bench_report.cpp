@@ -4,6 +4,7 @@
 
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/columns.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/speed_finding.h"
 #include "tilegrad/train/labs/whys.h"
 #include "tilegrad/train/measure/chrome_trace.h"
@@ -77,6 +78,17 @@ std::vector<Column<SweepRow>> sweep_columns() {
 }
 
 }  // namespace
+
+std::string bench_plan(const BenchCase& bench, std::size_t lengths) {
+  std::string names;
+  for (const AttentionKernel kernel : bench.kernels)
+    names += fmt::format("{}{}", names.empty() ? "" : " and ", name_of(kernel));
+  const double asked = bench.seconds * static_cast<double>(bench.kernels.size() * lengths);
+  const bool compared = bench.kernels.size() > 1;
+  const Expected expected = {.seconds = asked, .undecided = compared ? kBenchLooks.back() * asked : asked};
+  return fmt::format("{}, {}at least {} calls{}: {}\n", names, compared ? "interleaved, " : "", kFewestCalls,
+                     compared ? " of each" : "", describe(expected));
+}
 
 std::string bench_table(const BenchReport& report) {
   const Table table = table_of("", pass_columns(), report.passes);

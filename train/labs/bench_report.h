@@ -9,6 +9,8 @@
 /// How the measurements of `tilegrad bench` are shown.
 namespace tilegrad::train {
 
+/// What will be timed and about how long that takes, at so many lengths.
+std::string bench_plan(const BenchCase& bench, std::size_t lengths = 1);
 /// Kernel and pass, times, GFLOP/s, fraction of the peak, memory, bytes moved by the model.
 std::string bench_table(const BenchReport& report);
 /// A line for each pass, of an object with "type", "pass", "threads", "ms", "gflops", "peak_gflops",

@@ -6,6 +6,7 @@
 
 #include "tilegrad/train/labs/checkpoint_measure.h"
 #include "tilegrad/train/labs/child.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/measure/statistics.h"
 #include "tilegrad/train/run/names.h"
@@ -111,7 +112,10 @@ int measure_variants(const CheckpointLab& lab, const LabOptions& options, std::v
     }
     return false;
   };
-  const Rounds measured = measure_until_decided(options, tasks, console, undecided);
+  const auto say_how_long = [&](const std::vector<double>& seconds) {
+    announce(console, describe(expected_of_rounds(options, total(seconds))));
+  };
+  const Rounds measured = measure_until_decided(options, tasks, console, undecided, say_how_long);
   const Variant& none = variants[0];
   for (std::size_t i = 0; i < variants.size(); ++i) {
     Variant& v = variants[i];
@@ -242,9 +246,9 @@ OrderedJson configuration_of(const CheckpointLab& lab, Index budget) {
 
 int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, const Console& console) {
   arguments_of(lab, nn::Recompute::nothing).model().validate();
-  announce(console, fmt::format("training steps of {} blocks under each way of checkpointing: {} of {} "
-                                "repetitions, interleaved",
-                                lab.layers, planned_rounds(options), lab.repeats));
+  announce(console, fmt::format("training steps of {} blocks under each way of checkpointing: {} of {}, "
+                                "interleaved",
+                                lab.layers, planned_rounds(options), repetitions(lab.repeats)));
   const ChainCost chain = chain_of(lab, options, nn::Recompute::nothing);
   const Index budget = lab.budget > 0 ? lab.budget : default_budget(chain);
   std::vector<Variant> variants = make_variants(lab, options, chain, budget);

@@ -9,6 +9,7 @@
 #include "tilegrad/base/interrupt.h"
 #include "tilegrad/base/process.h"
 #include "tilegrad/kernels/parallel.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/labs/measurements.h"
 #include "tilegrad/train/measure/statistics.h"
@@ -35,11 +36,6 @@ void join_lists(Json& to, const Json& from) {
   for (const auto& [key, value] : from.items()) {
     if (value.is_array()) to[key].insert(to[key].end(), value.begin(), value.end());
   }
-}
-
-void show_progress(const Console& console, std::size_t done, std::size_t all) {
-  if (!console.terminal) return;
-  console.err << fmt::format("\r{} of {} measurements{}", done, all, done == all ? "\n" : "") << std::flush;
 }
 
 // Also if the child failed or was interrupted.
@@ -106,18 +102,24 @@ constexpr auto kFewestRounds = static_cast<int>(kRoundLooks.front());
 
 // Until there are `count` rounds.
 void add_rounds(const LabOptions& options, const std::vector<Task>& tasks, const Console& console, int count,
-                Rounds& measured) {
-  const std::size_t all = tasks.size() * static_cast<std::size_t>(count);
-  std::size_t done = tasks.size() * static_cast<std::size_t>(measured.count);
+                Rounds& measured, const FirstRound& first_round = {}) {
+  const auto todo = tasks.size() * static_cast<std::size_t>(count - measured.count);
+  LabProgress progress(console, "measurements", todo);
+  std::vector<double> seconds;
   for (; measured.count < count; ++measured.count) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
-      show_progress(console, done++, all);
+      const Stopwatch watch;
       const Json result = measure_in_child(options, tasks[i]);
       if (measured.count == 0) measured.results[i] = result;
       if (measured.count > 0) join_lists(measured.results[i], result);
+      seconds.push_back(watch.seconds());
+      progress.done();
+    }
+    if (measured.count == 0 && first_round) {
+      progress.clear();
+      first_round(seconds);
     }
   }
-  show_progress(console, done, all);
 }
 
 }  // namespace
@@ -128,9 +130,10 @@ std::vector<Json> measure_interleaved(const LabOptions& options, const std::vect
 }
 
 Rounds measure_until_decided(const LabOptions& options, const std::vector<Task>& tasks,
-                             const Console& console, const std::function<bool(const Rounds&)>& undecided) {
+                             const Console& console, const std::function<bool(const Rounds&)>& undecided,
+                             const FirstRound& first_round) {
   Rounds measured = {.results = std::vector<Json>(tasks.size())};
-  add_rounds(options, tasks, console, options.rounds, measured);
+  add_rounds(options, tasks, console, options.rounds, measured, first_round);
   for (const std::size_t look : kRoundLooks) {
     const auto rounds = static_cast<int>(look);
     if (measured.count < kFewestRounds || rounds <= measured.count) continue;
@@ -143,6 +146,10 @@ Rounds measure_until_decided(const LabOptions& options, const std::vector<Task>&
 std::string planned_rounds(const LabOptions& options) {
   if (options.rounds < kFewestRounds) return fmt::format("{} rounds", options.rounds);
   return fmt::format("{} rounds (up to {} while undecided)", options.rounds, kRoundLooks.back());
+}
+
+std::string repetitions(Index repeats) {
+  return fmt::format("{} repetition{}", repeats, repeats == 1 ? "" : "s");
 }
 
 }  // namespace tilegrad::train

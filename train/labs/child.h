@@ -60,11 +60,16 @@ struct Rounds {
   std::vector<Json> results = {};
   int count = 0;
 };
+/// What each task took in the first round, in seconds, of which follows how long the rest may take.
+using FirstRound = std::function<void(const std::vector<double>& seconds)>;
 /// The same, with more rounds while `undecided` is true of those until then: it is asked at each of kRoundLooks. If so few
-/// rounds were asked for that they decide nothing, there are no more.
+/// rounds were asked for that they decide nothing, there are no more. Calls `first_round` after the first one.
 Rounds measure_until_decided(const LabOptions& options, const std::vector<Task>& tasks,
-                             const Console& console, const std::function<bool(const Rounds&)>& undecided);
+                             const Console& console, const std::function<bool(const Rounds&)>& undecided,
+                             const FirstRound& first_round = {});
 /// "6 rounds (up to 24 while undecided)", for the announcement.
 std::string planned_rounds(const LabOptions& options);
+/// "3 repetitions", for the announcement.
+std::string repetitions(Index repeats);
 
 }  // namespace tilegrad::train

@@ -11,6 +11,7 @@
 #include "tilegrad/train/labs/flash_pictures.h"
 #include "tilegrad/train/labs/flash_rows.h"
 #include "tilegrad/train/labs/flash_tiles.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/labs/speed_finding.h"
 #include "tilegrad/train/measure/statistics.h"
@@ -190,10 +191,10 @@ std::vector<Chart> charts_of(const std::vector<FlashRow>& rows) {
 
 // Adds the maps and the finding of --tile-sweep.
 void sweep_tiles(const FlashLab& lab, const LabOptions& options, const Console& console, LabResult& result) {
-  const auto times =
-      measure_tiles(task_of(lab, AttentionKernel::flash, lab.seq), lab.repeats, options, console);
+  FlashTask task = task_of(lab, AttentionKernel::flash, lab.seq);
+  const auto times = measure_tiles(task, lab.repeats, options, console);
   result.details["tiles"] = tiles_json(times);
-  result.report.finding += "; " + tile_finding(times);
+  result.report.finding += "; " + tile_finding(task, times, lab.repeats, options, console);
   for (Grid& map : tile_maps(times)) result.report.grids.push_back(std::move(map));
 }
 
@@ -209,7 +210,16 @@ void compare_formats(const FlashLab& lab, const LabOptions& options, const Conso
   result.report.charts.push_back(format_chart(rows));
 }
 
+// How many tasks of flash at the same length each round of formats and of tiles has, the best of which stand twice.
+std::size_t later_tasks(const FlashLab& lab) {
+  const FlashTask flash = task_of(lab, AttentionKernel::flash, lab.seq);
+  return lab.formats.size() + (lab.tile_sweep ? tile_tasks(flash).size() + 2 : 0);
+}
+
 OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
+  const auto given = [](Index size) {
+    return size > 0 ? OrderedJson(size) : OrderedJson();
+  };  // none: flash chooses
   return {{"seq", lab.seq},
           {"head_size", lab.head_size},
           {"heads", lab.heads},
@@ -220,8 +230,8 @@ OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
           {"window_right", or_null(lab.window.right)},
           {"dtype", to_string(lab.dtype)},
           {"input_std", lab.input_std},
-          {"tile_q", lab.tile_q},
-          {"tile_k", lab.tile_k},
+          {"tile_q", given(lab.tile_q)},
+          {"tile_k", given(lab.tile_k)},
           {"repeats", lab.repeats},
           {"seed", lab.seed},
           {"machine", describe(machine, lab.dtype)},
@@ -249,16 +259,24 @@ std::vector<Dtype> formats_of(std::string_view list) {
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
   check(lab.mine.empty() || lab.causal, "lab flash: a learner's attention is causal; --mine needs --causal");
   check(lab.kv_seq == 0 || !lab.sweep, "lab flash: a sweep has as many keys as queries");
-  announce(console, fmt::format("naive and flash attention, {} of {} repetitions each, interleaved{}{}",
-                                planned_rounds(options), lab.repeats,
-                                lab.formats.empty() ? "" : ", then flash in each format",
-                                lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
+  announce(console,
+           fmt::format("naive and flash attention, {} of {} each, interleaved{}{}{}", planned_rounds(options),
+                       repetitions(lab.repeats), lab.formats.empty() ? "" : ", then flash in each format",
+                       lab.tile_sweep ? ", then tiles of many sizes" : "",
+                       lab.sweep ? ", then lengths from 64 on until one meets a limit" : ""));
   if (!lab.mine.empty()) mine_attention(lab.mine);  // complains before anything is measured
   const std::vector<FlashTask> measured = tasks_of(lab, lab.seq, !lab.mine.empty());
   const FlashTask& flash = measured[1];
   std::vector<Task> tasks = {{.measurement = "machine", .arguments = flash}};
   for (const FlashTask& task : measured) tasks.push_back(attention_task(lab, task));
-  const Rounds timed = measure_until_decided(options, tasks, console, undecided_from(1));
+  const auto say_how_long = [&](const std::vector<double>& seconds) {
+    // What comes later runs flash again, which the third task did.
+    const double later =
+        static_cast<double>(options.rounds) * static_cast<double>(later_tasks(lab)) * seconds[2];
+    announce(console, describe(expected_of_rounds(options, total(seconds)) + later) +
+                          (lab.sweep ? ", and the lengths" : ""));
+  };
+  const Rounds timed = measure_until_decided(options, tasks, console, undecided_from(1), say_how_long);
   const Machine machine = machine_of(timed.results[0].get<MachineSpeeds>(), lab.dtype);
   std::vector<FlashRow> rows;
   for (std::size_t i = 0; i < measured.size(); ++i) {

@@ -31,7 +31,9 @@ OrderedJson tiles_json(const std::vector<TileTime>& times);
 /// A heat map of the forward pass, and one of forward and backward.
 std::vector<Grid> tile_maps(const std::vector<TileTime>& times);
 
-/// Which tiles have the lowest median of forward and backward, beside those that flash chooses.
-std::string tile_finding(const std::vector<TileTime>& times);
+/// Which tiles have the lowest median of forward and backward. Since the lowest of many medians is low by chance too, these
+/// are measured again beside those that flash chooses, until a sign test decides.
+std::string tile_finding(const FlashTask& task, const std::vector<TileTime>& times, Index repeats,
+                         const LabOptions& options, const Console& console);
 
 }  // namespace tilegrad::train

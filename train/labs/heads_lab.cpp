@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "tilegrad/train/labs/heads_measure.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/publish.h"
 #include "tilegrad/train/labs/speed_finding.h"
 #include "tilegrad/train/measure/spread.h"
@@ -79,23 +80,35 @@ void validate(const HeadsLab& lab) {
   arguments_of(lab, lab.heads).model().validate();
 }
 
-std::vector<Learning> learn(const HeadsLab& lab, const LabOptions& options, const std::string& kind,
-                            Index kv_heads, const Console& console) {
-  std::vector<Learning> learnings;
-  HeadsLab seeded = lab;
-  for (Index i = 0; i < lab.seeds; ++i) {
-    if (console.terminal)
-      console.err << fmt::format("\r{} learns, seed {} of {}", kind, i + 1, lab.seeds) << std::flush;
-    seeded.seed = lab.seed + static_cast<std::uint64_t>(i);
-    const Json result = measure_in_child(options, task_of(seeded, "learning", kind, kv_heads));
-    learnings.push_back(result.get<Learning>());
-  }
-  if (console.terminal) console.err << "\n";
-  return learnings;
+// Seconds of all trainings, by the first part of one of them.
+double expected_of_trainings(const HeadsLab& lab, const LabOptions& options) {
+  const std::vector<Index> curve = steps_of_curve(lab.steps);
+  HeadsLab first_part = lab;
+  first_part.steps = curve.front();
+  const Json result = measure_in_child(options, task_of(first_part, "learning", "mha", lab.heads));
+  const std::size_t trainings = kinds_of(lab).size() * static_cast<std::size_t>(lab.seeds) +
+                                (lab.convert ? kinds_of(lab).size() - 1 : 0);
+  return result.get<Learning>().seconds * static_cast<double>(curve.size() * trainings);
 }
 
-// Times are interleaved; the rest is measured once.
-std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, const Console& console) {
+// Trains every row's kind with every seed.
+void learn(const HeadsLab& lab, const LabOptions& options, const Console& console, std::vector<Row>& rows) {
+  LabProgress progress(console, "trainings", rows.size() * static_cast<std::size_t>(lab.seeds));
+  HeadsLab seeded = lab;
+  for (Row& row : rows) {
+    for (Index i = 0; i < lab.seeds; ++i) {
+      seeded.seed = lab.seed + static_cast<std::uint64_t>(i);
+      const Json result = measure_in_child(options, task_of(seeded, "learning", row.kind, row.kv_heads));
+      row.learnings.push_back(result.get<Learning>());
+      progress.done();
+    }
+  }
+  const double threshold = common_threshold(rows);
+  for (Row& row : rows) row.threshold = threshold;
+}
+
+// Training steps and decoding of every kind, interleaved.
+Rounds measure_times(const HeadsLab& lab, const LabOptions& options, const Console& console) {
   std::vector<Task> tasks;
   for (const auto& [kind, kv_heads] : kinds_of(lab)) {
     tasks.push_back(task_of(lab, "training", kind, kv_heads));
@@ -109,7 +122,16 @@ std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, co
     return verdict_on(tokens(measured, tasks.size() - 1), tokens(measured, 1)) ==
            Verdict::not_distinguishable;
   };
-  const Rounds timed = measure_until_decided(options, tasks, console, undecided);
+  const auto say_how_long = [&](const std::vector<double>& seconds) {
+    announce(console,
+             describe(expected_of_rounds(options, total(seconds)) + expected_of_trainings(lab, options)));
+  };
+  return measure_until_decided(options, tasks, console, undecided, say_how_long);
+}
+
+// Times are interleaved; the rest is measured once.
+std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, const Console& console) {
+  const Rounds timed = measure_times(lab, options, console);
   std::vector<Row> rows;
   for (const auto& [kind, kv_heads] : kinds_of(lab)) {
     const nn::TransformerConfig model = arguments_of(lab, kv_heads).model();
@@ -120,13 +142,11 @@ std::vector<Row> measure_rows(const HeadsLab& lab, const LabOptions& options, co
     timed.results[2 * rows.size()].get_to(row.training);
     timed.results[2 * rows.size() + 1].get_to(row.decoding);
     measure_in_child(options, task_of(lab, "sharing", kind, kv_heads)).get_to(row.sharing);
-    row.learnings = learn(lab, options, kind, kv_heads, console);
     row.step = timing_of(row.training.step_ms, timed.count);
     row.token = timing_of(row.decoding.token_ms, timed.count);
     rows.push_back(row);
   }
-  const double threshold = common_threshold(rows);
-  for (Row& row : rows) row.threshold = threshold;
+  learn(lab, options, console, rows);
   return rows;
 }
 

@@ -12,8 +12,8 @@ namespace tilegrad::train {
 struct HeadsLab {
   Index seq = 1024, head_size = 64, heads = 8, kv_heads = 4, layers = 2;
   Index tokens = 64;     ///< to decode
-  Index steps = 500;     ///< of training on recall, the same for all
-  Index seeds = 3;       ///< trainings of each kind, with seeds from `seed` on
+  Index steps = 1200;    ///< of training on recall, the same for all
+  Index seeds = 5;       ///< trainings of each kind, with seeds from `seed` on
   bool convert = false;  ///< also turn a trained MHA into the others
   Index repeats = 3;
   std::uint64_t seed = 1;

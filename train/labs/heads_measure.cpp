@@ -7,6 +7,7 @@
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/nn/generate.h"
 #include "tilegrad/nn/kv_pooling.h"
+#include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/lab_profile.h"
 #include "tilegrad/train/measure/random_tokens.h"
 #include "tilegrad/train/measure/tensor_difference.h"
@@ -131,6 +132,7 @@ std::vector<Index> steps_of_curve(Index steps) {
 
 Learning measure_learning(const HeadsTask& task) {
   Trainer trainer(recall_config(task, task.kv_heads));
+  const Stopwatch watch;
   Learning learning = {.steps = steps_of_curve(task.steps)};
   Evaluation result;
   for (const Index step : learning.steps) {
@@ -141,6 +143,7 @@ Learning measure_learning(const HeadsTask& task) {
   learning.loss = result.loss;
   learning.accuracy = result.accuracy;
   learning.exact = result.exact;
+  learning.seconds = watch.seconds();
   return learning;
 }
 

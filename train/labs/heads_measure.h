@@ -42,6 +42,7 @@ Sharing measure_sharing(const HeadsTask& task);
 /// What the model learns of recall.
 struct Learning {
   double loss = 0, accuracy = 0, exact = 0;
+  double seconds = 0;                   ///< of steps and evaluations
   std::vector<Index> steps = {};        ///< of the curve
   std::vector<double> accuracies = {};  ///< after these steps
 };
@@ -64,7 +65,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HeadsTask, seq, head_size, heads, kv_heads, l
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TrainingCosts, peak, peak_rss, step_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DecodingCosts, peak, peak_rss, token_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Sharing, difference)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact, steps, accuracies)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact, seconds, steps, accuracies)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Conversion, losses)
 
 }  // namespace tilegrad::train

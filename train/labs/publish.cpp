@@ -59,7 +59,9 @@ void publish(const LabOptions& options, const LabResult& result, const Console& 
   const std::optional<double> others = options.load ? options.load->share_of_others() : std::nullopt;
   const std::string busy = busy_note(others);
   Report report = result.report;
-  for (const auto& [key, value] : configuration.items()) report.facts.emplace_back(key, text_of(value));
+  for (const auto& [key, value] : configuration.items()) {
+    if (!value.is_null()) report.facts.emplace_back(key, text_of(value));
+  }
   if (others)
     report.facts.emplace_back("other programs took",
                               fmt::format("{:.0f} % of the processors", 100 * *others));

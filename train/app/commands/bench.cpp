@@ -108,7 +108,8 @@ void show_progress(const Console& console, const std::string& text) {
 
 int run_once(const BenchOptions& options, const BenchCase& bench, const Console& console) {
   if (!options.json) {
-    console.out << describe(bench.problem) << (bench.random_mask ? ", a random mask\n" : "\n") << std::flush;
+    console.out << describe(bench.problem) << (bench.random_mask ? ", a random mask\n" : "\n")
+                << bench_plan(bench) << std::flush;
   }
   const BenchReport report = run_bench(bench);
   for (const std::string& line : report.skipped) spdlog::warn("{}", line);
@@ -135,8 +136,12 @@ int run_sweep(const BenchOptions& options, BenchCase bench, const Console& conso
   const Index longest = p.tq;
   bench.backward = true;
   std::vector<SweepRow> rows;
+  std::vector<Index> lengths;
+  for (Index time = kShortest; time <= longest; time *= 2) lengths.push_back(time);
+  console.out << fmt::format("lengths {} to {}, forward and backward; ", kShortest, lengths.back())
+              << bench_plan(bench, lengths.size()) << std::flush;
   const MachineLoad load;
-  for (Index time = kShortest; time <= longest; time *= 2) {
+  for (const Index time : lengths) {
     show_progress(console, fmt::format("T = {} of {}", time, longest));
     p.tq = p.tk = time;
     const BenchReport report = run_bench(bench);
