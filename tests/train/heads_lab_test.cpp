@@ -79,7 +79,8 @@ TEST_CASE("lab heads: the curve of a training has at most 50 points and ends wit
   CHECK(learning.steps == std::vector<Index>{1, 2});
   REQUIRE(learning.accuracies.size() == 2);
   CHECK(learning.accuracies.back() == learning.accuracy);
-  CHECK(learning.seconds > 0);
+  CHECK(learning.step_seconds > 0);
+  CHECK(learning.evaluation_seconds > 0);
   CHECK(HeadsLab().seeds >= 5);  // nothing is found by fewer
 }
 

@@ -80,15 +80,15 @@ void validate(const HeadsLab& lab) {
   arguments_of(lab, lab.heads).model().validate();
 }
 
-// Seconds of all trainings, by the first part of one of them.
+// Seconds of all trainings, by a few steps of one.
 double expected_of_trainings(const HeadsLab& lab, const LabOptions& options) {
-  const std::vector<Index> curve = steps_of_curve(lab.steps);
-  HeadsLab first_part = lab;
-  first_part.steps = curve.front();
-  const Json result = measure_in_child(options, task_of(first_part, "learning", "mha", lab.heads));
-  const std::size_t trainings = kinds_of(lab).size() * static_cast<std::size_t>(lab.seeds) +
-                                (lab.convert ? kinds_of(lab).size() - 1 : 0);
-  return result.get<Learning>().seconds * static_cast<double>(curve.size() * trainings);
+  HeadsLab few = lab;
+  few.steps = std::min(lab.steps, Index{20});
+  const auto probe = measure_in_child(options, task_of(few, "learning", "mha", lab.heads)).get<Learning>();
+  const auto kinds = static_cast<double>(kinds_of(lab).size());
+  const double trainings = kinds * static_cast<double>(lab.seeds) + (lab.convert ? kinds - 1 : 0);
+  return trainings * (static_cast<double>(lab.steps) * probe.step_seconds +
+                      static_cast<double>(steps_of_curve(lab.steps).size()) * probe.evaluation_seconds);
 }
 
 // Trains every row's kind with every seed.

@@ -132,18 +132,22 @@ std::vector<Index> steps_of_curve(Index steps) {
 
 Learning measure_learning(const HeadsTask& task) {
   Trainer trainer(recall_config(task, task.kv_heads));
-  const Stopwatch watch;
   Learning learning = {.steps = steps_of_curve(task.steps)};
   Evaluation result;
+  const Stopwatch watch;
+  double evaluating = 0;
   for (const Index step : learning.steps) {
     train_until(trainer, step);
+    const double begin = watch.seconds();
     result = trainer.evaluate();
+    evaluating += watch.seconds() - begin;
     learning.accuracies.push_back(result.accuracy);
   }
+  learning.step_seconds = (watch.seconds() - evaluating) / static_cast<double>(task.steps);
+  learning.evaluation_seconds = evaluating / static_cast<double>(learning.steps.size());
   learning.loss = result.loss;
   learning.accuracy = result.accuracy;
   learning.exact = result.exact;
-  learning.seconds = watch.seconds();
   return learning;
 }
 

@@ -42,9 +42,9 @@ Sharing measure_sharing(const HeadsTask& task);
 /// What the model learns of recall.
 struct Learning {
   double loss = 0, accuracy = 0, exact = 0;
-  double seconds = 0;                   ///< of steps and evaluations
-  std::vector<Index> steps = {};        ///< of the curve
-  std::vector<double> accuracies = {};  ///< after these steps
+  double step_seconds = 0, evaluation_seconds = 0;  ///< of one, in the mean
+  std::vector<Index> steps = {};                    ///< of the curve
+  std::vector<double> accuracies = {};              ///< after these steps
 };
 Learning measure_learning(const HeadsTask& task);
 /// The steps of the curve of a training: at equal distances, at most 50, and at last the last one.
@@ -65,7 +65,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HeadsTask, seq, head_size, heads, kv_heads, l
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TrainingCosts, peak, peak_rss, step_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DecodingCosts, peak, peak_rss, token_ms)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Sharing, difference)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact, seconds, steps, accuracies)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Learning, loss, accuracy, exact, step_seconds, evaluation_seconds, steps,
+                                   accuracies)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Conversion, losses)
 
 }  // namespace tilegrad::train
