@@ -34,6 +34,22 @@ double right_digits(double error) {
 
 }  // namespace
 
+std::vector<Dtype> formats_of(std::string_view list) {
+  constexpr std::array kKnown = {Dtype::f32, Dtype::f64, Dtype::bf16, Dtype::f16};
+  std::vector<Dtype> formats;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    const std::string_view name = list.substr(begin, end - begin);
+    const auto known =
+        std::find_if(kKnown.begin(), kKnown.end(), [&](Dtype dtype) { return to_string(dtype) == name; });
+    check(known != kKnown.end(), "`{}` is not f32, f64, bf16 or f16", name);
+    check(std::find(formats.begin(), formats.end(), *known) == formats.end(), "{} stands twice", name);
+    formats.push_back(*known);
+    begin = end + 1;
+  }
+  return formats;
+}
+
 std::vector<FormatRow> measure_formats(const FlashTask& task, const std::vector<Dtype>& formats,
                                        Index repeats, const LabOptions& options, const Console& console) {
   const Index keys = task.kv_seq > 0 ? task.kv_seq : task.seq;

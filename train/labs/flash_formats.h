@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tilegrad/train/labs/columns.h"
@@ -13,6 +14,10 @@
 /// Number formats side by side: what storing q, k, v, out and their gradients in each costs flash attention in digits, and
 /// what it saves.
 namespace tilegrad::train {
+
+/// The types of a list such as "f32,bf16,f16". Throws Error for any other name, and for one that stands twice. Only this
+/// lab stores in bf16 and f16.
+std::vector<Dtype> formats_of(std::string_view list);
 
 /// Flash in one format.
 struct FormatRow {

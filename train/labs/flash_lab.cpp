@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <functional>
 
 #include "tilegrad/kernels/parallel.h"
@@ -57,21 +56,6 @@ Task attention_task(const FlashLab& lab, const FlashTask& task) {
           .variant = fmt::format("{}-{}", task.mine.empty() ? name_of(task.kernel) : kMine, task.seq),
           .arguments = task,
           .repeats = lab.repeats};
-}
-
-std::vector<Column<TensorErrors>> accuracy_columns() {
-  // In f64 naive attention is its own reference: there is no error to compare with. Nor is there if a result is Inf.
-  const auto quotient = [](const TensorErrors& e) {
-    const double ratio = e.flash_error / e.naive_error;
-    return std::isfinite(ratio) ? OrderedJson(ratio) : OrderedJson();
-  };
-  const Show small = number("{:.1e}");
-  return {{"tensor", "tensor", &TensorErrors::tensor},
-          {"max abs difference", "max_abs_difference", &TensorErrors::max_abs_difference, small},
-          {"of the largest element", "max_rel_difference", &TensorErrors::max_rel_difference, small},
-          {"error of naive", "naive_error", &TensorErrors::naive_error, small},
-          {"error of flash", "flash_error", &TensorErrors::flash_error, small},
-          {"flash / naive", "", quotient, number("{:.2f}")}};
 }
 
 // 64, 96, 128, 192, 256 ...: each length about 1.4 times the one before.
@@ -239,22 +223,6 @@ OrderedJson configuration_of(const FlashLab& lab, const Machine& machine) {
 }
 
 }  // namespace
-
-std::vector<Dtype> formats_of(std::string_view list) {
-  constexpr std::array kKnown = {Dtype::f32, Dtype::f64, Dtype::bf16, Dtype::f16};
-  std::vector<Dtype> formats;
-  for (std::size_t begin = 0; begin <= list.size();) {
-    const std::size_t end = std::min(list.find(',', begin), list.size());
-    const std::string_view name = list.substr(begin, end - begin);
-    const auto known =
-        std::find_if(kKnown.begin(), kKnown.end(), [&](Dtype dtype) { return to_string(dtype) == name; });
-    check(known != kKnown.end(), "`{}` is not f32, f64, bf16 or f16", name);
-    check(std::find(formats.begin(), formats.end(), *known) == formats.end(), "{} stands twice", name);
-    formats.push_back(*known);
-    begin = end + 1;
-  }
-  return formats;
-}
 
 int run_flash_lab(const FlashLab& lab, const LabOptions& options, const Console& console) {
   check(lab.mine.empty() || lab.causal, "lab flash: a learner's attention is causal; --mine needs --causal");

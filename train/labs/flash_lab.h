@@ -1,6 +1,6 @@
 #pragma once
 
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "tilegrad/autograd/dtype.h"
@@ -28,10 +28,6 @@ struct FlashLab {
   Index kv_seq = 0;              ///< keys; 0: as many as queries. Not with a sweep
   kernels::Window window = {};   ///< keys that a query sees on either side
 };
-
-/// The types of a list such as "f32,bf16,f16". Throws Error for any other name, and for one that stands twice. Only this
-/// lab stores in bf16 and f16.
-std::vector<Dtype> formats_of(std::string_view list);
 
 /// Measures how far the two differ, their times and memory, and how near they come to what the machine can
 /// do.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tilegrad/kernels/parallel.h"
 #include "tilegrad/train/labs/flash_pictures.h"
@@ -78,6 +79,21 @@ std::string describe(const Machine& machine, Dtype dtype) {
   return fmt::format("{}: {:.0f} GFLOP/s of {} FMA, {:.1f} GB/s from memory, L2 {}", machine.processor,
                      machine.gflops, to_string(compute_dtype(dtype)), machine.gbytes_per_s,
                      format_bytes(machine.l2));
+}
+
+std::vector<Column<TensorErrors>> accuracy_columns() {
+  // In f64 naive attention is its own reference: there is no error to compare with. Nor is there if a result is Inf.
+  const auto quotient = [](const TensorErrors& e) {
+    const double ratio = e.flash_error / e.naive_error;
+    return std::isfinite(ratio) ? OrderedJson(ratio) : OrderedJson();
+  };
+  const Show small = number("{:.1e}");
+  return {{"tensor", "tensor", &TensorErrors::tensor},
+          {"max abs difference", "max_abs_difference", &TensorErrors::max_abs_difference, small},
+          {"of the largest element", "max_rel_difference", &TensorErrors::max_rel_difference, small},
+          {"error of naive", "naive_error", &TensorErrors::naive_error, small},
+          {"error of flash", "flash_error", &TensorErrors::flash_error, small},
+          {"flash / naive", "", quotient, number("{:.2f}")}};
 }
 
 Chart roofline_of(const Machine& machine, const std::vector<FlashRow>& rows) {

@@ -51,6 +51,9 @@ std::array<FlashRow, 2> rows_of(const FlashTask& task, const AttentionCosts& cos
 /// The columns of these rows; two of them are percentages of what the machine can do.
 std::vector<Column<FlashRow>> columns_of(const Machine& machine);
 
+/// The columns of differences and errors.
+std::vector<Column<TensorErrors>> accuracy_columns();
+
 /// The roofline of the machine with two points for each pair of rows_of(), forward and backward. The time of backward is
 /// that of both passes less that of forward, round by round; where noise leaves nothing of it, there is no point.
 Chart roofline_of(const Machine& machine, const std::vector<FlashRow>& rows);

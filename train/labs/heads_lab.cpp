@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "tilegrad/train/labs/heads_conversions.h"
 #include "tilegrad/train/labs/heads_measure.h"
 #include "tilegrad/train/labs/lab_duration.h"
 #include "tilegrad/train/labs/publish.h"
@@ -192,11 +193,6 @@ OrderedJson rows_json(const std::vector<Row>& rows) {
   return json_of(columns, rows);
 }
 
-struct ConversionRow {
-  std::string kind = {};
-  Conversion conversion = {};
-};
-
 std::vector<ConversionRow> measure_conversions(const HeadsLab& lab, const LabOptions& options) {
   std::vector<ConversionRow> rows;
   for (const auto& [kind, kv_heads] : kinds_of(lab)) {
@@ -205,20 +201,6 @@ std::vector<ConversionRow> measure_conversions(const HeadsLab& lab, const LabOpt
     measure_in_child(options, task_of(lab, "conversion", kind, kv_heads)).get_to(rows.back().conversion);
   }
   return rows;
-}
-
-std::vector<Column<ConversionRow>> conversion_columns() {
-  const auto loss = [](std::size_t i) {
-    return [i](const ConversionRow& r) { return r.conversion.losses[i]; };
-  };
-  const Show show = number("{:.4f}");
-  return {{"to", "kind", &ConversionRow::kind},
-          {"", "losses", [](const ConversionRow& r) { return r.conversion.losses; }},
-          {"MHA", "", loss(0), show},
-          {"right after", "", loss(1), show},
-          {"+1 % steps", "", loss(2), show},
-          {"+5 % steps", "", loss(3), show},
-          {"+10 % steps", "", loss(4), show}};
 }
 
 bool all_exact(const std::vector<Row>& rows) {
@@ -260,17 +242,6 @@ std::string finding_of(const HeadsLab& lab, const std::vector<Row>& rows) {
       static_cast<double>(mha.kv_bytes_per_token) / static_cast<double>(mqa.kv_bytes_per_token),
       speed_finding("mqa", "mha", mqa.token.round_ms, mha.token.round_ms, verdict_on(mqa.token, mha.token)),
       finding_of_learning(lab, rows), all_exact(rows) ? "exactly what" : "NOT what");
-}
-
-std::string finding_of_conversions(const std::vector<ConversionRow>& rows) {
-  std::string text;
-  for (const ConversionRow& r : rows) {
-    const std::vector<double>& losses = r.conversion.losses;
-    text += fmt::format(
-        "; pooled to {} the loss changes from {:.4f} to {:.4f}, and is {:.4f} after 10 % more steps", r.kind,
-        losses[0], losses[1], losses.back());
-  }
-  return text;
 }
 
 Chart bars(const std::string& title, const std::string& axis, const std::vector<Row>& rows,

@@ -13,6 +13,7 @@
 #include "tilegrad/train/app/tile_options.h"
 #include "tilegrad/train/app/window_option.h"
 #include "tilegrad/train/labs/checkpoint_lab.h"
+#include "tilegrad/train/labs/flash_formats.h"
 #include "tilegrad/train/labs/flash_lab.h"
 #include "tilegrad/train/labs/heads_lab.h"
 #include "tilegrad/train/run/checkpoint_policy.h"
