@@ -113,7 +113,8 @@ struct Ln2 {
   static constexpr T kLow = static_cast<T>(kExact - static_cast<long double>(kHigh));
 };
 
-// e^x: 0 where that is below the least normal number of T, ∞ from half of the largest on. NaN stays NaN.
+// e^x: 0 where that is below the least normal number of T, ∞ at the latest where it is above the largest, and from .7 of
+// it on at the earliest. NaN stays NaN.
 // e^x = 2^n e^r with r = x − n ln 2, which is small and precise. (Cody and Waite, 1980)
 template <class V>
 HWY_INLINE V exp(V x) {

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "tilegrad/base/error.h"
+#include "tilegrad/kernels/elementwise.h"
 #include "tilegrad/kernels/gemm/packed.h"
 #include "tilegrad/kernels/parallel.h"
 
@@ -59,11 +60,7 @@ void scale(Mat<T> c, T beta) {
 // Adds a bias, if there is one, to every row of c.
 template <class T>
 void add_to_rows(Mat<T> c, const T* bias) {
-  if (bias == nullptr) return;
-  for (Index i = 0; i < c.rows; ++i) {
-    T* row = c.row(i);
-    for (Index j = 0; j < c.cols; ++j) row[j] += bias[j];
-  }
+  if (bias != nullptr) add_bias<T>(c, c, {bias, static_cast<std::size_t>(c.cols)});
 }
 
 // OpenBLAS built on its own thread pool would start it for every call. Its OpenMP build looks at OpenMP's

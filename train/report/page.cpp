@@ -120,6 +120,7 @@ void write_report(const std::filesystem::path& file, const Report& report) {
                                       {"{{report}}", script_json(to_json(report))},
                                       {"{{chart.js}}", std::string(kChartJs)},
                                       {"{{elements.js}}", std::string(kElementsJs)},
+                                      {"{{chart_plugins.js}}", std::string(kChartPluginsJs)},
                                       {"{{charts.js}}", std::string(kChartsJs)},
                                       {"{{grids.js}}", std::string(kGridsJs)},
                                       {"{{attention.js}}", std::string(kAttentionJs)},
