@@ -100,11 +100,7 @@ class RowEnds {
     HWY_ALIGN double logs[kWidth] = {};
     tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
       const Index lane = row % kWidth;
-      if (lane == 0) {
-        const Index n = std::min(kWidth, tile.rows() - row);
-        for (Index k = 0; k < n; ++k) logs[k] = static_cast<double>(sum[row + k]);
-        hn::Store(hn::Log(d, hn::Load(d, logs)), d, logs);
-      }
+      if (lane == 0) hn::Store(hn::Log(d, widened(sum + row)), d, logs);
       // Highway's logarithm is that of a finite number.
       const double log = sum[row] > 0 ? logs[lane] : std::log(static_cast<double>(sum[row]));
       lse[static_cast<std::size_t>(problem_.row(tile.b(), h, i))] =
@@ -113,6 +109,16 @@ class RowEnds {
   }
 
  private:
+  // A vector of doubles.
+  static HWY_INLINE Vec<double> widened(const T* x) {
+    const hn::ScalableTag<double> d;
+    if constexpr (std::is_same_v<T, double>) {
+      return hn::Load(d, x);
+    } else {
+      return hn::PromoteTo(d, hn::Load(hn::Rebind<T, decltype(d)>(), x));
+    }
+  }
+
   // Whether all rows have seen a key and have a softmax.
   HWY_ATTR bool usual(Index rows, const T* max, const T* sum) const {
     const Tag<T> d;
