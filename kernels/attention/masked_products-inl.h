@@ -17,7 +17,6 @@ HWY_NOINLINE HWY_ATTR bool all_finite(Mat<const T> x) {
   const Tag<T> d;
   const auto width = static_cast<Index>(hn::Lanes(d));
   auto zeros0 = hn::Zero(d), zeros1 = hn::Zero(d);  // 0 · x is NaN unless x is finite
-  T rest = 0;                                       // of the last columns
   for (Index r = 0; r < x.rows; ++r) {
     const T* row = x.row(r);
     Index c = 0;
@@ -26,9 +25,9 @@ HWY_NOINLINE HWY_ATTR bool all_finite(Mat<const T> x) {
       zeros1 = hn::MulAdd(hn::LoadU(d, row + c + width), hn::Zero(d), zeros1);
     }
     for (; c + width <= x.cols; c += width) zeros0 = hn::MulAdd(hn::LoadU(d, row + c), hn::Zero(d), zeros0);
-    for (; c < x.cols; ++c) rest += T{0} * row[c];
+    if (c < x.cols) zeros1 = hn::MulAdd(load_tail(row + c, x.cols - c), hn::Zero(d), zeros1);
   }
-  return rest + hn::GetLane(hn::SumOfLanes(d, hn::Add(zeros0, zeros1))) == 0;
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(zeros0, zeros1))) == 0;
 }
 
 }  // namespace tilegrad::kernels::HWY_NAMESPACE

@@ -100,7 +100,7 @@ class RowEnds {
     HWY_ALIGN double logs[kWidth] = {};
     tile.for_each_row([&](Index row, Index h, Index i) HWY_ATTR {
       const Index lane = row % kWidth;
-      if (lane == 0) hn::Store(hn::Log(d, widened(sum + row)), d, logs);
+      if (lane == 0) hn::Store(hn::Log(d, load_doubles(sum + row)), d, logs);
       // Highway's logarithm is that of a finite number.
       const double log = sum[row] > 0 ? logs[lane] : std::log(static_cast<double>(sum[row]));
       lse[static_cast<std::size_t>(problem_.row(tile.b(), h, i))] =
@@ -109,8 +109,7 @@ class RowEnds {
   }
 
  private:
-  // A vector of doubles.
-  static HWY_INLINE Vec<double> widened(const T* x) {
+  static HWY_INLINE Vec<double> load_doubles(const T* x) {
     const hn::ScalableTag<double> d;
     if constexpr (std::is_same_v<T, double>) {
       return hn::Load(d, x);
