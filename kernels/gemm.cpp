@@ -73,8 +73,8 @@ void configure_once() {
   });
 }
 
-// Who computes a product of floats. Time of ours divided by that of OpenBLAS 0.3.21 on one thread and on two threads of a
-// Zen 3 (AVX2, no AVX-512), medians of pairs of calls, with matrices that are in no cache but the last:
+// Who computes a product of floats. Time of ours divided by that of OpenBLAS 0.3.21 on one thread and on two threads, medians
+// of pairs of calls, with matrices that are in no cache but the last. On a Zen 3 (AVX2):
 //   768 x 128 x 128, a bᵀ    .79, .90   |  256 x 3072 x 768, a b      .97, .93
 //   768 x 512 x 128, a bᵀ    .86, .84   |  256 x 50257 x 768, a bᵀ    .95, .95
 //   768 x 128 x 512, a b     .90, .89   |  1024 x 1024 x 1024, a b    .98, .95
@@ -83,12 +83,27 @@ void configure_once() {
 //   512 x 192 x 48, a bᵀ     .79, .86   |  3072 x 768 x 256, aᵀ b     .89, .82
 //   1 x 768 x 768, a bᵀ      .73, .69   |  128 x 128 x 768, aᵀ b     1.04, 1.09
 //   8 x 768 x 768, a bᵀ      .89, .86   |  192 x 48 x 512, aᵀ b      1.01, 1.05
-// So OpenBLAS has small products with a transposed a. It also has a few hundred multiplications, alpha = 0, where a BLAS
-// does not read a and b, and every target but AVX2, since only that one was measured.
+// On a Zen 5 (AVX-512):
+//   768 x 128 x 128, a bᵀ    .69, .82   |  256 x 3072 x 768, a b      .93, .92
+//   768 x 512 x 128, a bᵀ    .81, .81   |  256 x 50257 x 768, a bᵀ    .94, .90
+//   768 x 128 x 512, a b     .77, .76   |  1024 x 1024 x 1024, a b    .90, .89
+//   2048 x 1536 x 384, a bᵀ  .88, .88   |  512 x 128 x 768, aᵀ b     1.00, 1.00
+//   2048 x 384 x 1536, a b   .89, .89   |  1536 x 384 x 2048, aᵀ b    .96, .95
+//   512 x 192 x 48, a bᵀ     .84, .95   |  3072 x 768 x 256, aᵀ b     .94, .93
+//   1 x 768 x 768, a bᵀ     2.11, 2.00  |  128 x 128 x 768, aᵀ b      .94, .95
+//   8 x 768 x 768, a bᵀ      .75, .74   |  192 x 48 x 512, aᵀ b      1.00, 1.07
+// So OpenBLAS has small products, those of few rows with AVX-512, and more of those with a transposed a. It also has alpha = 0,
+// where a BLAS does not read a and b, and every target that was not measured.
 bool packing_pays(float alpha, Op op_a, Index rows, Index cols, Index inner) {
-  constexpr Index kLeast = 8 * 8 * 8, kLeastTransposed = 1 << 25;
-  const Index least = op_a == Op::none ? kLeast : kLeastTransposed;
-  return alpha != 0 && rows * cols * inner > least && packed::is_measured_target();
+  struct Least {
+    Index rows, work, work_transposed;  // work in multiplications
+  };
+  constexpr Least kAvx2 = {.rows = 1, .work = 8 * 8 * 8, .work_transposed = 1 << 25};
+  constexpr Least kAvx512 = {.rows = 8, .work = 3 << 19, .work_transposed = 1 << 23};
+  const packed::Target target = packed::target();
+  if (alpha == 0 || target == packed::Target::other) return false;
+  const Least& least = target == packed::Target::avx2 ? kAvx2 : kAvx512;
+  return rows >= least.rows && rows * cols * inner > (op_a == Op::none ? least.work : least.work_transposed);
 }
 
 // Rows (or columns) of c in one piece for OpenBLAS. It depends on the shape alone. Every piece packs the other operand

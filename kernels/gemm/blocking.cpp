@@ -40,8 +40,10 @@ Product Product::terms(Index first, Index n) const {
 }
 
 Blocking blocking_for(Index tile_rows, Index tile_cols) {
-  constexpr Index kFloat = sizeof(float);
-  const Index inner = kL1 / 2 / (tile_cols * kFloat);
+  constexpr Index kFloat = sizeof(float), kLine = 64;
+  const bool is_avx512 = tile_cols * kFloat > kLine;
+  const Index panel = is_avx512 ? 3 * kL1 / 2 : kL1 / 2;
+  const Index inner = panel / (tile_cols * kFloat);
   const Index block_rows = second_level() / 4 / (inner * kFloat) / tile_rows * tile_rows;
   return {
       .rows = tile_rows, .cols = tile_cols, .inner = inner, .block_rows = std::max(block_rows, tile_rows)};

@@ -12,7 +12,7 @@ namespace tilegrad::kernels::packed {
 
 // What each SIMD target provides.
 struct GemmTable {
-  bool is_avx2;
+  Target target;
   Index tile_rows, tile_cols;
   // Packs b, of which all terms are one part of the sums.
   void (*pack)(const Product& p, float* panels);
@@ -67,7 +67,9 @@ void multiply(const Product& p, const float* panels, Index block_rows, float* sl
   }
 }
 
-constexpr GemmTable kGemmTable = {.is_avx2 = HWY_TARGET == HWY_AVX2,
+constexpr GemmTable kGemmTable = {.target = HWY_TARGET == HWY_AVX2   ? packed::Target::avx2
+                                            : HWY_TARGET == HWY_AVX3 ? packed::Target::avx512
+                                                                     : packed::Target::other,
                                   .tile_rows = kMicroRows,
                                   .tile_cols = kPanel<float>,
                                   .pack = pack,
@@ -142,7 +144,7 @@ void run(const BlockWork& work, float* slivers, Index slivers_size, int team) {
 
 }  // namespace
 
-bool is_measured_target() { return HWY_DYNAMIC_DISPATCH(gemm_table)()->is_avx2; }
+Target target() { return HWY_DYNAMIC_DISPATCH(gemm_table)()->target; }
 
 void multiply(const Product& p) {
   const GemmTable& table = *HWY_DYNAMIC_DISPATCH(gemm_table)();
@@ -150,7 +152,8 @@ void multiply(const Product& p) {
   const BlockOfB b = block_of_b(p, blocking);
   const Index part = blocking.part(p.inner());
   const Index panels = round_up(b.terms * b.cols, 16);
-  const Index slivers = packs_a(p) ? round_up(blocking.block_rows * part, 16) : 0;
+  const Index slivers =
+      packs_a(p) ? blocking.block_rows / blocking.rows * sliver_stride(part, blocking.rows) : 0;
   const int team = threads();
   const memory::Block block((panels + team * slivers) * Index{sizeof(float)}, memory::Category::workspace);
   float* scratch = reinterpret_cast<float*>(block.data());

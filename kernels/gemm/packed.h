@@ -30,8 +30,9 @@ struct Product {
 
 /// What stays in which cache, for one SIMD target. A tile (rows, cols) of c is summed up in registers over
 /// `inner` terms of every sum. Meanwhile
-///   a panel (inner, cols) of b fills half of the first-level cache, while the rows of a stream past it; a sum of up to
-///   one and a half times `inner` terms is not cut, since a second pass over c costs more than the tighter cache;
+///   a panel (inner, cols) of b fills half of the first-level cache, while the rows of a stream past it; with AVX-512 it
+///   is three times as large and comes from the second level, since products are so fast there that more passes over
+///   c cost more; a sum of up to one and a half times `inner` terms is not cut, for the same reason;
 ///   a block (block_rows, inner) of a, packed or where it lies, fills a quarter of the second-level cache, while panels
 ///   and c stream past it;
 ///   a block of b, at most 2 MiB, lies packed in the third level, for all threads.
@@ -58,6 +59,10 @@ BlockOfB block_of_b(const Product& p, const Blocking& blocking);
 /// each of its rows to read a few elements.
 inline bool packs_a(const Product& p) { return p.op_a == Op::transpose; }
 
+/// Floats from one sliver (terms, rows) to the next. A line is left between them, since those at multiples of 4096 bytes
+/// would have to share the same few places of a cache.
+inline Index sliver_stride(Index terms, Index rows) { return terms * rows + 16; }
+
 /// How c is cut into tasks: by its shape alone.
 struct Pieces {
   Index rows, cols;              // of c in one task
@@ -67,10 +72,11 @@ struct Pieces {
 };
 Pieces cut(const Product& p, const Blocking& blocking);
 
-/// Whether this processor's SIMD target is one on which these products were measured to be faster than OpenBLAS:
-/// AVX2. OpenBLAS has kernels for older processors, which Highway's plain C++ is no match for, and for AVX-512, where the
-/// two have not been compared.
-bool is_measured_target();
+/// The SIMD targets on which these products were compared with OpenBLAS. It has kernels for older processors, too, which
+/// Highway's plain C++ is no match for.
+enum class Target { avx2, avx512, other };
+/// That of this processor.
+Target target();
 
 /// Computes the product on all threads. The result has the same bits for every number of threads.
 void multiply(const Product& p);

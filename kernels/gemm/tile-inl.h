@@ -118,12 +118,13 @@ struct Slivers {
 
   Slivers(const float* packed, Index rows, Index inner) : data(packed), terms(inner), tiles(rows) {}
   Index inner() const { return terms; }
-  ColMajor<float> tile(Index i) const { return {data + i * terms * kMicroRows, kMicroRows}; }
+  Index stride() const { return packed::sliver_stride(terms, kMicroRows); }
+  ColMajor<float> tile(Index i) const { return {data + i * stride(), kMicroRows}; }
 };
 
 // Packs the transpose of a, a block (inner, rows): some rows of it at a time, so that a line of either side is in the cache
 // from its first to its last element. A vector takes along what lies beyond a sliver's columns, and writes it where the
-// next term belongs.
+// next term belongs, or into the gap after the sliver.
 HWY_NOINLINE HWY_ATTR Slivers pack_slivers(float* to, Mat<const float> a) {
   constexpr Index kRows = 16;
   const Slivers slivers(to, a.cols, a.rows);
@@ -133,13 +134,14 @@ HWY_NOINLINE HWY_ATTR Slivers pack_slivers(float* to, Mat<const float> a) {
     const Index end = std::min(begin + kRows, a.rows);
     for (Index i = 0; i < slivers.tiles.tiles; ++i) {
       const Index first = slivers.tiles.first(i), cols = slivers.tiles.rows(i);
-      float* sliver = to + i * a.rows * kMicroRows;
+      float* sliver = to + i * slivers.stride();
       const bool has_room = kWidth >= kMicroRows && first + kWidth <= a.cols;
-      const Index by_vectors = has_room ? std::min(end, a.rows - 1) : begin;
-      for (Index k = begin; k < by_vectors; ++k) {
-        hn::StoreU(hn::LoadU(d, a.row(k) + first), d, sliver + k * kMicroRows);
+      if (has_room) {
+        for (Index k = begin; k < end; ++k)
+          hn::StoreU(hn::LoadU(d, a.row(k) + first), d, sliver + k * kMicroRows);
+      } else {
+        for (Index k = begin; k < end; ++k) std::copy_n(a.row(k) + first, cols, sliver + k * kMicroRows);
       }
-      for (Index k = by_vectors; k < end; ++k) std::copy_n(a.row(k) + first, cols, sliver + k * kMicroRows);
     }
   }
   return slivers;
