@@ -41,15 +41,23 @@ struct Errors {
   }
 };
 
+// How often flash's error may be naive's. Products of a single row are more exact than others in naive, where OpenBLAS has
+// AVX-512: its error is down to half of that on other cores, while that of flash stays what it is.
+struct Limits {
+  double value, gradient;
+};
+constexpr Limits kLimits = {.value = 1.25, .gradient = 1.75};
+constexpr Limits kOneRow = {.value = 1.5, .gradient = 2.5};
+
 // The largest ratios seen, of flash's error to naive's.
 struct Ratios {
   double value = 0, gradient = 0;
 
-  void check(const Errors& flash, const Errors& naive) {
-    CHECK(flash.out.rms() <= 1.25 * naive.out.rms());
-    CHECK(flash.dq.rms() <= 1.75 * naive.dq.rms());
-    CHECK(flash.dk.rms() <= 1.75 * naive.dk.rms());
-    CHECK(flash.dv.rms() <= 1.75 * naive.dv.rms());
+  void check(const Errors& flash, const Errors& naive, const Limits& limits) {
+    CHECK(flash.out.rms() <= limits.value * naive.out.rms());
+    CHECK(flash.dq.rms() <= limits.gradient * naive.dq.rms());
+    CHECK(flash.dk.rms() <= limits.gradient * naive.dk.rms());
+    CHECK(flash.dv.rms() <= limits.gradient * naive.dv.rms());
     value = std::max(value, flash.out.rms() / naive.out.rms());
     gradient = std::max({gradient, flash.dq.rms() / naive.dq.rms(), flash.dk.rms() / naive.dk.rms(),
                          flash.dv.rms() / naive.dv.rms()});
@@ -91,7 +99,7 @@ void check_errors(const Lengths& t, Index heads, int draws, std::initializer_lis
           flash.add(run<float>(Kernel::flash, draw.c), draw.exact);
         }
         Ratios worst;
-        worst.check(flash, naive);
+        worst.check(flash, naive, t.q == 1 ? kOneRow : kLimits);
         MESSAGE(t.q, " x ", t.k, " D ", d, ": error of flash over error of naive: ", worst.value,
                 " for values, ", worst.gradient, " for gradients");
       });
@@ -101,9 +109,8 @@ void check_errors(const Lengths& t, Index heads, int draws, std::initializer_lis
 
 }  // namespace
 
-TEST_CASE(
-    "attention: in f32 the error of flash is at most 1.25 times that of naive, 1.75 times for gradients" *
-    doctest::test_suite("accuracy")) {
+TEST_CASE("attention: in f32 the error of flash is not much larger than that of naive" *
+          doctest::test_suite("accuracy")) {
   const std::initializer_list<Index> head_sizes = {32, 40, 59, 64, 80, 96, 111, 128, 256};
   check_errors({113, 203}, 2, 1, head_sizes);
   check_errors({1, 239}, 2, 16, head_sizes);
