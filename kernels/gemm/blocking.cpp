@@ -63,12 +63,13 @@ BlockOfB block_of_b(const Product& p, const Blocking& blocking) {
 // of a: it is made if there are too few tasks to keep threads of unequal speed busy. No task is short against the time
 // to hand it out.
 Pieces cut(const Product& p, const Blocking& blocking) {
-  constexpr Index kMost = 16, kTaskWork = 1 << 20;  // multiplications in a task, about 20 µs
+  constexpr Index kMost = 16, kTaskWork = 1 << 20;  // multiplications in a task, about 20 µs with AVX2
+  constexpr Index kLeastRows = 48;
   const Index enough = packs_a(p) ? 4 : kMost;
-  const Index least_rows = 8 * blocking.rows, least_cols = 2 * blocking.cols;
+  const Index least_cols = 2 * blocking.cols;
   Pieces pieces = {.rows = p.c.rows, .cols = p.c.cols, .row_pieces = 1, .col_pieces = 1};
   while (pieces.tasks() < kMost && pieces.rows * pieces.cols * p.inner() >= 2 * kTaskWork) {
-    if (pieces.rows >= 2 * least_rows) {
+    if (pieces.rows >= 2 * kLeastRows) {
       pieces.rows = round_up(ceil_div(pieces.rows, 2), blocking.rows);
     } else if (pieces.cols >= 2 * least_cols && pieces.tasks() < enough) {
       pieces.cols = round_up(ceil_div(pieces.cols, 2), blocking.cols);

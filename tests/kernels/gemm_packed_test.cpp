@@ -180,22 +180,24 @@ TEST_CASE("gemm: packed products of tight matrices read and write nothing beyond
 }
 
 TEST_CASE("gemm: the tasks of a packed product cover it, and are cut by its shape alone") {
-  const packed::Blocking blocking = packed::blocking_for(6, 16);
-  for (const Shape& s :
-       {Shape{768, 128, 128}, Shape{1, 50257, 768}, Shape{50257, 768, 256}, Shape{97, 101, 4099}}) {
-    packed::Product p;
-    p.c = Mat<float>(nullptr, s.m, s.n);
-    p.a = Mat<const float>(nullptr, s.m, s.k);
-    p.b = Mat<const float>(nullptr, s.k, s.n);
-    const packed::BlockOfB b = packed::block_of_b(p, blocking);
-    CHECK(b.cols % blocking.cols == 0);
-    CHECK((b.terms == s.k || b.terms % blocking.part(s.k) == 0));
-    CHECK(b.cols * b.terms <= (Index{1} << 19) + blocking.cols * b.terms);
-    const packed::Pieces pieces = packed::cut(p, blocking);
-    CHECK(pieces.rows * (pieces.row_pieces - 1) < s.m);
-    CHECK(pieces.rows * pieces.row_pieces >= s.m);
-    CHECK(pieces.cols * (pieces.col_pieces - 1) < s.n);
-    CHECK(pieces.cols * pieces.col_pieces >= s.n);
-    CHECK(pieces.tasks() >= 2);
+  const packed::Blocking avx2 = packed::blocking_for(6, 16), avx512 = packed::blocking_for(8, 32);
+  for (const packed::Blocking& blocking : {avx2, avx512}) {
+    for (const Shape& s :
+         {Shape{768, 128, 128}, Shape{1, 50257, 768}, Shape{50257, 768, 256}, Shape{97, 101, 4099}}) {
+      packed::Product p;
+      p.c = Mat<float>(nullptr, s.m, s.n);
+      p.a = Mat<const float>(nullptr, s.m, s.k);
+      p.b = Mat<const float>(nullptr, s.k, s.n);
+      const packed::BlockOfB b = packed::block_of_b(p, blocking);
+      CHECK(b.cols % blocking.cols == 0);
+      CHECK((b.terms == s.k || b.terms % blocking.part(s.k) == 0));
+      CHECK(b.cols * b.terms <= (Index{1} << 19) + blocking.cols * b.terms);
+      const packed::Pieces pieces = packed::cut(p, blocking);
+      CHECK(pieces.rows * (pieces.row_pieces - 1) < s.m);
+      CHECK(pieces.rows * pieces.row_pieces >= s.m);
+      CHECK(pieces.cols * (pieces.col_pieces - 1) < s.n);
+      CHECK(pieces.cols * pieces.col_pieces >= s.n);
+      CHECK(pieces.tasks() >= 2);
+    }
   }
 }
