@@ -64,7 +64,7 @@ BlockOfB block_of_b(const Product& p, const Blocking& blocking) {
 // to hand it out.
 Pieces cut(const Product& p, const Blocking& blocking) {
   constexpr Index kMost = 16, kTaskWork = 1 << 20;  // multiplications in a task, about 20 µs with AVX2
-  constexpr Index kLeastRows = 48;
+  constexpr Index kLeastRows = 48;                  // of c: a task reads all of its b for them
   const Index enough = packs_a(p) ? 4 : kMost;
   const Index least_cols = 2 * blocking.cols;
   Pieces pieces = {.rows = p.c.rows, .cols = p.c.cols, .row_pieces = 1, .col_pieces = 1};
