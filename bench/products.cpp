@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "bench/program.h"
+#include "bench/simd_limit.h"
 #include "tilegrad/autograd/tensor.h"
 #include "tilegrad/kernels/gemm.h"
 #include "tilegrad/kernels/parallel.h"
@@ -165,6 +166,7 @@ ordered_json time_all(Product product, int threads, int turns) {
 // line of JSON. PASS is forward, a bᵀ; dx, a b; or dw, aᵀ b.
 int main(int argc, char** argv) {
   return bench::guarded([&] {
+    bench::limit_simd();
     check(argc == 2, "products: give the number of turns");
     const auto turns = static_cast<int>(bench::positive("products", argv[1]));
     bench::answer({{"processor", processor_name()},

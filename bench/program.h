@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <type_traits>
 
 #include "tilegrad/base/error.h"
 #include "tilegrad/base/index.h"
@@ -13,12 +14,16 @@
 /// What the programs share that the scripts of this folder start.
 namespace tilegrad::bench {
 
-/// Calls main_of(), and returns the exit code: 1, after a line on standard error, if it throws.
+/// Calls main_of(), and returns the exit code: its own if it has one, or 0; 1, after a line on standard error, if it throws.
 template <class F>
 int guarded(F&& main_of) {
   try {
-    main_of();
-    return 0;
+    if constexpr (std::is_void_v<std::invoke_result_t<F>>) {
+      main_of();
+      return 0;
+    } else {
+      return main_of();
+    }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

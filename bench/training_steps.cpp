@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bench/program.h"
+#include "bench/simd_limit.h"
 #include "tilegrad/autograd/tape.h"
 #include "tilegrad/base/memory.h"
 #include "tilegrad/kernels/parallel.h"
@@ -30,21 +31,24 @@ constexpr double kLearningRate = 1e-3;
 struct Settings {
   nn::TransformerConfig model;
   Index batch = 0;
-  bool checkpoint = false;
+  bool checkpoint = false;  // every block
   int threads = 0;
 };
 
 Settings parse_settings(const std::string& text) {
   const auto json = ordered_json::parse(text);
   const auto size = [&](const char* name) { return json.at(name).get<Index>(); };
+  const auto checkpoint = json.at("checkpoint").get<std::string>();
   return {.model = {.vocabulary = size("vocabulary"),
                     .context = size("context"),
                     .layers = size("layers"),
                     .width = size("width"),
                     .attention = {.heads = size("heads"), .kv_heads = size("heads")},
-                    .bias = true},
+                    .bias = true,
+                    .recompute =
+                        checkpoint == "elementwise" ? nn::Recompute::elementwise : nn::Recompute::nothing},
           .batch = size("batch"),
-          .checkpoint = json.at("checkpoint").get<bool>(),
+          .checkpoint = checkpoint == "block",
           .threads = json.at("threads").get<int>()};
 }
 
@@ -150,6 +154,7 @@ ordered_json run(Training& training, int steps) {
 // Then does as many steps as each line of standard input says, and answers each with a line of JSON.
 int main(int argc, char** argv) {
   return bench::guarded([&] {
+    bench::limit_simd();
     check(argc == 3, "training_steps: give the settings as JSON, and a file for weights and batch");
     const Settings settings = parse_settings(argv[1]);
     kernels::set_threads(settings.threads);

@@ -33,8 +33,9 @@ inline constexpr bool kFewRegisters = true;
 // Rows of a product that stay in registers: 2 accumulators each, of 32 registers or of 16. An accumulator takes a term
 // every four cycles, so 8 are the least that keep two multipliers busy.
 inline constexpr Index kMicroRows = kFewRegisters ? 6 : 8;
-// Terms of a product in one turn of its loop. Each is as much code again, which plain C++ is not worth.
-inline constexpr int kTermsAtOnce = HWY_TARGET == HWY_SCALAR ? 1 : 8;
+// Terms of a product in one turn of its loop. With 16 registers 8 are faster. With 32 they gain nothing, and the end of
+// such a loop costs attention with few keys 5 % (Zen 5). Plain C++ is not worth the code.
+inline constexpr int kTermsAtOnce = kFewRegisters && HWY_TARGET != HWY_SCALAR ? 8 : 1;
 
 // The two vectors of row m of a panel.
 template <class T>

@@ -28,6 +28,7 @@ COMMAND = "./dev bench steps"
 FIRST_STEPS = 3  # whose losses are compared; they also warm up
 FIRST_LOSS, LATER_LOSSES = 1e-5, 1e-3  # how far those may differ, relatively
 SIDES = ("tilegrad", "eager", "compiled")
+CHECKPOINTS = ("none", "elementwise", "block")
 COLUMNS = ("preset", "checkpoint", "threads", "parameters", "operations", "peak_gflops", "others",
            *(f"{side}_{what}" for side in SIDES for what in ("ms", "median_ms", "of_peak", "rss")),
            "tilegrad_tracked", "ratio", "median_ratio", "loss_difference")
@@ -41,7 +42,8 @@ def parse_options(arguments=None):
     parser.add_argument("--compile", action="store_true",
                         help="PyTorch with torch.compile as well; the faster one is what tilegrad is compared with")
     parser.add_argument("--checkpoint", action="store_true",
-                        help="also with every block checkpointed, on both sides")
+                        help="also with norms and activations computed again, on tilegrad's side, and with every block "
+                        "checkpointed, on both")
     parser.add_argument("--alone", action="store_true", help="tilegrad without PyTorch")
     parser.add_argument("--turns", type=whole_number, default=6, metavar="N", help="of each side")
     parser.add_argument("--seconds", type=duration, default=0.5, metavar="S", help="of a turn, and at least one step")
@@ -118,7 +120,7 @@ def measure(options, preset, checkpoint, about):
         for _ in range(options.turns):
             for side in sides:
                 side.turn(options.seconds)
-        line = {"preset": preset.name, "checkpoint": "block" if checkpoint else "none", "threads": options.threads,
+        line = {"preset": preset.name, "checkpoint": checkpoint, "threads": options.threads,
                 "parameters": preset.parameters(), "operations": preset.operations(),
                 "tilegrad_tracked": sides[0].last["tracked_peak"], "loss_difference": difference,
                 "others": sides[0].others}
@@ -189,7 +191,7 @@ def main():
                  "--index-url https://download.pytorch.org/whl/cpu")
     about, lines = {}, []
     for preset in options.presets:
-        for checkpoint in (False, True) if options.checkpoint else (False,):
+        for checkpoint in CHECKPOINTS if options.checkpoint else CHECKPOINTS[:1]:
             lines.append(measure(options, preset, checkpoint, about))
             if len(lines) == 1:
                 print_head(options, about)

@@ -46,7 +46,7 @@ class Transformer(nn.Module):
     def __init__(self, settings):
         super().__init__()
         width = settings["width"]
-        self.checkpoint = settings["checkpoint"]
+        self.checkpoint = settings["checkpoint"] == "block"
         self.tokens = nn.Embedding(settings["vocabulary"], width)
         self.positions = nn.Embedding(settings["context"], width)
         self.blocks = nn.ModuleList(Block(width, settings["heads"]) for _ in range(settings["layers"]))
