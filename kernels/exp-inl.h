@@ -86,12 +86,34 @@ struct PowerOfTwo {
 #endif
 };
 
-// 2^x for x below the largest exponent of T. 0 where 2^x is less than any number, so 2^−∞ = 0. NaN stays NaN.
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+// 2^x for float where one instruction reads a table of 16 numbers and another scales by a power of two: x = n + k/16 + f, and
+// 2^f needs three terms. What is added to round x to sixteenths leaves 16 n + k in the lowest bits of the sum. scalef makes
+// 0 of everything at n = −∞, where f is no number.
+HWY_INLINE Vec<float> exp2_by_table(Vec<float> x) {
+  alignas(64) static constexpr float kPowers[16] = {  // 2^(k/16)
+      1,           1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+      1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+  const Tag<float> d;
+  const auto magic = hn::Set(d, 1.5f * (1 << 19)), sum = hn::Add(x, magic), rounded = hn::Sub(sum, magic);
+  const Vec<float> power{_mm512_maskz_permutexvar_ps(0xFFFF, _mm512_castps_si512(sum.raw), _mm512_load_ps(kPowers))};
+  const auto f = hn::Sub(x, rounded);
+  auto p = hn::MulAdd(hn::Set(d, .05550411f), f, hn::Set(d, .24022651f));
+  p = hn::Mul(hn::MulAdd(p, f, hn::Set(d, .69314718f)), f);
+  return Vec<float>{_mm512_maskz_scalef_ps(0xFFFF, hn::MulAdd(power, p, power).raw, rounded.raw)};
+}
+#endif
+
+// 2^(c x + a), where that is below the largest number of T. 0 where it is less than any number, so 2^−∞ = 0. NaN stays NaN.
+// The sum is rounded once: if a compiler fused a product into what follows, x − n could be the rounding of a huge x.
 template <class T>
-HWY_INLINE Vec<T> exp2(Vec<T> x) {
-  x = PowerOfTwo<T>::bounded(x);
-  const PowerOfTwo<T> power(x);
-  return power.scale(exp2_fraction<T>(hn::Sub(x, power.n)));
+HWY_INLINE Vec<T> exp2(Vec<T> x, Vec<T> c, Vec<T> a) {
+  const auto sum = PowerOfTwo<T>::bounded(hn::MulAdd(x, c, a));
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  if constexpr (std::is_same_v<T, float>) return exp2_by_table(sum);
+#endif
+  const PowerOfTwo<T> power(sum);
+  return power.scale(exp2_fraction<T>(hn::Sub(sum, power.n)));
 }
 
 // 2^(c x + a + b) for an a as large as c x and a b that is smaller than a's rounding. The sum is rounded

@@ -38,7 +38,7 @@ class Powers {
   HWY_INLINE bool any_large() const { return any_large_; }
   HWY_INLINE Vec<T> rebase(Vec<T> x) const { return hn::Sub(x, base_); }
   // exp(s − m) for a rebased score.
-  HWY_INLINE Vec<T> of(Vec<T> x) const { return exp2<T>(hn::MulAdd(x, c_, shift_)); }
+  HWY_INLINE Vec<T> of(Vec<T> x) const { return exp2<T>(x, c_, shift_); }
 
  private:
   Vec<T> c_, base_, shift_;

@@ -99,7 +99,7 @@ class RowStatistics {
     const T max = max_of_lanes(d, larger(hn::Max(x0, x1), hn::Set(d, row.max)));
     if (max == -std::numeric_limits<T>::infinity()) return;
     const auto c = hn::Set(d, c_), m = hn::Set(d, max);
-    const auto power = [&](Vec<T> x) HWY_ATTR { return exp2<T>(hn::Mul(hn::Sub(x, m), c)); };
+    const auto power = [&](Vec<T> x) HWY_ATTR { return exp2<T>(hn::Sub(x, m), c, hn::Zero(d)); };
     const auto alpha = static_cast<double>(hn::GetLane(power(hn::Set(d, row.max))));
     row.sum =
         alpha * row.sum + static_cast<double>(hn::GetLane(hn::SumOfLanes(d, hn::Add(power(x0), power(x1)))));
