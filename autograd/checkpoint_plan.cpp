@@ -197,7 +197,7 @@ class Planner {
 
 Schedule even_segments(Index layers, Index segments) {
   Schedule schedule;
-  for (Index s = 0; s < segments; ++s) {
+  for (Index s = 0; s + 1 < segments; ++s) {
     schedule.push_back({.begin = s * layers / segments, .end = (s + 1) * layers / segments});
   }
   return schedule;

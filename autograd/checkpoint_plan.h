@@ -18,7 +18,8 @@ struct Segment {
 /// Disjoint, in order.
 using Schedule = std::vector<Segment>;
 
-/// `layers` blocks in `segments` segments of nearly equal length; no schedule at all for 0 segments.
+/// `layers` blocks in `segments` segments of nearly equal length, of which the last one keeps its activations: running its
+/// blocks again, at once, would cost time and save nothing. So there is no schedule for 0 segments, nor for 1.
 Schedule even_segments(Index layers, Index segments);
 
 /// What one stage of a model costs, in bytes on top of its input. Backward includes the gradients of output

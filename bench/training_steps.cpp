@@ -31,7 +31,7 @@ constexpr double kLearningRate = 1e-3;
 struct Settings {
   nn::TransformerConfig model;
   Index batch = 0;
-  bool checkpoint = false;  // every block
+  bool checkpoint = false;  // every block but the last
   int threads = 0;
 };
 

@@ -43,7 +43,7 @@ def parse_options(arguments=None):
                         help="PyTorch with torch.compile as well; the faster one is what tilegrad is compared with")
     parser.add_argument("--checkpoint", action="store_true",
                         help="also with norms and activations computed again, on tilegrad's side, and with every block "
-                        "checkpointed, on both")
+                        "but the last checkpointed, on both")
     parser.add_argument("--alone", action="store_true", help="tilegrad without PyTorch")
     parser.add_argument("--turns", type=whole_number, default=6, metavar="N", help="of each side")
     parser.add_argument("--seconds", type=duration, default=0.5, metavar="S", help="of a turn, and at least one step")

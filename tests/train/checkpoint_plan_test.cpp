@@ -177,10 +177,12 @@ TEST_CASE("checkpoint plan: many blocks of one size, whose times differ, are pla
   CHECK(middle.nanoseconds < cost_of(chain, even_segments(24, 24)).nanoseconds);
 }
 
-TEST_CASE("checkpoint plan: even segments differ by one block at most") {
+TEST_CASE("checkpoint plan: even segments differ by one block at most, and the last one is not checkpointed") {
   CHECK(even_segments(5, 0).empty());
-  CHECK(even_segments(5, 2) == Schedule{{0, 2}, {2, 5}});
-  CHECK(even_segments(3, 3) == Schedule{{0, 1}, {1, 2}, {2, 3}});
+  CHECK(even_segments(5, 1).empty());
+  CHECK(even_segments(5, 2) == Schedule{{0, 2}});
+  CHECK(even_segments(5, 3) == Schedule{{0, 1}, {1, 3}});
+  CHECK(even_segments(3, 3) == Schedule{{0, 1}, {1, 2}});
 }
 
 TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured one, and its bits stay") {

@@ -8,11 +8,11 @@
 
 namespace tilegrad::train {
 
-/// Checkpoint every block by itself.
+/// Checkpoint every block by itself, but for the last one, as even_segments() does.
 struct EveryBlock {
   friend bool operator==(EveryBlock, EveryBlock) = default;
 };
-/// Checkpoint the blocks in that many parts of nearly equal length.
+/// Checkpoint the blocks in that many parts of nearly equal length, but for the last one.
 struct Segments {
   Index count = 0;
   friend bool operator==(Segments, Segments) = default;
