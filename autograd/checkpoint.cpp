@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "tilegrad/autograd/deferral.h"
 #include "tilegrad/autograd/tape.h"
 
 namespace tilegrad {
@@ -28,10 +29,19 @@ struct CheckpointRule {
       leaves.push_back(dx.needs(static_cast<Index>(i)) ? Var::leaf(x) : Var(x));
     }
     // forward: y = fn(xs), with nothing recorded; now the same with everything recorded.
-    inner.backward(fn(leaves), dy);
+    inner.backward(record_again(leaves), dy);
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       if (leaves[i].tracked() && leaves[i].grad().defined()) dx.add(static_cast<Index>(i), leaves[i].grad());
     }
+  }
+
+  // Where the gradient of y goes. Its value is of no use: it is freed, or not even computed.
+  Var record_again(std::span<const Var> leaves) const {
+    Deferral deferral;
+    Var y = fn(leaves);
+    y = Var(Tensor::without_elements(y.shape(), y.dtype()), y.cell());
+    deferral.finish();
+    return y;
   }
 };
 

@@ -12,9 +12,8 @@ namespace tilegrad {
 namespace {
 
 // The chain as stages 0 ... n − 1, of which 1 ... n − 2 are the blocks. The memory needed at any moment is
-// counted on top of the input of the stages in question. Two allocations outlive a stage: - While a segment
-// that ends with stage t goes backward, t's output and its gradient. At the end of the
-//    whole chain both are scalars, so this needs no special case.
+// counted on top of the input of the stages in question. Two allocations outlive a stage:
+//  - While stages up to t go backward, the gradient of t's output; see ends().
 //  - The parameter gradients of the stages that are already done.
 class Stages {
  public:
@@ -36,7 +35,7 @@ class Stages {
   Index recorded(Index s, Index t, Index rest) const {
     const StageCost& stage = (*this)[s];
     const Index forward = (*this)[t].output + stage.recorded_peak + gradients_after(t);
-    const Index backward = 2 * (*this)[t].output + stage.backward_peak + gradients_after(s);
+    const Index backward = ends(t) + stage.backward_peak + gradients_after(s);
     return std::max({forward, backward, rest_offset(s) + rest});
   }
   Index rest_offset(Index s) const { return (*this)[s].saved + (*this)[s].output; }
@@ -61,22 +60,27 @@ class Stages {
   Index segment(Index s, Index k, Index t, Index replay, Index rest) const {
     return std::max({walk(s, k, t), replay_offset(t) + replay, (*this)[k].output + rest});
   }
-  Index replay_offset(Index t) const { return 2 * (*this)[t].output; }
+  Index replay_offset(Index t) const { return ends(t); }
 
+  // Of the segment [s, k] run again.
   Index nanoseconds(Index s, Index k) const {
-    Index sum = 0;
-    for (Index j = s; j <= k; ++j) sum += (*this)[j].nanoseconds;
+    Index sum = (*this)[k].replay_nanoseconds;
+    for (Index j = s; j < k; ++j) sum += (*this)[j].nanoseconds;
     return sum;
   }
   Index ops(Index s, Index k) const {
-    Index sum = 0;
-    for (Index j = s; j <= k; ++j) sum += (*this)[j].ops;
+    Index sum = (*this)[k].replay_ops;
+    for (Index j = s; j < k; ++j) sum += (*this)[j].ops;
     return sum;
   }
 
   const Index resident;
 
  private:
+  // What of stage t's end lives while the stages up to it go backward: the gradient of its output and, at the end of the
+  // whole chain, the loss itself. The output of a replay is not kept.
+  Index ends(Index t) const { return (t == last() ? 2 : 1) * (*this)[t].output; }
+
   std::vector<StageCost> stages_;
   std::vector<Index> gradients_;  // of all later stages
 };

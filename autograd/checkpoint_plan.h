@@ -34,7 +34,9 @@ struct StageCost {
   Index gradients = 0;      ///< of its parameters, which stay
   Index nanoseconds = 0;    ///< of one run forward
   Index ops = 0;            ///< that one run forward records
-  Index recomputed = 0;     ///< ops that its backward runs again by itself, as recomputed() does
+  /// The same of the run that a checkpoint makes if the stage is its last: without the ops whose outputs nobody reads.
+  Index replay_nanoseconds = 0, replay_ops = 0;
+  Index recomputed = 0;  ///< ops that its backward runs again by itself, as recomputed() does
 };
 
 /// A model as a chain. Prologue and epilogue are never checkpointed.

@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include "tilegrad/autograd/deferral.h"
 #include "tilegrad/autograd/dtype.h"
 #include "tilegrad/base/error.h"
 #include "tilegrad/base/index.h"
@@ -43,8 +44,15 @@ class ListenScope {
 /// The first statement of an op. The op lasts as long as the scope, which carries its name.
 class OpScope {
  public:
-  explicit OpScope(std::string_view name) : name_(name), listener_(ListenScope::listening()) {
-    if (listener_ != nullptr) listener_->begin(name);
+  /// Ops that wait are computed first.
+  explicit OpScope(std::string_view name) : name_(name) {
+    Deferral::compute_waiting();
+    begin();
+  }
+  /// Of an op that may wait itself, for output_of(): if it does, it begins when it is computed.
+  struct MayWait {};
+  OpScope(std::string_view name, MayWait) : name_(name) {
+    if (Deferral::active() == nullptr) begin();
   }
   ~OpScope() {
     if (listener_ != nullptr) listener_->end();
@@ -65,8 +73,13 @@ class OpScope {
   }
 
  private:
+  void begin() {
+    listener_ = ListenScope::listening();
+    if (listener_ != nullptr) listener_->begin(name_);
+  }
+
   std::string_view name_;
-  OpListener* listener_;
+  OpListener* listener_ = nullptr;
 };
 
 }  // namespace tilegrad

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tilegrad/autograd/deferral.h"
 #include "tilegrad/kernels/elementwise.h"
 
 namespace tilegrad {
@@ -11,14 +12,33 @@ using kernels::narrow;
 using kernels::widen;
 
 Tensor Tensor::empty(const Shape& shape, Dtype dtype) {
+  Tensor t = without_elements(shape, dtype);
+  t.allocate();
+  return t;
+}
+
+Tensor Tensor::without_elements(const Shape& shape, Dtype dtype) {
   Tensor t;
   t.shape_ = shape;
   t.dtype_ = dtype;
-  Index bytes = 0;
-  check(!__builtin_mul_overflow(shape.size(), bytes_of(dtype), &bytes), "tensor: {} is too large", shape);
-  t.storage_ = std::make_shared<Storage>(Storage{memory::Block(bytes, memory::current_category())});
+  t.storage_ = std::make_shared<Storage>();
   return t;
 }
+
+void Tensor::allocate() {
+  Index bytes = 0;
+  check(!__builtin_mul_overflow(size(), bytes_of(dtype_), &bytes), "tensor: {} is too large", shape_);
+  storage_->block = memory::Block(bytes, memory::current_category());
+}
+
+// Elements that an op which waits has not written yet.
+void Tensor::compute_elements() const {
+  Deferral::compute_waiting();
+  check(storage_->block.data() != nullptr, "tensor: it has no elements");
+}
+
+// What an op that waits is going to read must not be written before.
+void Tensor::compute_readers() { Deferral::compute_waiting(); }
 
 Tensor Tensor::zeros(const Shape& shape, Dtype dtype) {
   Tensor t = empty(shape, dtype);
@@ -82,8 +102,9 @@ Tensor Tensor::prefix(Index n) const {
 
 Tensor Tensor::clone() const {
   check_defined();
+  const std::byte* const from = elements();
   Tensor t = empty(shape_, dtype_);
-  std::memcpy(t.storage_->block.data(), storage_->block.data(), static_cast<std::size_t>(bytes()));
+  std::memcpy(t.storage_->block.data(), from, static_cast<std::size_t>(bytes()));
   return t;
 }
 

@@ -23,6 +23,8 @@ class Tensor {
 
   /// Uninitialised elements, counted under memory::current_category().
   static Tensor empty(const Shape& shape, Dtype dtype);
+  /// Shape and dtype alone: reading or writing elements throws, unless a Deferral has given it some.
+  static Tensor without_elements(const Shape& shape, Dtype dtype);
   static Tensor empty_like(const Tensor& other) { return empty(other.shape(), other.dtype()); }
   static Tensor zeros(const Shape& shape, Dtype dtype);
   /// f32 or f64.
@@ -103,23 +105,35 @@ class Tensor {
   bool shares_storage_with(const Tensor& other) const { return storage_ == other.storage_; }
 
  private:
+  friend class Deferral;
+
   struct Storage {
-    memory::Block block;
+    memory::Block block;  // none as long as the elements wait for a Deferral
     std::uint64_t version = 0;
   };
 
+  void allocate();
+
   void check_defined() const;
   void check_type(Dtype asked) const;
+  std::byte* elements() const {
+    if (storage_->block.data() == nullptr) [[unlikely]]
+      compute_elements();
+    return storage_->block.data();
+  }
+  void compute_elements() const;
+  static void compute_readers();
   template <class T>
   const T* data() const {
     check_type(dtype_of<T>);
-    return reinterpret_cast<const T*>(storage_->block.data());
+    return reinterpret_cast<const T*>(elements());
   }
   template <class T>
   T* mut_data() {
     check_type(dtype_of<T>);
+    compute_readers();
     ++storage_->version;
-    return reinterpret_cast<T*>(storage_->block.data());
+    return reinterpret_cast<T*>(elements());
   }
 
   Shape shape_;

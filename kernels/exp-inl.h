@@ -91,12 +91,14 @@ struct PowerOfTwo {
 // 2^f needs three terms. What is added to round x to sixteenths leaves 16 n + k in the lowest bits of the sum. scalef makes
 // 0 of everything at n = −∞, where f is no number.
 HWY_INLINE Vec<float> exp2_by_table(Vec<float> x) {
-  alignas(64) static constexpr float kPowers[16] = {  // 2^(k/16)
+  // 2^(k/16)
+  alignas(64) static constexpr float kPowers[16] = {
       1,           1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
       1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
   const Tag<float> d;
   const auto magic = hn::Set(d, 1.5f * (1 << 19)), sum = hn::Add(x, magic), rounded = hn::Sub(sum, magic);
-  const Vec<float> power{_mm512_maskz_permutexvar_ps(0xFFFF, _mm512_castps_si512(sum.raw), _mm512_load_ps(kPowers))};
+  const Vec<float> power{
+      _mm512_maskz_permutexvar_ps(0xFFFF, _mm512_castps_si512(sum.raw), _mm512_load_ps(kPowers))};
   const auto f = hn::Sub(x, rounded);
   auto p = hn::MulAdd(hn::Set(d, .05550411f), f, hn::Set(d, .24022651f));
   p = hn::Mul(hn::MulAdd(p, f, hn::Set(d, .69314718f)), f);

@@ -83,7 +83,7 @@ struct AddBiasRule {
   }
 };
 
-// y of the shape of a, computed from both by `kernel`, one of kernels::add, sub, mul.
+// y of the shape of a, computed from both by `kernel`, one of kernels::sub, mul.
 template <class Kernel>
 Tensor elementwise(const OpScope& op, const Var& a, const Var& b, Kernel&& kernel) {
   check_same(op, a, b);
@@ -97,8 +97,13 @@ Tensor elementwise(const OpScope& op, const Var& a, const Var& b, Kernel&& kerne
 }  // namespace
 
 Var add(const Var& a, const Var& b) {
-  const OpScope op(AddRule::name);
-  const Tensor y = elementwise(op, a, b, []<class T>(auto... xs) { kernels::add<T>(xs...); });
+  const OpScope op(AddRule::name, OpScope::MayWait());
+  check_same(op, a, b);
+  const auto compute = [](Tensor& y, std::span<const Tensor> xs) {
+    with_float_type(AddRule::name, y.dtype(),
+                    [&]<class T>() { kernels::add<T>(y.mut<T>(), xs[0].view<T>(), xs[1].view<T>()); });
+  };
+  const Tensor y = output_of(op.name(), a.shape(), a.dtype(), {a.value(), b.value()}, compute);
   return record(y, {a, b}, [] { return AddRule{}; });
 }
 

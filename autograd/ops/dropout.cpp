@@ -24,11 +24,13 @@ struct DropoutRule {
 
 Var dropout(const Var& x, double p, RandomKey key) {
   if (p == 0) return x;
-  const OpScope op(DropoutRule::name);
+  const OpScope op(DropoutRule::name, OpScope::MayWait());
   op.check(p > 0 && p < 1, "p is {}, not in [0, 1)", p);
-  Tensor y = Tensor::empty_like(x.value());
-  op.with_float_type(y.dtype(),
-                     [&]<class T>() { kernels::dropout<T>(y.mut<T>(), x.value().view<T>(), p, key); });
+  const auto compute = [p, key](Tensor& y, std::span<const Tensor> xs) {
+    with_float_type(DropoutRule::name, y.dtype(),
+                    [&]<class T>() { kernels::dropout<T>(y.mut<T>(), xs[0].view<T>(), p, key); });
+  };
+  const Tensor y = output_of(op.name(), x.shape(), x.dtype(), {x.value()}, compute);
   return record(y, {x}, [&] { return DropoutRule{.p = p, .key = key}; });
 }
 

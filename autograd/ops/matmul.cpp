@@ -94,9 +94,9 @@ struct LinearRule {
   }
 };
 
-Tensor linear_output(const OpScope& op, const Var& x, const Var& weight) {
+Shape linear_shape(const OpScope& op, const Var& x, const Var& weight) {
   check_linear(op, x, weight);
-  return Tensor::empty(x.shape().with(-1, weight.dim(0)), x.dtype());
+  return x.shape().with(-1, weight.dim(0));
 }
 
 LinearRule linear_rule(const Var& x, const Var& weight, bool has_bias) {
@@ -132,24 +132,29 @@ Var matmul(const Var& a, const Var& b, bool transpose_b) {
 }
 
 Var linear(const Var& x, const Var& weight) {
-  const OpScope op(LinearRule::name);
-  Tensor y = linear_output(op, x, weight);
-  op.with_float_type(y.dtype(), [&]<class T>() {
-    kernels::gemm<T>(y.mut_mat<T>(), T{1}, x.value().mat<T>(), Op::none, weight.value().mat<T>(),
-                     Op::transpose, T{0});
-  });
+  const OpScope op(LinearRule::name, OpScope::MayWait());
+  const Shape shape = linear_shape(op, x, weight);
+  const auto compute = [](Tensor& y, std::span<const Tensor> xs) {
+    with_float_type(LinearRule::name, y.dtype(), [&]<class T>() {
+      kernels::gemm<T>(y.mut_mat<T>(), T{1}, xs[0].mat<T>(), Op::none, xs[1].mat<T>(), Op::transpose, T{0});
+    });
+  };
+  const Tensor y = output_of(op.name(), shape, x.dtype(), {x.value(), weight.value()}, compute);
   return record(y, {x, weight}, [&] { return linear_rule(x, weight, false); });
 }
 
 Var linear(const Var& x, const Var& weight, const Var& bias) {
-  const OpScope op(LinearRule::name);
-  Tensor y = linear_output(op, x, weight);
+  const OpScope op(LinearRule::name, OpScope::MayWait());
+  const Shape shape = linear_shape(op, x, weight);
   op.check(bias.shape() == Shape{weight.dim(0)}, "bias is {}, weight is {}", bias.shape(), weight.shape());
   check_same_dtype(op, x, bias);
-  op.with_float_type(y.dtype(), [&]<class T>() {
-    kernels::gemm_bias<T>(y.mut_mat<T>(), x.value().mat<T>(), Op::none, weight.value().mat<T>(),
-                          Op::transpose, bias.value().view<T>());
-  });
+  const auto compute = [](Tensor& y, std::span<const Tensor> xs) {
+    with_float_type(LinearRule::name, y.dtype(), [&]<class T>() {
+      kernels::gemm_bias<T>(y.mut_mat<T>(), xs[0].mat<T>(), Op::none, xs[1].mat<T>(), Op::transpose,
+                            xs[2].view<T>());
+    });
+  };
+  const Tensor y = output_of(op.name(), shape, x.dtype(), {x.value(), weight.value(), bias.value()}, compute);
   return record(y, {x, weight, bias}, [&] { return linear_rule(x, weight, true); });
 }
 

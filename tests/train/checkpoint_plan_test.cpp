@@ -24,10 +24,12 @@ ChainCost random_chain(Index blocks, std::uint64_t seed) {
     cost.forward_peak = cost.output + draw(0, 9);
     cost.recorded_peak = cost.output + cost.saved + draw(0, 5);
     cost.backward_peak = cost.output + cost.saved + draw(0, 9);
-    cost.replay_peak = std::max(cost.output + cost.recorded_peak, 2 * cost.output + cost.backward_peak);
+    cost.replay_peak = cost.output + std::max(cost.recorded_peak, cost.backward_peak);
     cost.gradients = draw(0, 4);
     cost.nanoseconds = draw(1, 20);
     cost.ops = draw(1, 9);
+    cost.replay_nanoseconds = draw(1, 20);
+    cost.replay_ops = draw(1, 9);
     return cost;
   };
   ChainCost chain = {.resident = draw(0, 50), .prologue = stage()};
@@ -107,7 +109,13 @@ std::string_view activation_name(nn::MlpKind mlp) {
 // How often backward runs which op again.
 class RecomputedOps final : public OpListener {
  public:
-  std::map<std::string_view, std::size_t> calls;
+  std::map<std::string_view, Index> calls;
+
+  Index count() const {
+    Index sum = 0;
+    for (const auto& [op, n] : calls) sum += n;
+    return sum;
+  }
 
  private:
   void begin(std::string_view op) override {
@@ -169,7 +177,8 @@ TEST_CASE("checkpoint plan: many blocks of one size, whose times differ, are pla
   const StageCost block = chain.blocks[0];
   for (int i = 0; i < 23; ++i) {
     chain.blocks.push_back(block);
-    chain.blocks.back().nanoseconds = static_cast<Index>(1000 + random.below(100));
+    StageCost& cost = chain.blocks.back();
+    cost.nanoseconds = cost.replay_nanoseconds = static_cast<Index>(1000 + random.below(100));
   }
   const Index least = least_budget(chain), most = cost_of(chain, {}).peak;
   const ScheduleCost middle = cost_of(chain, plan_checkpoints(chain, (least + most) / 2));
@@ -177,7 +186,8 @@ TEST_CASE("checkpoint plan: many blocks of one size, whose times differ, are pla
   CHECK(middle.nanoseconds < cost_of(chain, even_segments(24, 24)).nanoseconds);
 }
 
-TEST_CASE("checkpoint plan: even segments differ by one block at most, and the last one is not checkpointed") {
+TEST_CASE(
+    "checkpoint plan: even segments differ by one block at most, and the last one is not checkpointed") {
   CHECK(even_segments(5, 0).empty());
   CHECK(even_segments(5, 1).empty());
   CHECK(even_segments(5, 2) == Schedule{{0, 2}});
@@ -209,7 +219,12 @@ TEST_CASE("checkpoint plan: the predicted peak of a transformer is the measured 
     const auto measured = static_cast<double>(measured_peak(model, ids, targets, mode));
     const auto predicted = static_cast<double>(cost_of(chain, schedule).peak - chain.resident);
     CHECK(predicted == doctest::Approx(measured).epsilon(0.01));
-    check_same_bits(expected, run(model, ids, mode));
+    RecomputedOps recomputed;
+    {
+      const ListenScope listening(recomputed);
+      check_same_bits(expected, run(model, ids, mode));
+    }
+    CHECK(recomputed.count() == cost_of(chain, schedule).ops);
   }
 }
 
@@ -258,7 +273,7 @@ TEST_CASE("checkpoint policies: elementwise keeps neither norms nor activations,
       const ListenScope listening(recomputed);
       run(model, ids, mode);
     }
-    const auto layers = static_cast<std::size_t>(config.layers);
+    const Index layers = config.layers;
     CHECK(recomputed.calls.size() == 2);
     CHECK(recomputed.calls[config.norm == nn::NormKind::layernorm ? "layernorm" : "rmsnorm"] == 2 * layers);
     CHECK(recomputed.calls[activation_name(config.mlp)] == layers);

@@ -148,7 +148,8 @@ TEST_CASE(
 }
 
 TEST_CASE(
-    "profile: --checkpoint block recomputes what forward did in every block but the last, none recomputes nothing") {
+    "profile: --checkpoint block recomputes what forward did in every block but the last, none recomputes "
+    "nothing") {
   const Profile none = profile_of_step(with_checkpoint("none")),
                 block = profile_of_step(with_checkpoint("block"));
   check_times(none);

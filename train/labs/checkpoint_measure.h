@@ -10,7 +10,8 @@ namespace tilegrad {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Segment, begin, end, inside)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StageCost, output, saved, forward_peak, recorded_peak, backward_peak,
-                                   replay_peak, gradients, nanoseconds, ops, recomputed)
+                                   replay_peak, gradients, nanoseconds, ops, replay_nanoseconds, replay_ops,
+                                   recomputed)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ChainCost, resident, prologue, blocks, epilogue)
 
 }  // namespace tilegrad
