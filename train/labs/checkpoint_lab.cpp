@@ -61,13 +61,18 @@ ChainCost chain_of(const CheckpointLab& lab, const LabOptions& options, nn::Reco
 
 Index default_budget(const ChainCost& chain) { return (least_budget(chain) + cost_of(chain, {}).peak) / 2; }
 
+// √L segments.
+Index segments_of_root(const CheckpointLab& lab) {
+  return static_cast<Index>(std::lround(std::sqrt(static_cast<double>(lab.layers))));
+}
+
 std::vector<Variant> make_variants(const CheckpointLab& lab, const LabOptions& options,
                                    const ChainCost& chain, Index budget) {
-  const auto root = static_cast<Index>(std::lround(std::sqrt(static_cast<double>(lab.layers))));
-  std::vector<Variant> variants = {{.name = "none"},
-                                   {.name = "block", .schedule = even_segments(lab.layers, lab.layers)},
-                                   {.name = "sqrt", .schedule = even_segments(lab.layers, root)},
-                                   {.name = "budget", .schedule = plan_checkpoints(chain, budget)}};
+  std::vector<Variant> variants = {
+      {.name = "none"},
+      {.name = "block", .schedule = even_segments(lab.layers, lab.layers)},
+      {.name = "sqrt", .schedule = even_segments(lab.layers, segments_of_root(lab))},
+      {.name = "budget", .schedule = plan_checkpoints(chain, budget)}};
   for (Variant& v : variants) v.predicted = cost_of(chain, v.schedule);
   for (const auto part : {nn::Recompute::attention, nn::Recompute::mlp, nn::Recompute::elementwise}) {
     const ChainCost own = chain_of(lab, options, part);
@@ -212,13 +217,14 @@ Chart peaks(const std::vector<Variant>& variants) {
   return chart;
 }
 
-std::vector<Why> whys_of(const ChainCost& chain, const std::vector<Variant>& variants) {
+std::vector<Why> whys_of(const CheckpointLab& lab, const ChainCost& chain,
+                         const std::vector<Variant>& variants) {
   std::vector<Why> whys;
   const auto add = [&](std::optional<Why> why) {
     if (why) whys.push_back(*std::move(why));
   };
   const Variant &root = named(variants, "sqrt"), &none = variants[0];
-  add(why_segments_need_more(chain, std::ssize(root.schedule), root.measured.peak,
+  add(why_segments_need_more(chain, segments_of_root(lab), root.measured.peak,
                              named(variants, "block").measured.peak));
   for (const Variant& v : variants) {
     // The prediction is of what a schedule recomputes, and knows nothing of the parts of a block.
@@ -258,7 +264,7 @@ int run_checkpoint_lab(const CheckpointLab& lab, const LabOptions& options, cons
                       .configuration = configuration_of(lab, budget),
                       .rows = json_of(columns(), variants),
                       .details = {{"rounds", rounds}},
-                      .whys = whys_of(chain, variants)};
+                      .whys = whys_of(lab, chain, variants)};
   result.report = {.title = "Activation checkpointing",
                    .finding = finding_of(variants, budget),
                    .tables = {table_of("Checkpointing", columns(), variants)},
