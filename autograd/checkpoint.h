@@ -15,8 +15,8 @@ namespace tilegrad {
 /// when it is called a second time; random numbers must come from a key that fn holds.
 ///
 /// Parameters, and values of the surrounding tape, that fn captures receive their gradients in their own
-/// cells, so they need not be passed in. Checkpoints nest. The second run leaves out what no rule reads: see Deferral. Inputs whose storage is modified before backward are an
-/// Error.
+/// cells, so they need not be passed in. Checkpoints nest. The second run leaves out what no rule reads: see
+/// Deferral. Inputs whose storage is modified before backward are an Error.
 using CheckpointFunction = std::function<Var(std::span<const Var> xs)>;
 Var checkpoint(CheckpointFunction fn, std::span<const Var> xs);
 

@@ -13,7 +13,7 @@ namespace {
 
 // The chain as stages 0 ... n − 1, of which 1 ... n − 2 are the blocks. The memory needed at any moment is
 // counted on top of the input of the stages in question. Two allocations outlive a stage:
-//  - While stages up to t go backward, the gradient of t's output; see ends().
+//  - While stages up to t go backward, the gradient of t's output; see end_of().
 //  - The parameter gradients of the stages that are already done.
 class Stages {
  public:
@@ -31,11 +31,15 @@ class Stages {
   const StageCost& operator[](Index i) const { return stages_[i]; }
   Index gradients_after(Index i) const { return gradients_[i]; }
 
+  // What of stage t's end lives while the stages up to it go backward: the gradient of its output and, at the end of the
+  // whole chain, the loss itself. The output of a replay is not kept.
+  Index end_of(Index t) const { return (t == last() ? 2 : 1) * (*this)[t].output; }
+
   // Stage s of [s, t] is recorded and walked back; `rest` is what stages [s + 1, t] need.
   Index recorded(Index s, Index t, Index rest) const {
     const StageCost& stage = (*this)[s];
     const Index forward = (*this)[t].output + stage.recorded_peak + gradients_after(t);
-    const Index backward = ends(t) + stage.backward_peak + gradients_after(s);
+    const Index backward = end_of(t) + stage.backward_peak + gradients_after(s);
     return std::max({forward, backward, rest_offset(s) + rest});
   }
   Index rest_offset(Index s) const { return (*this)[s].saved + (*this)[s].output; }
@@ -58,10 +62,8 @@ class Stages {
   }
   // Stages [s, k] of [s, t] are a segment; its replay needs `replay`, stages [k + 1, t] need `rest`.
   Index segment(Index s, Index k, Index t, Index replay, Index rest) const {
-    return std::max({walk(s, k, t), replay_offset(t) + replay, (*this)[k].output + rest});
+    return std::max({walk(s, k, t), end_of(t) + replay, (*this)[k].output + rest});
   }
-  Index replay_offset(Index t) const { return ends(t); }
-
   // Of the segment [s, k] run again.
   Index nanoseconds(Index s, Index k) const {
     Index sum = (*this)[k].replay_nanoseconds;
@@ -77,10 +79,6 @@ class Stages {
   const Index resident;
 
  private:
-  // What of stage t's end lives while the stages up to it go backward: the gradient of its output and, at the end of the
-  // whole chain, the loss itself. The output of a replay is not kept.
-  Index ends(Index t) const { return (t == last() ? 2 : 1) * (*this)[t].output; }
-
   std::vector<StageCost> stages_;
   std::vector<Index> gradients_;  // of all later stages
 };
@@ -166,7 +164,7 @@ class Planner {
   // Replay and rest have a staircase each, and both must fit: the candidates are the steps of either.
   void add_segments(Index s, Index k, Index t, Staircase& steps) const {
     const Staircase &replays = stairs(s, k), &rests = stairs(k + 1, t);
-    const Index replay_offset = stages_.replay_offset(t), rest_offset = stages_[k].output;
+    const Index replay_offset = stages_.end_of(t), rest_offset = stages_[k].output;
     const auto add = [&](Index peak) {
       const Step* replay = step_within(replays, peak - replay_offset);
       const Step* rest = step_within(rests, peak - rest_offset);
@@ -186,8 +184,7 @@ class Planner {
     if (!step.checkpointed) return schedule(s + 1, t, step.peak - stages_.rest_offset(s));
     const Index k = step.next - 1;
     // Block b is stage b + 1.
-    Schedule segments = {
-        {.begin = s - 1, .end = k, .inside = schedule(s, k, step.peak - stages_.replay_offset(t))}};
+    Schedule segments = {{.begin = s - 1, .end = k, .inside = schedule(s, k, step.peak - stages_.end_of(t))}};
     const Schedule rest = schedule(k + 1, t, step.peak - stages_[k].output);
     segments.insert(segments.end(), rest.begin(), rest.end());
     return segments;

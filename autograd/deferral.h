@@ -11,13 +11,13 @@
 
 namespace tilegrad {
 
-/// Lets ops wait, while it lives, that may turn out to be of no use. checkpoint() runs a function again in order to record
-/// it, and never reads what its last ops compute.
+/// Lazy evaluation, while it lives, of ops that may turn out to be of no use: checkpoint() runs a function again in order to
+/// record it, and never reads what its last ops compute.
 ///
 /// The ops that may wait are linear, add and dropout: their rules do not read their outputs. Until an op has been
 /// computed, its output has no elements. All that waits is computed, in order, before any other op of this thread begins,
-/// and when somebody reads an output or writes to any tensor. So nothing but time tells a waiting op from another, and only
-/// what waits at the end can be left out.
+/// and when somebody reads an output or writes to any tensor. So every op sees the values that it would have seen at once,
+/// memory is allocated in the same order, and only what waits at the end can be left out.
 class Deferral {
  public:
   /// Writes the elements of y, an op's output, from its inputs.

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "tilegrad/kernels/simd-inl.h"
 
@@ -88,8 +89,9 @@ struct PowerOfTwo {
 
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 // 2^x for float where one instruction reads a table of 16 numbers and another scales by a power of two: x = n + k/16 + f, and
-// 2^f needs three terms. What is added to round x to sixteenths leaves 16 n + k in the lowest bits of the sum. scalef makes
-// 0 of everything at n = −∞, where f is no number.
+// 2^f − 1 needs three terms for a relative error of 1.1e-7. (Tang, "Table-driven implementation of the exponential function
+// in IEEE floating-point arithmetic", 1989) What is added to round x to sixteenths leaves 16 n + k in the lowest bits of the
+// sum. scalef makes 0 of everything at n = −∞, where f is no number.
 HWY_INLINE Vec<float> exp2_by_table(Vec<float> x) {
   // 2^(k/16)
   alignas(64) static constexpr float kPowers[16] = {

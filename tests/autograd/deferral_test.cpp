@@ -2,14 +2,15 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "tests/recomputed_ops.h"
 #include "tests/tensors.h"
 #include "tilegrad/autograd/checkpoint.h"
-#include "tilegrad/autograd/op_listener.h"
 #include "tilegrad/autograd/ops.h"
 #include "tilegrad/autograd/tape.h"
 
@@ -20,17 +21,6 @@ namespace {
 
 using Function = std::function<Var(const Var& x)>;
 using Ops = std::vector<std::string>;
-
-// The ops that backward runs again.
-struct RecomputedOps final : OpListener {
-  void begin(std::string_view op) override {
-    if (Tape::pass() == Tape::Pass::recompute) ops.emplace_back(op);
-  }
-  void end() override {}
-  void recorded(std::string_view, Index) override {}
-
-  Ops ops;
-};
 
 struct Result {
   Tensor dx;

@@ -13,6 +13,11 @@ namespace tilegrad::train {
 namespace {
 
 using Stage = std::function<Var(const Var& x)>;
+using Clock = std::chrono::steady_clock;
+
+Index nanoseconds_since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
 
 Index live() { return memory::usage().live; }
 
@@ -51,13 +56,12 @@ class RecomputedOps final : public OpListener {
 
 // Records and walks back stage(x) and returns the peak of the walk.
 Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost) {
-  using Clock = std::chrono::steady_clock;
   Tape tape;
   const Var in = input_of(x);
   const auto start = Clock::now();
   Var y;
   const Index recorded = peak_above(base, [&] { y = stage(in); });
-  const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+  const Index time = nanoseconds_since(start);
   const Index ops = tape.size();
   const Ending ending(y);
   y = Var();
@@ -69,24 +73,22 @@ Index walk_back(const Stage& stage, const Tensor& x, Index base, StageCost* cost
   if (cost != nullptr) {
     cost->saved = kept;
     cost->recorded_peak = recorded;
-    cost->nanoseconds = time.count();
+    cost->nanoseconds = time;
     cost->ops = ops;
     cost->recomputed = recomputed.count;
   }
   return backward;
 }
 
-// What a checkpoint that ends with the stage leaves out of it when it runs it again.
+// Time and ops of the stage as the last one of a checkpoint that runs it again.
 void measure_replay(const Stage& stage, const Tensor& x, StageCost& cost) {
-  using Clock = std::chrono::steady_clock;
   const Tape tape;
   const Var in = input_of(x);
   const auto start = Clock::now();
   Deferral deferral;
   stage(in);
   const Index left_out = deferral.finish();
-  const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
-  cost.replay_nanoseconds = time.count();
+  cost.replay_nanoseconds = nanoseconds_since(start);
   cost.replay_ops = tape.size() - left_out;
 }
 
